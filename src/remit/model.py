@@ -1,0 +1,868 @@
+"""The words of Remit as frozen values; every stage, backend, log line and page uses these.
+
+Nothing here decides or does anything. JSON that must not change after it was checked travels as
+`Frozen`: its canonical bytes, from which each reader gets a copy of its own.
+
+Times are whole milliseconds since the Unix epoch, UTC (`…_ms`); durations say their unit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from remit.errors import Code
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """One JSON value held as its canonical bytes; `value()` gives a fresh copy each time."""
+
+    text: bytes
+
+    def value(self) -> Any:
+        return json.loads(self.text)
+
+
+# ---------------------------------------------------------------------------------------- who
+
+
+class CallerKind(StrEnum):
+    HUMAN = "human"
+    AGENT = "agent"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Someone in a delegation chain."""
+
+    subject: str
+    kind: CallerKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, as verified. Made only by the authenticate stage.
+
+    `chain` names those on whose behalf the caller acts, the one with the original authority
+    first; it is empty when the caller acts for itself.
+    """
+
+    tenant: str
+    subject: str
+    kind: CallerKind
+    groups: tuple[str, ...] = ()
+    chain: tuple[Actor, ...] = ()
+    issuer: str = "remit:keys"
+    key_id: str = ""
+    expires_ms: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The caller with its whole chain, as one string; two different chains never share one."""
+        names = [self.tenant, self.subject, self.kind.value]
+        names += [f"{actor.kind.value}:{actor.subject}" for actor in self.chain]
+        return json.dumps(names, separators=(",", ":"))
+
+    def involves(self, subject: str) -> bool:
+        """Whether `subject` is the caller or anyone it acts for."""
+        return subject == self.subject or any(subject == actor.subject for actor in self.chain)
+
+
+class Permission(StrEnum):
+    """What an operator may do through the admin API."""
+
+    READ = "read"
+    APPROVE = "approve"
+    RESOLVE = "resolve"
+    FREEZE = "freeze"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """A person (or service) with a credential for the admin API; never a caller of tools."""
+
+    subject: str
+    groups: tuple[str, ...] = ()
+    may: frozenset[Permission] = frozenset()
+    key_id: str = ""
+    expires_ms: int | None = None
+
+
+# ------------------------------------------------------------------------------------- catalog
+
+
+class Effect(StrEnum):
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+
+
+class Risk(StrEnum):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class OnCancel(StrEnum):
+    """What a cancel does to a run that has started."""
+
+    FINISH = "finish"
+    STOP = "stop"
+
+
+class ResultKind(StrEnum):
+    """What a command's standard output is."""
+
+    TEXT = "text"
+    JSON = "json"
+    MCP = "mcp"
+
+
+class InputMode(StrEnum):
+    """How the arguments reach the command, beside placeholders in its argv."""
+
+    ARGV = "argv"
+    STDIN_JSON = "stdin_json"
+    ENV = "env"
+    FILE = "file"
+
+
+class PreviewDigest(StrEnum):
+    """What of a preview's run is digested into the plan."""
+
+    OUTPUT = "output"
+    FILE = "file"
+    NORMALISED = "normalised"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most a run may use; policy may lower each, never raise it."""
+
+    wall_s: int = 30
+    memory_mb: int = 256
+    pids: int = 64
+    cpu_percent: int = 100
+    tmp_mb: int = 64
+    output_bytes: int = 65_536
+    open_files: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A directory of the operator's, seen by the command at `/mnt/<name>`."""
+
+    name: str
+    source: str
+    writable: bool = False
+
+    @property
+    def target(self) -> str:
+        return f"/mnt/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingFile:
+    """A file put into the job directory before the command starts.
+
+    `content` is the operator's text; `arguments` true means the normalised arguments as
+    canonical JSON instead.
+    """
+
+    path: str
+    content: str = ""
+    arguments: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What the operator wrote to be run: an argv with typed placeholders, never a shell.
+
+    `env` values may hold placeholders too. A placeholder `{name}` stands for one scalar argument
+    of the tool's schema.
+    """
+
+    argv: tuple[str, ...]
+    input: InputMode = InputMode.ARGV
+    env: tuple[tuple[str, str], ...] = ()
+    files: tuple[WorkingFile, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The optional first step of a tool, which shows what would happen without doing it.
+
+    `digest` says what binds the later run to what was shown: the output, a file in the job
+    directory (`digest_file`), or the output passed on stdin through `normaliser`.
+    """
+
+    command: Command
+    digest: PreviewDigest = PreviewDigest.OUTPUT
+    digest_file: str | None = None
+    normaliser: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentRule:
+    """Where a tool acts: one fixed environment, or the one that an enum argument names."""
+
+    fixed: str | None = None
+    argument: str | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """What can be asked for; from the operator's catalog. `digest` covers every other field."""
+
+    name: str
+    description: str
+    input_schema: Frozen
+    command: Command
+    effect: Effect
+    title: str | None = None
+    output_schema: Frozen | None = None
+    risk: Risk = Risk.MEDIUM
+    idempotent: bool = False
+    on_cancel: OnCancel = OnCancel.FINISH
+    environment: EnvironmentRule = field(default_factory=EnvironmentRule)
+    result: ResultKind = ResultKind.TEXT
+    preview: Preview | None = None
+    consequence: str = ""
+    runner: str = "sandbox"
+    limits: Limits = field(default_factory=Limits)
+    tags: tuple[str, ...] = ()
+    digest: str = ""
+
+
+# ---------------------------------------------------------------------------------------- call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What the caller says of itself and its purpose: recorded as claimed, never as fact."""
+
+    purpose: str | None = None
+    ticket: str | None = None
+    client_name: str | None = None
+    client_version: str | None = None
+    session_id: str | None = None
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One `tools/call` as it came in, from a verified caller."""
+
+    id: str
+    caller: Caller
+    tool_name: str
+    arguments: Mapping[str, Any]
+    received_ms: int
+    claims: Claims = field(default_factory=Claims)
+    idempotency_key: str | None = None
+    source_ip: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormalCall:
+    """A call in its one spelling: the tool found, arguments validated and frozen, digested."""
+
+    call: Call
+    tool: Tool
+    arguments: Frozen
+    environment: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmittedCall:
+    """A normal call that passed freeze, rate and size limits; made only by the admit stage."""
+
+    normal: NormalCall
+    limits: Limits
+
+
+# ---------------------------------------------------------------------------------------- plan
+
+
+class PlanKind(StrEnum):
+    MAIN = "main"
+    PREVIEW = "preview"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The frozen statement of exactly what would run; `text` is what is stored and executed.
+
+    `hash` is SHA-256 over the tag `remit.plan/1` and `text`. The other fields repeat what the
+    text holds, for reading only: the runner is given what the stored text says.
+    """
+
+    kind: PlanKind
+    text: bytes
+    hash: str
+    call_digest: str
+    limits: Limits
+    preview_digest: str | None = None
+    narrowed_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewResult:
+    """What a preview's run gave: the digest that goes into the plan, and text to show people."""
+
+    digest: str
+    text: str
+    bytes: int
+    exit: int
+    run_id: str
+    data: Frozen | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A call together with its final plan."""
+
+    admitted: AdmittedCall
+    plan: Plan
+    arguments: Frozen
+    preview: PreviewResult | None = None
+
+
+# ------------------------------------------------------------------------------------ decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why policy answered as it did; only those for `user` are shown to the caller."""
+
+    code: str
+    message: str
+    audience: str = "admin"
+    path: str | None = None
+    rule: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What an argument's value may be: a number within, or one of a set."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    one_of: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRule:
+    host: str
+    port: int
+    methods: tuple[str, ...] | None = None
+    path_prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRule:
+    ref: str
+    scopes: tuple[str, ...] = ()
+    ttl_s: int | None = None
+    audience: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """How policy narrows a plan. None means no opinion; nothing here can widen."""
+
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
+    force: Mapping[str, Frozen] = field(default_factory=dict)
+    redact: tuple[str, ...] = ()
+    profile: str | None = None
+    min_tier: str | None = None
+    wall_s: int | None = None
+    cpu_ms: int | None = None
+    memory_mb: int | None = None
+    egress: tuple[EgressRule, ...] | None = None
+    credentials: tuple[CredentialRule, ...] | None = None
+    output_max_bytes: int | None = None
+    output_redact: tuple[str, ...] = ()
+    output_content_types: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """Rates and budgets that policy sets on a call."""
+
+    calls_per_minute: int | None = None
+    concurrent: int | None = None
+    budget: Mapping[str, int] = field(default_factory=dict)
+    cache_ttl_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obligation:
+    """Something that must be done with the decision; one that is not understood denies."""
+
+    id: str
+    type: str
+    properties: Frozen = field(default_factory=lambda: Frozen(b"{}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRule:
+    """Who has to agree, how many, and for how long that holds."""
+
+    required: int = 1
+    groups: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    separation_of_duties: bool = True
+    ttl_s: int = 900
+    reason_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The circumstances of one answer: which policy, on which input, by which engine, when."""
+
+    decision_id: str
+    revision: str
+    engine: str
+    input: Frozen
+    input_digest: str
+    decided_ms: int
+    duration_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allow:
+    evaluation: Evaluation
+    reasons: tuple[Reason, ...]
+    constraints: Constraints = field(default_factory=Constraints)
+    limits: CallLimits = field(default_factory=CallLimits)
+    obligations: tuple[Obligation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequireApproval:
+    evaluation: Evaluation
+    reasons: tuple[Reason, ...]
+    approvals: ApprovalRule
+    constraints: Constraints = field(default_factory=Constraints)
+    limits: CallLimits = field(default_factory=CallLimits)
+    obligations: tuple[Obligation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deny:
+    """`code` is `policy_denied` when policy said so, else the fault that made it a denial."""
+
+    evaluation: Evaluation
+    reasons: tuple[Reason, ...]
+    code: Code = Code.POLICY_DENIED
+    obligations: tuple[Obligation, ...] = ()
+    retriable: bool = False
+
+
+Decision = Allow | RequireApproval | Deny
+"""Policy's answer to a plan: closed, matched with `assert_never`."""
+
+Permitted = Allow | RequireApproval
+"""An answer with which a plan may go on; a denial never leaves the authorize stage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A plan that policy did not deny; its constraints are already in the plan."""
+
+    planned: Planned
+    decision: Permitted
+
+
+# ------------------------------------------------------------------------------------ approval
+
+
+class ApprovalState(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    WITHDRAWN = "withdrawn"
+    SPENT = "spent"
+
+
+class Verdict(StrEnum):
+    APPROVE = "approve"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    subject: str
+    verdict: Verdict
+    voted_ms: int
+    groups: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalDraft:
+    """What is needed to open an approval; `shown` is the JSON that approvers are shown."""
+
+    id: str
+    plan: Plan
+    call_digest: str
+    caller: Caller
+    tool_name: str
+    environment: str
+    rule: ApprovalRule
+    decision_id: str
+    revision: str
+    opened_ms: int
+    expires_ms: int
+    shown: Frozen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A request for people to agree to one plan hash. Single use; only that plan, only in time."""
+
+    id: str
+    state: ApprovalState
+    plan_hash: str
+    call_digest: str
+    caller: Caller
+    tool_name: str
+    environment: str
+    rule: ApprovalRule
+    opened_ms: int
+    expires_ms: int
+    shown: Frozen
+    votes: tuple[Vote, ...] = ()
+    supersedes: str | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approved:
+    """A decided plan with the approval that policy asked for, or none where it asked for none."""
+
+    decided: Decided
+    approval: Approval | None
+
+
+# ----------------------------------------------------------------------------------- grant, run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What the commit stage asks the ledger to write, all or nothing, before any effect."""
+
+    run_id: str
+    plan: Plan
+    call_id: str
+    call_digest: str
+    caller: Caller
+    tool_name: str
+    tool_digest: str
+    effect: Effect
+    idempotent: bool
+    environment: str
+    decision: Permitted
+    approval_id: str | None
+    idempotency_key: str | None
+    now_ms: int
+    deadline_ms: int
+    claims: Claims
+    parent_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The single-use permission to run one plan. Made only by the commit stage, after its
+    intent is durable; only a grant can be executed."""
+
+    run_id: str
+    plan: Plan
+    fence: int
+    deadline_ms: int
+    intent_index: int
+    approval_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A runner's name and term, written before any resource of it exists.
+
+    The id is part of every resource's name, so that what is found without a live lease can be
+    removed by whoever finds it.
+    """
+
+    id: str
+    gateway: str
+    fence: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What a runner is told to run: read from the stored plan's bytes and nothing else.
+
+    `files` are put into the job directory (`/job`, the command's working directory), `collect`
+    are read back from it. `env` is the whole environment.
+    """
+
+    argv: tuple[str, ...]
+    limits: Limits
+    profile: str = "sandbox"
+    env: tuple[tuple[str, str], ...] = ()
+    stdin: bytes = b""
+    files: tuple[tuple[str, bytes], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    collect: tuple[str, ...] = ()
+
+
+class Tier(StrEnum):
+    """How strongly a runner isolates, weakest first."""
+
+    NONE = "none"
+    DEGRADED = "degraded"
+    SANDBOX = "sandbox"
+    GVISOR = "gvisor"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a runner was found, by running probe jobs, to enforce on this machine.
+
+    `digest` covers all that identifies the runner (binary, base, profile) and goes into each
+    plan. `missing` says what does not hold, `hint` the one command that mends it.
+    """
+
+    name: str
+    tier: Tier
+    digest: str
+    version: str
+    holds: Mapping[str, bool] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    hint: str | None = None
+
+
+class Channel(StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A piece of output as it came."""
+
+    seq: int
+    channel: Channel
+    data: bytes
+
+
+class RunState(StrEnum):
+    INTENDED = "intended"
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    NEVER_STARTED = "never_started"
+    UNKNOWN = "unknown"
+
+    @property
+    def open(self) -> bool:
+        return self in (RunState.INTENDED, RunState.STARTED)
+
+
+class Ending(StrEnum):
+    """How a run's command ended, as seen from outside it."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    OUTPUT_LIMIT = "output_limit"
+    CANCELLED = "cancelled"
+    NOT_STARTED = "not_started"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destruction:
+    """The evidence that a runner is gone: what was looked at, and what was found."""
+
+    lease_id: str
+    processes_left: int
+    cgroup_removed: bool
+    directory_removed: bool
+    mounts_left: int
+    destroyed_ms: int
+    took_us: int
+    note: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        return (
+            self.processes_left == 0
+            and self.mounts_left == 0
+            and self.cgroup_removed
+            and self.directory_removed
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a runner saw of one command, with the evidence of its own destruction."""
+
+    ending: Ending
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    wall_ms: int = 0
+    cpu_ms: int | None = None
+    peak_memory_bytes: int | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    limits_hit: tuple[str, ...] = ()
+    runner: Mapping[str, str] = field(default_factory=dict)
+    destruction: Destruction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the settle stage writes: the state, why, and what came out."""
+
+    run_id: str
+    fence: int
+    state: RunState
+    code: Code | None
+    result: RunResult | None
+    reply: Frozen | None
+    settled_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One execution of one grant, as the ledger knows it."""
+
+    id: str
+    kind: PlanKind
+    state: RunState
+    plan_hash: str
+    call_digest: str
+    caller_id: str
+    subject: str
+    tool_name: str
+    effect: Effect
+    idempotent: bool
+    environment: str
+    fence: int
+    intent_index: int
+    outcome_index: int | None
+    approval_id: str | None
+    intended_ms: int
+    started_ms: int | None
+    settled_ms: int | None
+    deadline_ms: int
+    code: Code | None = None
+    resolved_by: str | None = None
+    resolved_as: str | None = None
+    ending: Ending | None = None
+    exit_code: int | None = None
+    wall_ms: int | None = None
+    parent_run_id: str | None = None
+
+
+# ------------------------------------------------------------------------------- log and reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryDraft:
+    """An entry before the log gives it its number.
+
+    `public` goes into the entry as it is. Each of `sealed` goes in as a salted commitment
+    `SHA-256(salt || value)`; the value and its salt are kept in a side table, from which they
+    can be erased without changing the log.
+    """
+
+    event: str
+    public: Mapping[str, Any]
+    sealed: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of the log: `text` is its canonical JSON, the leaf of the Merkle tree."""
+
+    index: int
+    text: bytes
+    leaf_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A signed statement of the log's size and root (C2SP tlog-checkpoint)."""
+
+    origin: str
+    size: int
+    root: bytes
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The proof handed back: this entry is at this index of the log with this checkpoint."""
+
+    index: int
+    leaf_hash: bytes
+    proof: tuple[bytes, ...]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What the ledger knows of earlier runs of the same call, before anything is planned."""
+
+    run: Run
+    reply: Frozen | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """What is in force from now on: commit refuses an intent that was decided under anything else.
+
+    `tools` maps names to digests, `keys` lists the ids of credentials that are still valid.
+    """
+
+    revision: str
+    tools: Mapping[str, str]
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the caller gets: MCP content and structured content, and the machine part of it.
+
+    `jsonrpc_error` is set where the protocol wants an error instead of a result (-32602 for a
+    tool that is not there, -32603 where Remit itself could not go on); the text is then `content`.
+    """
+
+    content: Frozen
+    structured: Frozen | None
+    is_error: bool
+    decision: Mapping[str, Any]
+    receipt: Receipt | None = None
+    replayed: bool = False
+    jsonrpc_error: int | None = None

@@ -1,0 +1,336 @@
+"""Every Protocol a backend implements, and nothing else: the page to read before writing one.
+
+A backend imports `model`, `errors`, `canonical` and this module. `remit.testing` has an in-memory
+fake of each port, and the contract suite that every backend must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from remit.model import (
+    Activation,
+    Approval,
+    ApprovalDraft,
+    ApprovalState,
+    Caller,
+    Capabilities,
+    Checkpoint,
+    Decision,
+    Destruction,
+    Entry,
+    EntryDraft,
+    Frame,
+    Frozen,
+    Grant,
+    Intent,
+    Lease,
+    Operator,
+    Outcome,
+    Receipt,
+    Repeat,
+    Run,
+    RunResult,
+    RunSpec,
+    RunState,
+    Tool,
+    Vote,
+)
+
+
+class Clock(Protocol):
+    """Time and names, so that a recorded run can be replayed exactly."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch, UTC."""
+
+    def new_id(self, prefix: str) -> str:
+        """A name never given before: the prefix, an underscore, 26 lower-case characters."""
+
+
+class Identity(Protocol):
+    """Turns a credential into who presented it."""
+
+    async def caller(self, bearer: str, now_ms: int) -> Caller:
+        """The caller that holds this bearer token.
+
+        Raises:
+            Refused: `unauthenticated`, the same for unknown, expired and malformed tokens.
+        """
+
+    async def operator(self, bearer: str, now_ms: int) -> Operator:
+        """The operator that holds this bearer token; a caller's token is never one.
+
+        Raises:
+            Refused: `unauthenticated`.
+        """
+
+    def key_ids(self) -> frozenset[str]:
+        """The ids of all credentials that are valid now."""
+
+
+class Catalog(Protocol):
+    """The operator's tools."""
+
+    def tool(self, name: str) -> Tool | None:
+        """The tool of that name, whoever may see it."""
+
+    def tools(self) -> Sequence[Tool]:
+        """All tools, sorted by name."""
+
+
+class ArgumentCheck(Protocol):
+    """Checks arguments against a tool's schema."""
+
+    def normalise(self, tool: Tool, arguments: Mapping[str, Any]) -> Frozen:
+        """The arguments in their one spelling, with the schema's defaults filled in.
+
+        Raises:
+            Refused: `invalid_arguments` with a place, and no value echoed.
+        """
+
+
+class Policy(Protocol):
+    """Answers plans; fails closed by giving a `Deny` with the code of the fault, never a raise."""
+
+    async def decide(self, document: Mapping[str, Any], *, decision_id: str) -> Decision:
+        """The decision on one `remit.input/1` document.
+
+        Does not check that constraints narrow the plan: the authorize stage does.
+        """
+
+    async def visible(self, document: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
+        """Which of these tools this caller may see; none where policy gives no usable answer."""
+
+    @property
+    def revision(self) -> str:
+        """The revision that answers now; `none` before one is loaded."""
+
+    async def ready(self) -> str | None:
+        """None if the engine answers its probes, else why it does not."""
+
+
+class Runner(Protocol):
+    """Makes one disposable environment per lease. Every method is idempotent on the lease id.
+
+    Nothing is retried by a runner. `provision` makes the environment with its limits but starts
+    nothing in it; `start` lets the command go, at most once for a lease, ever; after `destroy`
+    nothing of the lease is left, and the evidence says how that was checked.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What probe jobs found to hold on this machine."""
+
+    async def provision(self, lease: Lease, spec: RunSpec) -> None:
+        """Make the environment.
+
+        Raises:
+            RunnerFault: `runner_unavailable` or `runner_degraded`; nothing was started.
+        """
+
+    async def start(self, lease: Lease) -> None:
+        """Let the command go.
+
+        Raises:
+            RunnerFault: `started` says whether the command may have run.
+        """
+
+    def stream(self, lease: Lease) -> AsyncIterator[Frame]:
+        """Output as it comes, bounded by the limits; ends when both channels have ended."""
+
+    async def stop(self, lease: Lease, *, grace_s: float) -> None:
+        """TERM, wait for the grace, then KILL all of it. Returns once the processes are gone."""
+
+    async def collect(self, lease: Lease) -> RunResult:
+        """Wait for the end and say how it ended, without the destruction evidence."""
+
+    async def destroy(self, lease: Lease) -> Destruction:
+        """Remove everything that belongs to the lease and look that it is gone."""
+
+    async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
+        """Destroy whatever is found on this machine of this gateway's that has no live lease."""
+
+
+class Signer(Protocol):
+    """Signs checkpoints. The key is held elsewhere than the log (design: the keeper)."""
+
+    @property
+    def verifier_key(self) -> str:
+        """The C2SP signed-note verifier key, `name+hash+base64`."""
+
+    def sign(self, text: bytes) -> str:
+        """The signature line of a signed note over `text`."""
+
+
+class Ledger(Protocol):
+    """The durable store: intents, approvals, outcomes and the log in one transaction domain.
+
+    Each method that writes is one transaction that is durable when it returns, or did not happen.
+
+    Raises:
+        LedgerFault: from any method, `ledger_unavailable` or `ledger_full`.
+    """
+
+    # The log
+
+    async def append(self, drafts: Sequence[EntryDraft]) -> Sequence[int]:
+        """Append entries, in this order; give their indices."""
+
+    async def count_refusal(self, source: str, code: str, now_ms: int) -> None:
+        """Count a refusal that gets no entry of its own: one entry per source, code and minute."""
+
+    async def entries(self, start: int, end: int) -> Sequence[Entry]:
+        """Entries start <= index < end, as far as they exist."""
+
+    async def search(self, match: Mapping[str, str], *, limit: int) -> Sequence[Entry]:
+        """The newest entries whose public fields equal all of `match`, newest first."""
+
+    async def value(self, commitment: str) -> bytes | None:
+        """The value behind a commitment; None if it was erased or never was."""
+
+    async def opening(self, commitment: str) -> tuple[bytes, bytes] | None:
+        """The salt and the value behind a commitment, for an export."""
+
+    async def checkpoint(self) -> Checkpoint:
+        """A signed checkpoint over all that is durable now."""
+
+    async def checkpoints(self) -> Sequence[Checkpoint]:
+        """All checkpoints ever signed and kept, smallest first."""
+
+    async def receipt(self, index: int) -> Receipt:
+        """Inclusion proof for one entry under a checkpoint made now or before."""
+
+    async def plan_text(self, plan_hash: str) -> bytes | None:
+        """The stored bytes of a plan."""
+
+    # Runs
+
+    async def repeat(
+        self, caller: Caller, tool_name: str, call_digest: str, idempotency_key: str | None
+    ) -> Repeat | None:
+        """The latest main run of this call digest, or of this key in the caller's scope.
+
+        With a key, a run of that key comes first; its call digest may differ, which the caller of
+        this method must treat as `idempotency_mismatch`.
+        """
+
+    async def commit_intent(self, intent: Intent, drafts: Sequence[EntryDraft]) -> Grant:
+        """One transaction: check, spend the approval, write the intent, append the entries.
+
+        Checks: not frozen; the decision's revision is the active one and was given less than
+        30 s before `now_ms`; the tool's digest and the caller's key are active; the approval, if
+        one is named, is approved for this plan hash, unexpired and unspent; no open or unresolved
+        run of the same call digest for a write or destructive tool.
+
+        `drafts` go in before the intent's own entry. The fence of the grant is greater than any
+        given before.
+
+        Raises:
+            Refused: `frozen`, `decision_stale`, `tool_changed`, `caller_revoked`,
+                `approval_mismatch`, `approval_expired`, `grant_spent`, `outcome_unknown`.
+        """
+
+    async def start(self, grant: Grant, now_ms: int) -> None:
+        """Compare-and-set from intended to started.
+
+        Raises:
+            Refused: `frozen`, `deadline_passed`, or `grant_spent` if it is not intended with
+                this fence.
+        """
+
+    async def settle(self, outcome: Outcome, draft: EntryDraft) -> int:
+        """Write the outcome of an open run with this fence, append its entry, give its index.
+
+        Raises:
+            Conflict: `wrong_state` if the run is not open or has another fence.
+        """
+
+    async def run(self, run_id: str) -> Run | None: ...
+
+    async def runs(
+        self, *, states: frozenset[RunState] | None = None, limit: int = 100
+    ) -> Sequence[Run]:
+        """Runs, newest first."""
+
+    async def resolve(
+        self, run_id: str, *, operator: str, succeeded: bool, note: str, now_ms: int
+    ) -> Run:
+        """A person says what became of a run whose outcome is unknown.
+
+        Raises:
+            NotFound; Conflict: `wrong_state` if its outcome is not unknown, or already resolved.
+        """
+
+    # Approvals
+
+    async def open_approval(self, draft: ApprovalDraft, drafts: Sequence[EntryDraft]) -> Approval:
+        """Open an approval, or give the pending or approved one of the same plan hash and call.
+
+        A pending or approved one of the same call digest with another plan hash is superseded and
+        named by the new one. `drafts` are appended in either case, before the opening's entry.
+        """
+
+    async def approval(self, approval_id: str) -> Approval | None: ...
+
+    async def approvals(
+        self, *, states: frozenset[ApprovalState] | None = None, limit: int = 100
+    ) -> Sequence[Approval]:
+        """Approvals, newest first."""
+
+    async def approval_for(self, call_digest: str, plan_hash: str) -> Approval | None:
+        """The newest approval of this plan for this call, in any state."""
+
+    async def vote(self, approval_id: str, plan_hash: str, vote: Vote) -> Approval:
+        """Record one person's vote; the last one needed approves, any denial denies.
+
+        Eligibility is checked by the approve stage, not here.
+
+        Raises:
+            NotFound; Conflict: `wrong_state` if it is not pending, or the person has voted;
+            Refused: `approval_mismatch` if the plan hash is not the approval's,
+                `approval_expired`.
+        """
+
+    async def revoke_approval(self, approval_id: str, *, operator: str, now_ms: int) -> Approval:
+        """Withdraw a pending or approved approval that is not spent.
+
+        Raises:
+            NotFound; Conflict: `wrong_state`.
+        """
+
+    async def expire_approvals(self, now_ms: int) -> Sequence[str]:
+        """Expire what is past its time; give the ids."""
+
+    # What is in force
+
+    async def activate(self, activation: Activation, now_ms: int) -> None:
+        """Put a policy revision, tools and keys in force, with an entry."""
+
+    async def freeze(self, frozen: bool, *, operator: str, reason: str, now_ms: int) -> None:
+        """Stop all new effects, or let them go on; with an entry."""
+
+    async def frozen(self) -> str | None:
+        """Why everything is frozen, or None."""
+
+    async def ready(self) -> str | None:
+        """None if it can be written to, else why not."""
+
+
+class Rates(Protocol):
+    """Rate limits; protection, not money: may be lost at restart."""
+
+    def hit(self, scope: str, key: str) -> int | None:
+        """Count one; None if it is within the limit, else milliseconds until it would be."""
+
+
+class Progress(Protocol):
+    """Where a waiting caller hears how its call goes on."""
+
+    async def report(self, message: str) -> None:
+        """Send a progress message if the caller asked for them; never raises."""
+
+
+Now = Callable[[], int]
+"""Milliseconds since the epoch."""

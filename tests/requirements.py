@@ -1,0 +1,37 @@
+"""The threats of docs/threat-model.md, each with the sentence that its tests would refute.
+
+`@pytest.mark.threat("T-07")` ties a test to a threat. tests/house/test_threats.py fails when a
+threat has no test, a mark names no threat, or the document and this list differ.
+"""
+
+from __future__ import annotations
+
+THREATS: dict[str, str] = {
+    "T-01": "A caller's OS user that can read the gateway's keys or ledger goes unnoticed.",
+    "T-02": "A forged, expired, revoked or unknown key is taken for a caller or an operator.",
+    "T-03": "A caller learns that a tool exists which policy does not let it see.",
+    "T-04": "A web page reaches the gateway through DNS rebinding, a foreign Origin or Host.",
+    "T-05": "A flood or an oversize request takes the gateway from the others.",
+    "T-06": "Two parsers read one request differently.",
+    "T-07": "What runs after an approval is not what was approved.",
+    "T-08": "One approval lets two runs go.",
+    "T-09": "Whoever asked, or on whose behalf it was asked, approves.",
+    "T-10": "A run starts on a decision that policy, tool, key or freeze has since overtaken.",
+    "T-11": "An argument's value becomes an option, a second argument, a shell word or a path.",
+    "T-12": "A policy engine that gives no usable answer lets a call through.",
+    "T-13": "A policy's constraint gives a call more than the catalog or the caller asked for.",
+    "T-14": "An effect happens of which no durable intent tells.",
+    "T-15": "One grant, or one call that must run once, runs twice.",
+    "T-16": "A command reaches the host's files, processes or privileged kernel surface.",
+    "T-17": "A command takes the machine's memory, processes, disk, CPU or time from the others.",
+    "T-18": "Something of a run outlives it: a process, a mount, a control group, a directory.",
+    "T-19": "A command reaches a network.",
+    "T-20": "A command reads the gateway's environment, arguments or open files.",
+    "T-21": "An entry of the log is edited, deleted or moved and the log still verifies.",
+    "T-22": "A log is truncated or forked and a held receipt or checkpoint does not show it.",
+    "T-23": "A tool's output reaches the caller oversize, malformed or with what it must not hold.",
+    "T-24": "A caller's words are shown to an approver, or taken by policy, as fact.",
+    "T-25": "The target changes between preview and run, and the run goes on.",
+    "T-26": "A secret or a caller's value stands in a log line, an error or a span.",
+    "T-27": "A policy that crashes, hangs or devours memory takes the gateway with it.",
+}

@@ -104,7 +104,7 @@ def _node22() -> str | None:
 
 def node_binary() -> Path | None:
     """Node 22 or later: the one that the conformance tests install, or the one on PATH."""
-    own = ROOT / "tests/conformance/node_modules/.bin/node"
+    own = ROOT / "tests/conformance/node/node_modules/.bin/node"
     on_path = shutil.which("node")
     for candidate in (own, Path(on_path) if on_path else None):
         if candidate is None or not candidate.exists():
@@ -117,7 +117,7 @@ def node_binary() -> Path | None:
 
 
 def _node_tools() -> str | None:
-    tools = ROOT / "tests/conformance/node_modules/@modelcontextprotocol"
+    tools = ROOT / "tests/conformance/node/node_modules/@modelcontextprotocol"
     lacking = [name for name in ("conformance", "inspector") if not (tools / name).is_dir()]
     return f"not installed: {', '.join(lacking)}" if lacking else None
 

@@ -1,0 +1,95 @@
+"""The request path is one function: what only it may do is done nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.house.source import SRC, called, calls, modules, name, tree
+from tests.plugins.machine import ROOT
+
+LEDGER, TESTING, RUNNERS = "src/remit/ledger/", "src/remit/testing/", "src/remit/runners/"
+
+
+def _callers(*names: str) -> set[str]:
+    return {where for where, node in calls("src/") if called(node)[1] in names}
+
+
+def _outside(found: set[str], *allowed: str) -> set[str]:
+    return {where for where in found if not where.startswith(allowed)}
+
+
+def test_imports_point_down_only() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.threat("T-14")
+def test_only_the_ledger_makes_a_grant() -> None:
+    found = _callers("Grant")
+    assert any(where.startswith(LEDGER) for where in found)
+    assert _outside(found, LEDGER, TESTING) == set()
+
+
+@pytest.mark.threat("T-14")
+def test_only_the_commit_stage_commits_an_intent() -> None:
+    found = _callers("commit_intent")
+    assert "src/remit/stages/commit.py" in found
+    assert _outside(found, "src/remit/stages/commit.py", LEDGER, TESTING) == set()
+
+
+@pytest.mark.threat("T-14")
+def test_only_the_execute_stage_provisions_and_starts_a_runner() -> None:
+    starts = {
+        where
+        for where, node in calls("src/")
+        if called(node)[1] == "provision"
+        or (called(node)[1] == "start" and called(node)[0].strip("_") == "runner")
+    }
+    assert "src/remit/stages/execute.py" in starts
+    assert _outside(starts, "src/remit/stages/execute.py", RUNNERS, TESTING) == set()
+
+
+def test_no_middleware_carries_a_decision() -> None:
+    found = set()
+    for path in modules("src/"):
+        for node in ast.walk(tree(path)):
+            match node:
+                case ast.ImportFrom(module=str(module)) if module.startswith(
+                    "starlette.middleware"
+                ):
+                    found.add(name(path))
+                case ast.Name(id="BaseHTTPMiddleware") | ast.Attribute(attr="add_middleware"):
+                    found.add(name(path))
+                case ast.keyword(arg="middleware"):
+                    found.add(name(path))
+    assert found == set()
+
+
+@pytest.mark.threat("T-11")
+def test_nothing_is_ever_given_to_a_shell() -> None:
+    forbidden = {("os", "system"), ("os", "popen"), ("subprocess", "getoutput")}
+    forbidden |= {("subprocess", "getstatusoutput"), ("asyncio", "create_subprocess_shell")}
+    found = {
+        (where, node.lineno)
+        for where, node in calls("src/", "tests/", "bench/")
+        if called(node) in forbidden
+        or any(
+            word.arg == "shell"
+            and not (isinstance(word.value, ast.Constant) and not word.value.value)
+            for word in node.keywords
+        )
+    }
+    assert found == set()
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (SRC / "py.typed").is_file()

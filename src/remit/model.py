@@ -857,6 +857,7 @@ class Reply:
 
     `jsonrpc_error` is set where the protocol wants an error instead of a result (-32602 for a
     tool that is not there, -32603 where Remit itself could not go on); the text is then `content`.
+    `unsafe` names the unsafe settings in force, which each receipt carries.
     """
 
     content: Frozen
@@ -865,4 +866,5 @@ class Reply:
     decision: Mapping[str, Any]
     receipt: Receipt | None = None
     replayed: bool = False
+    unsafe: tuple[str, ...] = ()
     jsonrpc_error: int | None = None

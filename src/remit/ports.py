@@ -282,6 +282,9 @@ class Ledger(Protocol):
     async def approval_for(self, call_digest: str, plan_hash: str) -> Approval | None:
         """The newest approval of this plan for this call, in any state."""
 
+    async def approvals_of(self, call_digest: str) -> Sequence[Approval]:
+        """The approvals of this call, newest first, at most 20, whatever plan they are for."""
+
     async def vote(self, approval_id: str, plan_hash: str, vote: Vote) -> Approval:
         """Record one person's vote; the last one needed approves, any denial denies.
 

@@ -1,0 +1,209 @@
+"""What operators do: see, decide on approvals, resolve unknown outcomes, freeze.
+
+Each method takes an `Operator`, which only an operator's credential makes, and checks what that
+operator may do. Being on the same machine, or owning the files, is no authority (promise 11).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from remit.errors import Code, NotFound, Refused
+from remit.model import (
+    Approval,
+    ApprovalState,
+    Entry,
+    Operator,
+    Permission,
+    Run,
+    RunState,
+    Tool,
+    Verdict,
+)
+from remit.pipeline import Pipeline
+from remit.stages.approve import check_vote
+from remit.stages.authenticate import authenticate_operator
+from remit.telemetry import APPROVALS, logger
+
+log = logger()
+
+
+class Administration:
+    """The operators' side of a pipeline."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._backends = pipeline.backends
+
+    async def operator(self, authorization: str | None, source_ip: str) -> Operator:
+        """The operator behind an `Authorization` header; a caller's key is never one.
+
+        Raises:
+            Refused: `unauthenticated` or `rate_limited`.
+        """
+        b = self._backends
+        try:
+            return await authenticate_operator(
+                b.identity, b.rates, b.clock, authorization, source_ip
+            )
+        except Refused as refused:
+            await self._pipeline.refuse_at_door(refused.code, source_ip)
+            raise
+
+    # Approvals
+
+    async def approvals(
+        self, operator: Operator, state: ApprovalState | None, limit: int
+    ) -> Sequence[Approval]:
+        require(operator, Permission.READ)
+        await self.expire()
+        states = None if state is None else frozenset({state})
+        return await self._backends.ledger.approvals(states=states, limit=limit)
+
+    async def approval(self, operator: Operator, approval_id: str) -> Approval:
+        require(operator, Permission.READ)
+        await self.expire()
+        found = await self._backends.ledger.approval(approval_id)
+        if found is None:
+            raise _not_found("approval", approval_id)
+        return found
+
+    async def vote(
+        self,
+        operator: Operator,
+        approval_id: str,
+        plan_hash: str,
+        verdict: Verdict,
+        reason: str | None,
+    ) -> Approval:
+        """Decide on an approval, naming the plan hash that was looked at.
+
+        Raises:
+            NotFound; Conflict; Refused: `approval_not_eligible`, `approval_mismatch`,
+                `approval_expired`.
+        """
+        ledger, now = self._backends.ledger, self._backends.clock.now_ms()
+        approval = await ledger.approval(approval_id)
+        if approval is None:
+            raise _not_found("approval", approval_id)
+        vote = check_vote(approval, operator, verdict, reason, now)
+        after = await ledger.vote(approval_id, plan_hash, vote)
+        self._changed(after, operator)
+        return after
+
+    async def revoke_approval(self, operator: Operator, approval_id: str) -> Approval:
+        require(operator, Permission.APPROVE)
+        after = await self._backends.ledger.revoke_approval(
+            approval_id, operator=operator.subject, now_ms=self._backends.clock.now_ms()
+        )
+        self._changed(after, operator)
+        return after
+
+    def _changed(self, approval: Approval, operator: Operator) -> None:
+        log.info("approval", approval=approval.id, state=approval.state.value, by=operator.subject)
+        if approval.state is not ApprovalState.PENDING:
+            APPROVALS.labels(approval.state.value).inc()
+            self._pipeline.bell.ring(approval.id)
+
+    async def expire(self) -> None:
+        """Expire the approvals that are past their time, and tell those who wait for them."""
+        for approval_id in await self._backends.ledger.expire_approvals(
+            self._backends.clock.now_ms()
+        ):
+            APPROVALS.labels(ApprovalState.EXPIRED.value).inc()
+            self._pipeline.bell.ring(approval_id)
+
+    # Runs
+
+    async def runs(self, operator: Operator, state: RunState | None, limit: int) -> Sequence[Run]:
+        require(operator, Permission.READ)
+        states = None if state is None else frozenset({state})
+        return await self._backends.ledger.runs(states=states, limit=limit)
+
+    async def run(self, operator: Operator, run_id: str) -> Run:
+        require(operator, Permission.READ)
+        found = await self._backends.ledger.run(run_id)
+        if found is None:
+            raise _not_found("run", run_id)
+        return found
+
+    async def run_output(self, operator: Operator, run_id: str) -> Mapping[str, bytes]:
+        """What a run printed, as far as it is kept: `stdout` and `stderr`."""
+        run = await self.run(operator, run_id)
+        output: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+        if run.outcome_index is None:
+            return output
+        for entry in await self._backends.ledger.entries(run.outcome_index, run.outcome_index + 1):
+            for name, commitment in commitments(entry).items():
+                if name in output:
+                    output[name] = await self._backends.ledger.value(commitment) or b""
+        return output
+
+    async def resolve(self, operator: Operator, run_id: str, succeeded: bool, note: str) -> Run:
+        """Say what became of a run whose outcome is unknown, so that the call may go on."""
+        require(operator, Permission.RESOLVE)
+        run = await self._backends.ledger.resolve(
+            run_id,
+            operator=operator.subject,
+            succeeded=succeeded,
+            note=note[:1000],
+            now_ms=self._backends.clock.now_ms(),
+        )
+        log.info("run_resolved", run=run_id, by=operator.subject, succeeded=succeeded)
+        return run
+
+    # The log, the catalog, the switch
+
+    async def entries(
+        self, operator: Operator, match: Mapping[str, str], limit: int
+    ) -> Sequence[Entry]:
+        require(operator, Permission.READ)
+        return await self._backends.ledger.search(match, limit=limit)
+
+    async def entry(self, operator: Operator, index: int) -> Entry:
+        require(operator, Permission.READ)
+        for found in await self._backends.ledger.entries(index, index + 1):
+            return found
+        raise _not_found("entry", str(index))
+
+    async def tools(self, operator: Operator) -> Sequence[Tool]:
+        require(operator, Permission.READ)
+        return self._backends.catalog.tools()
+
+    async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
+        """Stop all new effects, or let them go on."""
+        require(operator, Permission.FREEZE)
+        await self._backends.ledger.freeze(
+            frozen,
+            operator=operator.subject,
+            reason=reason[:1000],
+            now_ms=self._backends.clock.now_ms(),
+        )
+        log.warning("frozen" if frozen else "thawed", by=operator.subject)
+
+
+def require(operator: Operator, permission: Permission) -> None:
+    """Refuse an operator who may not do this.
+
+    Raises:
+        Refused: `approval_not_eligible`.
+    """
+    if permission not in operator.may:
+        raise Refused(
+            Code.APPROVAL_NOT_ELIGIBLE,
+            f"this credential may not {permission.value}",
+            hint="`may:` of the operator in remit.yaml says what it may do",
+        )
+
+
+def commitments(entry: Entry) -> Mapping[str, str]:
+    """The commitments that an entry holds, by name."""
+    found = json.loads(entry.text).get("commitments", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _not_found(kind: str, name: str) -> NotFound:
+    return NotFound(
+        Code.NOT_FOUND, f"there is no {kind} of that id", hint=f"list them: `remit {kind}s list`"
+    )

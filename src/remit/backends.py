@@ -1,0 +1,42 @@
+"""What a pipeline is made of: one implementation of each port, and what the operator may set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from remit.ports import (
+    ArgumentCheck,
+    Catalog,
+    Clock,
+    Identity,
+    Ledger,
+    Policy,
+    Rates,
+    Runner,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backends:
+    """One implementation of each port."""
+
+    identity: Identity
+    catalog: Catalog
+    arguments: ArgumentCheck
+    policy: Policy
+    runner: Runner
+    ledger: Ledger
+    rates: Rates
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSettings:
+    """What the operator may set about the path; see docs/configuration.md."""
+
+    gateway: str
+    hold_s: float = 50
+    result_ttl_s: int = 900
+    ttl_max_s: int = 86_400
+    concurrent_runs: int = 8
+    unsafe: tuple[str, ...] = ()

@@ -1,0 +1,409 @@
+"""THE REQUEST PATH. `Pipeline._path` reads top to bottom; nothing that decides is elsewhere.
+
+Each stage takes the value that the stage before it made and gives the next, so that skipping one
+does not type-check. A refusal is an exception with a code; it ends the path before any effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remit.backends import Backends, PathSettings
+from remit.errors import Code, LedgerFault, Refused, RemitError
+from remit.model import (
+    AdmittedCall,
+    Approval,
+    ApprovalState,
+    Approved,
+    Call,
+    Caller,
+    Effect,
+    Ending,
+    Frozen,
+    Grant,
+    Limits,
+    NormalCall,
+    OnCancel,
+    Outcome,
+    PlanKind,
+    Planned,
+    Preview,
+    PreviewDigest,
+    PreviewResult,
+    Receipt,
+    Repeat,
+    Reply,
+    RunResult,
+    RunState,
+    Tool,
+)
+from remit.ports import Progress
+from remit.stages import plan as planning
+from remit.stages import respond
+from remit.stages.admit import admit
+from remit.stages.approve import Bell, approve, not_approved, wait
+from remit.stages.authenticate import authenticate
+from remit.stages.authorize import Authorize, Replan
+from remit.stages.commit import commit
+from remit.stages.execute import execute
+from remit.stages.normalise import Visibility, normalise
+from remit.stages.record import Record, refusal_entry
+from remit.stages.repeat import Flight, Flights, Fresh, find_repeat
+from remit.stages.respond import as_refusal
+from remit.stages.settle import settle
+from remit.telemetry import CALLS, REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
+
+MAX_ROUNDS = 3
+"""How often one call may start again from its plan: after a wait, or when policy changed."""
+
+log = logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A plan that was carried out: what was decided, and what came of it."""
+
+    approved: Approved
+    outcome: Outcome
+    result: RunResult
+    index: int
+
+
+class Pipeline:
+    """Carries calls from a caller to a reply."""
+
+    def __init__(self, backends: Backends, settings: PathSettings) -> None:
+        self.backends = backends
+        self.settings = settings
+        self.bell = Bell()
+        self.visibility = Visibility(backends.catalog, backends.policy, backends.clock)
+        self._authorize = Authorize(
+            backends.policy, backends.arguments, backends.runner.capabilities, backends.clock
+        )
+        self._flights = Flights()
+        self._slots = asyncio.Semaphore(settings.concurrent_runs)
+
+    # ------------------------------------------------------------------------------ who, and what
+
+    async def authenticate(self, authorization: str | None, source_ip: str) -> Caller:
+        """Step 1. The caller behind an `Authorization` header.
+
+        Raises:
+            Refused: `unauthenticated` or `rate_limited`; counted in the log by source and minute.
+        """
+        b = self.backends
+        try:
+            with stage("authenticate"):
+                return await authenticate(b.identity, b.rates, b.clock, authorization, source_ip)
+        except Refused as refused:
+            await self.refuse_at_door(refused.code, source_ip)
+            raise
+
+    async def refuse_at_door(self, code: Code, source: str) -> None:
+        """Count a request that was refused before anyone was authenticated."""
+        REFUSALS.labels(code.value).inc()
+        try:
+            await self.backends.ledger.count_refusal(
+                source, code.value, self.backends.clock.now_ms()
+            )
+        except LedgerFault as fault:
+            log.warning("refusal_not_counted", code=code.value, error=str(fault))
+
+    async def visible(self, caller: Caller) -> Sequence[Tool]:
+        """The tools this caller may see, sorted by name."""
+        return await self.visibility.tools(caller)
+
+    async def call(self, call: Call, progress: Progress) -> Reply:
+        """Steps 2 to 10. The reply to a call: its result, or why there is none.
+
+        Raises nothing but cancellation: whatever goes wrong is a reply that says so.
+        """
+        normal: NormalCall | None = None
+        try:
+            with stage("normalise"):
+                normal = await normalise(self.visibility, self.backends.arguments, call)
+            found = normal
+
+            async def path(flight: Flight) -> Reply:
+                return await self._path(found, flight)
+
+            reply = await self._flights.fly(Flights.key(normal), progress, path)
+        except Exception as exc:  # noqa: BLE001 - the last line: anything else is a refusal too
+            reply = await self._refuse(call, normal, Record(), exc)
+        self._tell(call, normal, reply)
+        return reply
+
+    # ----------------------------------------------------------------------------------- the path
+
+    async def _path(self, normal: NormalCall, flight: Flight) -> Reply:
+        record = Record()
+        try:
+            # (2) a repeat of an earlier call?
+            repeat = await self._find_repeat(normal)
+            if isinstance(repeat, Repeat):
+                return await self._replay(repeat)
+            # (3) is everything frozen? what may this tool use at most?
+            with stage("admit"):
+                admitted = await admit(self.backends.ledger, normal)
+            for _ in range(MAX_ROUNDS):
+                # (4) what would run, exactly: previewed, frozen, hashed
+                with stage("plan"):
+                    planned = await self._plan(admitted, record, flight)
+                # (5) to (9) may it, did a person agree, intent, run, outcome
+                finished = await self._carry_out(planned, record, flight, repeat.parent_run_id)
+                if isinstance(finished, Finished):
+                    # (10) say so, with the receipt
+                    return await self._respond(finished)
+                await self._held(finished, flight)
+            raise Refused(Code.DECISION_STALE, "what this call would do kept changing")
+        except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may run because of it
+            return await self._refuse(normal.call, normal, record, exc)
+
+    async def _carry_out(
+        self, planned: Planned, record: Record, flight: Flight, parent: str | None = None
+    ) -> Finished | Approval:
+        """Steps 5 to 9, the same for a preview's plan and for the call's own.
+
+        Gives the approval that is waited for, if there is one; nothing ran then.
+        """
+        b = self.backends
+        # (5) may it? policy answers this plan, or one narrowed from it
+        with stage("authorize"):
+            decided = await self._authorize(planned, record, self._replan(planned, record, flight))
+        # (6) did enough people agree to this plan hash?
+        with stage("approve"):
+            approved = await approve(
+                self._authorize,
+                b.ledger,
+                b.clock,
+                decided,
+                record,
+                ttl_max_s=self.settings.ttl_max_s,
+            )
+        if isinstance(approved, Approval):
+            return approved
+        async with self._slots:
+            if planned.plan.kind is PlanKind.MAIN:
+                flight.committed = True  # from here on a cancel no longer withdraws the call
+            work = asyncio.ensure_future(self._commit_and_run(approved, record, flight, parent))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # Only a preview gets here: it is stopped, and what it did is still written.
+                flight.stop.set()
+                await asyncio.wait([work])
+                raise
+
+    async def _commit_and_run(
+        self, approved: Approved, record: Record, flight: Flight, parent: str | None
+    ) -> Finished:
+        b = self.backends
+        planned = approved.decided.planned
+        flight.stoppable = _stoppable(planned)
+        # (7) the intent, durable before any effect; gives the single-use grant
+        with stage("commit"):
+            grant = await commit(b.ledger, b.clock, approved, record, parent_run_id=parent)
+        # (8) one runner, made for this grant and destroyed after it
+        with stage("execute"):
+            result = await self._execute(grant, flight)
+        # (9) what came of it, durable
+        with stage("settle"):
+            outcome, index = await settle(b.ledger, b.clock, planned, grant, result)
+        tool = planned.admitted.normal.tool.name
+        RUNS.labels(tool, result.ending.value).inc()
+        RUN_SECONDS.labels(tool).observe(result.wall_ms / 1000)
+        return Finished(approved=approved, outcome=outcome, result=result, index=index)
+
+    async def _execute(self, grant: Grant, flight: Flight) -> RunResult:
+        b = self.backends
+        RUNS_IN_FLIGHT.inc()
+        try:
+            return await execute(
+                b.runner,
+                b.ledger,
+                b.clock,
+                grant,
+                gateway=self.settings.gateway,
+                progress=flight,
+                stop=flight.stop,
+            )
+        except RemitError as fault:
+            # The compare-and-set failed or the plan could not be read: the command never ran.
+            log.warning("run_not_started", run=grant.run_id, error=str(fault))
+            return RunResult(ending=Ending.NOT_STARTED, limits_hit=(fault.code.value,))
+        finally:
+            RUNS_IN_FLIGHT.dec()
+
+    # -------------------------------------------------------------------------- planning, preview
+
+    async def _plan(self, admitted: AdmittedCall, record: Record, flight: Flight) -> Planned:
+        """Step 4 as the call was made: its own arguments, the tool's own limits."""
+        return await self._plan_with(
+            admitted,
+            record,
+            flight,
+            arguments=admitted.normal.arguments,
+            limits=admitted.limits,
+        )
+
+    async def _plan_with(
+        self,
+        admitted: AdmittedCall,
+        record: Record,
+        flight: Flight,
+        *,
+        arguments: Frozen,
+        limits: Limits,
+        narrowed_from: str | None = None,
+    ) -> Planned:
+        runner = self.backends.runner.capabilities
+        preview = admitted.normal.tool.preview
+        shown: PreviewResult | None = None
+        if preview is not None:
+            planned = planning.preview_plan(admitted, runner, preview, arguments=arguments)
+            shown = await self._preview(preview, planned, record, flight)
+        return planning.main_plan(
+            admitted,
+            runner,
+            arguments=arguments,
+            limits=limits,
+            preview=shown,
+            narrowed_from=narrowed_from,
+        )
+
+    def _replan(self, planned: Planned, record: Record, flight: Flight) -> Replan:
+        """How policy's narrowing makes a new plan of this one."""
+
+        async def again(arguments: Frozen, limits: Limits, narrowed_from: str) -> Planned:
+            if planned.plan.kind is PlanKind.PREVIEW:
+                return planning.narrowed_preview(planned, arguments, limits)
+            return await self._plan_with(
+                planned.admitted,
+                record,
+                flight,
+                arguments=arguments,
+                limits=limits,
+                narrowed_from=narrowed_from,
+            )
+
+        return again
+
+    async def _preview(
+        self, preview: Preview, planned: Planned, record: Record, flight: Flight
+    ) -> PreviewResult:
+        """Run a preview by the same steps as anything else, and digest what it showed."""
+        finished = await self._previewed(planned, record, flight)
+        subject = planning.preview_subject(preview, finished.result.stdout, finished.result.files)
+        if preview.digest is PreviewDigest.NORMALISED:
+            normalising = planning.normaliser_plan(planned, preview, text=subject)
+            subject = (await self._previewed(normalising, record, flight)).result.stdout
+        return planning.preview_result(finished.outcome.run_id, finished.result, subject)
+
+    async def _previewed(self, planned: Planned, record: Record, flight: Flight) -> Finished:
+        for _ in range(MAX_ROUNDS):
+            finished = await self._carry_out(planned, record, flight)
+            if isinstance(finished, Approval):
+                await self._held(finished, flight)
+                continue
+            if finished.outcome.state is not RunState.SUCCEEDED:
+                raise planning.preview_failed(finished.outcome, finished.result)
+            return finished
+        raise Refused(Code.DECISION_STALE, "what this call would do kept changing")
+
+    # ------------------------------------------------------------------------ waiting, and replies
+
+    async def _held(self, approval: Approval, flight: Flight) -> None:
+        """Wait while a person decides, for as long as a call may be held.
+
+        Returns when the approval was given: the call then starts again from its plan, so that
+        the preview runs again and policy answers again.
+
+        Raises:
+            Refused: `approval_required`, `approval_denied`, `approval_expired` and the like.
+        """
+        current = await wait(
+            self.backends.ledger,
+            self.bell,
+            approval,
+            hold_s=self.settings.hold_s,
+            progress=flight,
+        )
+        if current.state is not ApprovalState.APPROVED:
+            raise not_approved(current)
+
+    async def _find_repeat(self, normal: NormalCall) -> Fresh | Repeat:
+        b = self.backends
+        return await find_repeat(
+            b.ledger, normal, now_ms=b.clock.now_ms(), result_ttl_s=self.settings.result_ttl_s
+        )
+
+    async def _respond(self, finished: Finished) -> Reply:
+        with stage("respond"):
+            return respond.finished(
+                finished.approved.decided.planned,
+                finished.outcome,
+                finished.approved.decided.decision.evaluation,
+                await self._receipt(finished.index),
+                unsafe=self.settings.unsafe,
+            )
+
+    async def _replay(self, earlier: Repeat) -> Reply:
+        index = earlier.run.outcome_index
+        receipt = None if index is None else await self._receipt(index)
+        return respond.replayed(earlier.run, earlier.reply, receipt, unsafe=self.settings.unsafe)
+
+    async def _receipt(self, index: int) -> Receipt | None:
+        try:
+            return await self.backends.ledger.receipt(index)
+        except LedgerFault as fault:
+            log.warning("no_receipt", index=index, error=str(fault))
+            return None
+
+    async def _refuse(
+        self, call: Call, normal: NormalCall | None, record: Record, exc: Exception
+    ) -> Reply:
+        """Turn whatever ended the path into a reply, and write it down."""
+        refused = as_refusal(exc)
+        if refused.code is Code.INTERNAL:
+            log.error("internal_error", call=call.id, exc_info=exc)
+        REFUSALS.labels(refused.code.value).inc()
+        drafts = record.take()
+        if not (drafts and drafts[-1].public.get("verdict") == "deny"):
+            drafts = (*drafts, refusal_entry(call, normal, refused))
+        ledger, now = self.backends.ledger, self.backends.clock.now_ms()
+        try:
+            if self.backends.rates.hit("refusal", call.caller.id) is None:
+                await ledger.append(drafts)
+            else:
+                await ledger.count_refusal(call.caller.id, refused.code.value, now)
+        except LedgerFault as fault:
+            log.critical("refusal_not_recorded", call=call.id, error=str(fault))
+        return respond.refusal(refused)
+
+    def _tell(self, call: Call, normal: NormalCall | None, reply: Reply) -> None:
+        name = "unknown" if normal is None else normal.tool.name
+        code = str(reply.decision["code"])
+        verdict = "error" if reply.is_error else "ok"
+        CALLS.labels(name, verdict, code).inc()
+        log.info(
+            "call",
+            call=call.id,
+            tool=name,
+            code=code,
+            decision=reply.decision.get("decision_id"),
+            run=reply.decision.get("run_id"),
+            ms=self.backends.clock.now_ms() - call.received_ms,
+        )
+
+    async def drain(self, seconds: float) -> None:
+        """Withdraw calls without an intent and wait for runs to end, for at most so long."""
+        await self._flights.drain(seconds)
+
+
+def _stoppable(planned: Planned) -> bool:
+    """Whether a cancel stops the run once it has started."""
+    tool = planned.admitted.normal.tool
+    reads = planned.plan.kind is PlanKind.PREVIEW or tool.effect is Effect.READ
+    return reads or tool.on_cancel is OnCancel.STOP

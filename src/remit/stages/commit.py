@@ -1,0 +1,62 @@
+"""Step 7: one transaction checks everything once more and writes the intent, before any effect.
+
+This is the only place that asks the ledger for a grant. No intent, no run.
+"""
+
+from __future__ import annotations
+
+from remit.model import Approved, Effect, Grant, Intent, PlanKind
+from remit.ports import Clock, Ledger
+from remit.stages.record import Record
+
+START_ALLOWANCE_MS = 10_000
+"""Time between intent and deadline beyond the plan's own wall time, for making the runner."""
+
+
+async def commit(
+    ledger: Ledger,
+    clock: Clock,
+    approved: Approved,
+    record: Record,
+    *,
+    parent_run_id: str | None = None,
+) -> Grant:
+    """The single-use permission to run this plan, once its intent is durable.
+
+    The ledger checks, in that one transaction: freeze, policy revision, age of the decision,
+    tool pin, caller, approval (unspent, unexpired, for this hash) and earlier runs of the call.
+
+    Raises:
+        Refused: with the code of the first check that does not hold; nothing was written then
+            but the refusal.
+    """
+    planned = approved.decided.planned
+    normal = planned.admitted.normal
+    now = clock.now_ms()
+    intent = Intent(
+        run_id=clock.new_id("run"),
+        plan=planned.plan,
+        call_id=normal.call.id,
+        call_digest=normal.digest,
+        caller=normal.call.caller,
+        tool_name=normal.tool.name,
+        tool_digest=normal.tool.digest,
+        effect=Effect.READ if planned.plan.kind is PlanKind.PREVIEW else normal.tool.effect,
+        idempotent=normal.tool.idempotent,
+        environment=normal.environment,
+        decision=approved.decided.decision,
+        approval_id=None if approved.approval is None else approved.approval.id,
+        idempotency_key=normal.call.idempotency_key,
+        now_ms=now,
+        deadline_ms=now + 1000 * planned.plan.limits.wall_s + START_ALLOWANCE_MS,
+        claims=normal.call.claims,
+        parent_run_id=parent_run_id,
+    )
+    drafts = record.take()
+    try:
+        return await ledger.commit_intent(intent, drafts)
+    except BaseException:
+        # The transaction wrote nothing, so what it carried is still to be recorded.
+        for draft in drafts:
+            record.add(draft)
+        raise

@@ -1,0 +1,138 @@
+"""How policy's constraints change a plan: by narrowing it, and in no other way (promise 5).
+
+What runs is what the tool's catalog entry declares, cut down by the constraints. A forced value
+may fill an argument that the caller left out, lower a number or shrink a set; another value that
+the caller gave is not quietly replaced, the call is refused instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from remit.canonical import encode
+from remit.errors import Code, Refused
+from remit.model import Bound, Constraints, Frozen, Limits, Tier
+
+TIERS = tuple(Tier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowed:
+    """Arguments and limits after the constraints; `changed` if either is not what was planned."""
+
+    arguments: Frozen
+    limits: Limits
+    changed: bool
+
+
+def narrow(
+    constraints: Constraints,
+    *,
+    arguments: Frozen,
+    supplied: frozenset[str],
+    limits: Limits,
+    profile: str,
+    tier: Tier,
+) -> Narrowed:
+    """Apply constraints to what was planned.
+
+    Args:
+        arguments: the planned arguments, defaults filled in.
+        supplied: names of the arguments that the caller gave itself.
+        limits: the planned limits.
+        profile, tier: of the runner that is planned.
+
+    Raises:
+        Refused: `argument_out_of_bounds` if an argument is outside a bound;
+            `constraint_widens` if a constraint asks for more than was planned or would replace
+            what the caller gave; `runner_degraded` if the runner is below the tier asked for.
+    """
+    values = arguments.value()
+    forced = _force(values, supplied, constraints.force)
+    for name, bound in constraints.bounds.items():
+        _within(name, forced, bound)
+    lowered = _lower(limits, constraints)
+    _runner(constraints, profile, tier)
+    frozen = Frozen(encode(forced))
+    changed = frozen != arguments or lowered != limits
+    return Narrowed(arguments=frozen, limits=lowered, changed=changed)
+
+
+def _force(
+    values: Mapping[str, Any], supplied: frozenset[str], force: Mapping[str, Frozen]
+) -> dict[str, Any]:
+    result = dict(values)
+    for name, frozen in force.items():
+        wanted = frozen.value()
+        if name not in supplied or _shrinks(values[name], wanted):
+            result[name] = wanted
+        else:
+            raise Refused(
+                Code.CONSTRAINT_WIDENS,
+                "policy asks for another value of an argument than the one given",
+                place=f"/{name}",
+                hint="leave the argument out, or give the value that policy wants",
+            )
+    return result
+
+
+def _shrinks(given: Any, wanted: Any) -> bool:
+    """Whether `wanted` is `given`, a smaller number, or a part of the same set."""
+    if type(given) is bool or type(wanted) is bool:
+        return given is wanted
+    if isinstance(given, int | float) and isinstance(wanted, int | float):
+        return 0 <= wanted <= given if given >= 0 else wanted == given
+    if isinstance(given, list) and isinstance(wanted, list):
+        return all(item in given for item in wanted)
+    return bool(given == wanted)
+
+
+def _within(name: str, values: Mapping[str, Any], bound: Bound) -> None:
+    if name not in values:
+        return
+    value = values[name]
+    numeric = bound.minimum is not None or bound.maximum is not None
+    if numeric and (type(value) is bool or not isinstance(value, int | float)):
+        raise _out_of_bounds(name, "policy bounds this argument as a number")
+    if bound.minimum is not None and value < bound.minimum:
+        raise _out_of_bounds(name, f"policy allows no less than {bound.minimum:g} here")
+    if bound.maximum is not None and value > bound.maximum:
+        raise _out_of_bounds(name, f"policy allows no more than {bound.maximum:g} here")
+    if bound.one_of is not None and not _member(value, bound.one_of):
+        raise _out_of_bounds(name, "policy does not allow this value here")
+
+
+def _member(value: Any, allowed: tuple[Any, ...]) -> bool:
+    # Canonical bytes tell true from 1, which `in` does not.
+    text = encode(value)
+    return any(encode(item) == text for item in allowed)
+
+
+def _out_of_bounds(name: str, message: str) -> Refused:
+    return Refused(Code.ARGUMENT_OUT_OF_BOUNDS, message, place=f"/{name}")
+
+
+def _lower(limits: Limits, constraints: Constraints) -> Limits:
+    def least(planned: int, wanted: int | None) -> int:
+        return planned if wanted is None else min(planned, wanted)
+
+    return replace(
+        limits,
+        wall_s=least(limits.wall_s, constraints.wall_s),
+        memory_mb=least(limits.memory_mb, constraints.memory_mb),
+        output_bytes=least(limits.output_bytes, constraints.output_max_bytes),
+    )
+
+
+def _runner(constraints: Constraints, profile: str, tier: Tier) -> None:
+    if constraints.profile is not None and constraints.profile != profile:
+        raise Refused(Code.CONSTRAINT_WIDENS, "policy asks for another runner than the tool has")
+    wanted = constraints.min_tier
+    if wanted is not None and TIERS.index(tier) < TIERS.index(Tier(wanted)):
+        raise Refused(
+            Code.RUNNER_DEGRADED,
+            f"policy asks for a runner of tier {wanted} or stronger",
+            hint="`remit doctor` shows what this machine's runner holds",
+        )

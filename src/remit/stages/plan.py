@@ -1,0 +1,305 @@
+"""Step 4: a call becomes a plan, the frozen statement of exactly what would run.
+
+A plan holds all that decides the effect and nothing else: no time, nonce, token id or
+idempotency key, so that the same call against the same state of the world gives the same hash.
+What is stored, shown, approved and executed is this one byte string.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from remit.canonical import digest, encode
+from remit.command import RenderedCommand, render_command
+from remit.errors import Code, Refused
+from remit.model import (
+    AdmittedCall,
+    Capabilities,
+    Command,
+    Frozen,
+    Limits,
+    Mount,
+    Outcome,
+    Plan,
+    PlanKind,
+    Planned,
+    Preview,
+    PreviewDigest,
+    PreviewResult,
+    ResultKind,
+    RunResult,
+    RunSpec,
+)
+from remit.stages.normalise import caller_facts
+from remit.stages.respond import printable
+
+PLAN = "remit.plan/1"
+MAX_PREVIEW_SHOWN = 16_384
+"""Most of a preview's output that is shown to a person, in characters."""
+
+
+def main_plan(
+    admitted: AdmittedCall,
+    runner: Capabilities,
+    *,
+    arguments: Frozen,
+    limits: Limits,
+    preview: PreviewResult | None,
+    narrowed_from: str | None = None,
+) -> Planned:
+    """The plan of the call itself.
+
+    Args:
+        arguments: the call's arguments, or what policy narrowed them to.
+        limits: the tool's limits, or what policy lowered them to.
+        preview: what the tool's preview gave; its digest becomes part of the plan.
+        narrowed_from: hash of the plan that policy narrowed to this one.
+
+    Raises:
+        Refused: `invalid_arguments` if the arguments cannot be put into the command.
+    """
+    tool = admitted.normal.tool
+    rendered = render_command(tool.command, arguments.value())
+    facts = _facts(
+        admitted, runner, tool.command, rendered=rendered, arguments=arguments, limits=limits
+    )
+    facts |= {
+        "kind": PlanKind.MAIN.value,
+        "result": tool.result.value,
+        "collect": [],
+        "preview": None if preview is None else preview.digest,
+        "narrowed_from": narrowed_from,
+    }
+    plan = _freeze(
+        facts, admitted, limits, kind=PlanKind.MAIN, preview=preview, narrowed_from=narrowed_from
+    )
+    return Planned(admitted=admitted, plan=plan, arguments=arguments, preview=preview)
+
+
+def preview_plan(
+    admitted: AdmittedCall, runner: Capabilities, preview: Preview, *, arguments: Frozen
+) -> Planned:
+    """The plan of the tool's preview: a plan like any other, with its own hash and decision."""
+    rendered = render_command(preview.command, arguments.value())
+    facts = _facts(
+        admitted,
+        runner,
+        preview.command,
+        rendered=rendered,
+        arguments=arguments,
+        limits=preview.limits,
+    )
+    facts |= _PREVIEW
+    if preview.digest_file is not None:
+        facts["collect"] = [preview.digest_file]
+    return _preview(facts, admitted, arguments, preview.limits)
+
+
+def narrowed_preview(planned: Planned, arguments: Frozen, limits: Limits) -> Planned:
+    """A preview's plan with the limits that policy lowered.
+
+    Raises:
+        Refused: `policy_unsupported` if policy wants other arguments in a preview: it has to say
+            so of the call itself, which is then previewed again.
+    """
+    if arguments != planned.arguments:
+        raise Refused(
+            Code.POLICY_UNSUPPORTED, "policy may not force arguments in the preview phase"
+        )
+    facts = json.loads(planned.plan.text)
+    facts |= {"limits": limits_facts(limits), "narrowed_from": planned.plan.hash}
+    return _preview(facts, planned.admitted, arguments, limits, planned.plan.hash)
+
+
+def normaliser_plan(planned: Planned, preview: Preview, *, text: bytes) -> Planned:
+    """The plan that passes a preview's output through the operator's normaliser."""
+    facts = json.loads(planned.plan.text)
+    facts["collect"] = []
+    facts["command"] = {
+        "argv": list(preview.normaliser or ()),
+        "env": {},
+        "stdin": _text(text),
+        "files": {},
+        "mounts": [],
+    }
+    return _preview(facts, planned.admitted, planned.arguments, preview.limits)
+
+
+_PREVIEW: Mapping[str, Any] = {
+    "kind": PlanKind.PREVIEW.value,
+    "result": ResultKind.TEXT.value,
+    "collect": [],
+    "preview": None,
+    "narrowed_from": None,
+}
+
+
+def _preview(
+    facts: Mapping[str, Any],
+    admitted: AdmittedCall,
+    arguments: Frozen,
+    limits: Limits,
+    narrowed_from: str | None = None,
+) -> Planned:
+    plan = _freeze(
+        facts, admitted, limits, kind=PlanKind.PREVIEW, preview=None, narrowed_from=narrowed_from
+    )
+    return Planned(admitted=admitted, plan=plan, arguments=arguments)
+
+
+def _facts(
+    admitted: AdmittedCall,
+    runner: Capabilities,
+    command: Command,
+    *,
+    rendered: RenderedCommand,
+    arguments: Frozen,
+    limits: Limits,
+) -> dict[str, Any]:
+    normal = admitted.normal
+    return {
+        "schema": PLAN,
+        "call_digest": normal.digest,
+        "tenant": normal.call.caller.tenant,
+        "caller": caller_facts(normal.call.caller),
+        "tool": {"name": normal.tool.name, "digest": normal.tool.digest},
+        "effect": normal.tool.effect.value,
+        "environment": normal.environment,
+        "arguments": arguments.value(),
+        "command": {
+            "argv": list(rendered.argv),
+            "env": dict(rendered.env),
+            "stdin": _text(rendered.stdin),
+            "files": {path: _text(content) for path, content in rendered.files},
+            "mounts": [
+                {"name": mount.name, "source": mount.source, "writable": mount.writable}
+                for mount in command.mounts
+            ],
+        },
+        "runner": {
+            "profile": normal.tool.runner,
+            "name": runner.name,
+            "tier": runner.tier.value,
+            "digest": runner.digest,
+        },
+        "limits": limits_facts(limits),
+        "egress": [],
+        "credentials": [],
+    }
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused(
+            Code.PLAN_NOT_CANONICAL, "a preview's output is not valid UTF-8 and cannot be planned"
+        ) from None
+
+
+def limits_facts(limits: Limits) -> dict[str, int]:
+    """Limits as plans and policy documents name them."""
+    return {
+        "wall_s": limits.wall_s,
+        "memory_mb": limits.memory_mb,
+        "pids": limits.pids,
+        "cpu_percent": limits.cpu_percent,
+        "tmp_mb": limits.tmp_mb,
+        "output_bytes": limits.output_bytes,
+        "open_files": limits.open_files,
+    }
+
+
+def _freeze(
+    facts: Mapping[str, Any],
+    admitted: AdmittedCall,
+    limits: Limits,
+    *,
+    kind: PlanKind,
+    preview: PreviewResult | None,
+    narrowed_from: str | None,
+) -> Plan:
+    text = encode(facts)
+    return Plan(
+        kind=kind,
+        text=text,
+        hash=digest(PLAN, text),
+        call_digest=admitted.normal.digest,
+        limits=limits,
+        preview_digest=None if preview is None else preview.digest,
+        narrowed_from=narrowed_from,
+    )
+
+
+def run_spec(text: bytes, expected_hash: str) -> RunSpec:
+    """What a runner is told, read from a plan's stored bytes and nothing else.
+
+    Raises:
+        Refused: `approval_mismatch` if the bytes are not those that the hash names.
+    """
+    if digest(PLAN, text) != expected_hash:
+        raise Refused(Code.APPROVAL_MISMATCH, "the stored plan is not the plan that was authorized")
+    facts = json.loads(text)
+    command = facts["command"]
+    return RunSpec(
+        argv=tuple(command["argv"]),
+        env=tuple(command["env"].items()),
+        stdin=command["stdin"].encode(),
+        files=tuple((path, content.encode()) for path, content in command["files"].items()),
+        mounts=tuple(
+            Mount(name=mount["name"], source=mount["source"], writable=mount["writable"])
+            for mount in command["mounts"]
+        ),
+        collect=tuple(facts["collect"]),
+        limits=Limits(**facts["limits"]),
+        profile=facts["runner"]["profile"],
+    )
+
+
+def preview_subject(preview: Preview, stdout: bytes, files: Mapping[str, bytes]) -> bytes:
+    """The bytes of a preview's run that bind it to the run that follows.
+
+    For `normalised` these are the output, which then goes through the normaliser.
+
+    Raises:
+        Refused: `preview_failed` if the file that should be digested was not made.
+    """
+    match preview.digest:
+        case PreviewDigest.OUTPUT | PreviewDigest.NORMALISED:
+            return stdout
+        case PreviewDigest.FILE:
+            content = files.get(preview.digest_file or "")
+            if content is None:
+                raise Refused(
+                    Code.PREVIEW_FAILED,
+                    "the preview did not leave the file that should be digested",
+                    hint="check `digest_file` of the tool's preview with `remit tools check`",
+                )
+            return content
+
+
+def preview_result(run_id: str, result: RunResult, subject: bytes) -> PreviewResult:
+    """What a preview showed: text for people, bounded and masked, and the digest that binds."""
+    text = printable(result.stdout)
+    return PreviewResult(
+        digest=digest("remit.preview/1", subject),
+        text=text[:MAX_PREVIEW_SHOWN],
+        bytes=len(result.stdout),
+        exit=result.exit_code or 0,
+        run_id=run_id,
+        truncated=len(text) > MAX_PREVIEW_SHOWN,
+    )
+
+
+def preview_failed(outcome: Outcome, result: RunResult) -> Refused:
+    """The refusal of a call whose preview did not succeed; its own action was never planned."""
+    tail = printable(result.stdout + result.stderr)[-500:].strip()
+    return Refused(
+        Code.PREVIEW_FAILED,
+        "the preview of this action failed, so the action was not planned"
+        + (f": {tail}" if tail else ""),
+        run_id=outcome.run_id,
+        detail=None if outcome.code is None else outcome.code.value,
+    )

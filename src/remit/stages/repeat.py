@@ -1,0 +1,166 @@
+"""Step 2, repeats: the same call, by its digest, does not take effect twice by accident.
+
+| the call | an equal one is in flight | its outcome is unknown | approved and just finished |
+|---|---|---|---|
+| read | runs | runs | runs |
+| write, destructive | joins it | refused until resolved | stored result, `replayed` |
+| with an idempotency key | joins it | refused until resolved | stored result, at any age |
+
+An idempotent tool's unknown outcome does not refuse: the new run is linked to the old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from remit.errors import Code, Refused
+from remit.model import Effect, NormalCall, Repeat, Reply, RunState
+from remit.ports import Ledger, Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fresh:
+    """Nothing known of this call stands in its way; `parent` is the run that it repeats."""
+
+    parent_run_id: str | None = None
+
+
+async def find_repeat(
+    ledger: Ledger, normal: NormalCall, *, now_ms: int, result_ttl_s: int
+) -> Fresh | Repeat:
+    """What the ledger's earlier runs mean for this call.
+
+    Raises:
+        Refused: `idempotency_mismatch` if the key was used for another call;
+            `outcome_unknown` if nobody has said yet what became of the last one.
+    """
+    key = normal.call.idempotency_key
+    if normal.tool.effect is Effect.READ and key is None:
+        return Fresh()
+    earlier = await ledger.repeat(normal.call.caller, normal.tool.name, normal.digest, key)
+    if earlier is None:
+        return Fresh()
+    run = earlier.run
+    if key is not None and run.call_digest != normal.digest:
+        raise Refused(
+            Code.IDEMPOTENCY_MISMATCH,
+            "this idempotency key was used for another call",
+            hint="use a new key for a new call",
+        )
+    if run.resolved_as is not None:
+        return Fresh(parent_run_id=run.id)
+    if run.state is RunState.UNKNOWN or run.state.open:
+        if normal.tool.idempotent:
+            return Fresh(parent_run_id=run.id)
+        if normal.tool.effect is Effect.READ:
+            return Fresh(parent_run_id=run.id)
+        raise unknown(run.id)
+    recent = run.settled_ms is not None and now_ms - run.settled_ms <= 1000 * result_ttl_s
+    by_approval = run.approval_id is not None and recent
+    if (by_approval or key is not None) and run.state is not RunState.NEVER_STARTED:
+        return earlier
+    return Fresh()
+
+
+def unknown(run_id: str) -> Refused:
+    return Refused(
+        Code.OUTCOME_UNKNOWN,
+        "an earlier run of this same call has an unknown outcome",
+        run_id=run_id,
+        hint="a person looks at what it did and says so with `remit runs resolve`",
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """One call under way, and those who wait for it.
+
+    `committed` turns true once an intent is durable: until then a cancel withdraws the call,
+    after it only sets `stop`, and only where the tool says that a cancel stops it.
+    """
+
+    task: asyncio.Task[Reply] | None = None
+    committed: bool = False
+    stoppable: bool = False
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: int = 0
+    listeners: list[Progress] = field(default_factory=list)
+
+    async def report(self, message: str) -> None:
+        """Tell all who wait (this is the `Progress` that the path reports to)."""
+        for listener in tuple(self.listeners):
+            await listener.report(message)
+
+
+class Flights:
+    """The calls under way in this gateway, so that an equal one can join."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, Flight] = {}
+        self._running: set[asyncio.Task[Reply]] = set()
+
+    @staticmethod
+    def key(normal: NormalCall) -> str | None:
+        """What equal calls share; None for a call that is never joined."""
+        if normal.call.idempotency_key is not None:
+            scope = (normal.call.caller.id, normal.tool.name, normal.call.idempotency_key)
+            return "\n".join(scope)
+        if normal.tool.effect is Effect.READ:
+            return None
+        return normal.digest
+
+    async def fly(
+        self,
+        key: str | None,
+        progress: Progress,
+        begin: Callable[[Flight], Awaitable[Reply]],
+    ) -> Reply:
+        """Begin the call, or join the equal one that is under way, and wait for its reply.
+
+        If whoever waits is cancelled and nobody else waits, the call is withdrawn before its
+        intent, and stopped or left to finish after it.
+        """
+        flight = self._flights.get(key) if key is not None else None
+        if flight is None or flight.task is None or flight.task.done():
+            flight = Flight()
+            task = asyncio.ensure_future(begin(flight))
+            flight.task = task
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            if key is not None:
+                self._flights[key] = flight
+                task.add_done_callback(lambda _: self._forget(key, flight))
+        return await self._wait(flight, progress)
+
+    def _forget(self, key: str, flight: Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+    async def _wait(self, flight: Flight, progress: Progress) -> Reply:
+        task = flight.task
+        if task is None:
+            raise RuntimeError("a flight without a task")
+        flight.waiting += 1
+        flight.listeners.append(progress)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if flight.waiting == 1 and not task.done():
+                if not flight.committed:
+                    task.cancel()
+                elif flight.stoppable:
+                    flight.stop.set()
+            raise
+        finally:
+            flight.waiting -= 1
+            flight.listeners.remove(progress)
+
+    async def drain(self, seconds: float) -> None:
+        """Withdraw what has no intent yet, then wait for the rest for at most so long."""
+        for flight in list(self._flights.values()):
+            if flight.task is not None and not flight.committed:
+                flight.task.cancel()
+        if self._running:
+            await asyncio.wait(tuple(self._running), timeout=seconds)

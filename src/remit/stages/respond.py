@@ -1,0 +1,250 @@
+"""Step 10: the caller hears what happened: bounded, redacted, with a code and the receipt.
+
+The machine part is the same everywhere: `code`, `decision_id`, `policy_revision` and what else
+applies. Agents often see only the text, so code and id stand there too. What policy said to
+operators, what a tool wrote on standard error and why a tool is hidden never leave by here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from remit.canonical import encode, short
+from remit.errors import Code, Refused, RemitError
+from remit.model import (
+    Evaluation,
+    Frozen,
+    Outcome,
+    Planned,
+    Receipt,
+    Reply,
+    Run,
+    RunResult,
+    RunState,
+    Tool,
+)
+from remit.telemetry import mask
+
+MAX_ERROR_TAIL = 2_000
+"""How much of a failed command's output its caller sees, in characters, from the end."""
+
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+
+_GENERIC = frozenset(
+    {
+        Code.POLICY_ERROR,
+        Code.POLICY_NOT_READY,
+        Code.POLICY_UNAVAILABLE,
+        Code.LEDGER_UNAVAILABLE,
+        Code.LEDGER_FULL,
+        Code.RUNNER_UNAVAILABLE,
+        Code.RUNNER_DEGRADED,
+        Code.INTERNAL,
+    }
+)
+"""Where Remit itself could not go on; these are protocol errors and say nothing of the inside."""
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(data: bytes) -> str:
+    """Output as text: UTF-8 or replacement characters, controls visible, credentials masked."""
+    text = data.decode("utf-8", "replace").replace("\r\n", "\n")
+    return mask(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
+
+
+def content_of(content: list[Any], structured: Any, *, error: bool) -> Frozen:
+    """MCP content as it is stored and answered."""
+    return Frozen(encode({"content": content, "structured": structured, "is_error": error}))
+
+
+def failure_content(tool: Tool, state: RunState, code: Code, result: RunResult) -> Frozen:
+    """The content for a run that did not succeed: what is known, and what may have happened."""
+    parts = [_WHAT.get(code, "The action failed."), _EFFECT[state], f"[{code}]"]
+    if code is Code.RUN_FAILED:
+        parts.insert(1, f"Exit status {result.exit_code}.")
+    text = " ".join(parts)
+    tail = printable(result.stdout + result.stderr)[-MAX_ERROR_TAIL:].strip()
+    if tail and code is not Code.OUTPUT_INVALID:
+        text += "\n" + tail
+    return content_of([{"type": "text", "text": text}], None, error=True)
+
+
+_WHAT: Mapping[Code, str] = {
+    Code.RUN_FAILED: "The command failed.",
+    Code.RUN_TIMED_OUT: "The command ran past its deadline and was ended.",
+    Code.RUN_OUT_OF_MEMORY: "The command used more memory than it may and was ended.",
+    Code.OUTPUT_TOO_LARGE: "The command printed more than it may and was ended.",
+    Code.OUTPUT_INVALID: "The command's output is not what the tool declares, and is withheld.",
+    Code.RUN_KILLED: "The command was ended by a signal.",
+    Code.CANCELLED: "The run was cancelled.",
+    Code.RUNNER_UNAVAILABLE: "No runner could be made for this action.",
+    Code.OUTCOME_UNKNOWN: "The runner was lost.",
+}
+
+_EFFECT: Mapping[RunState, str] = {
+    RunState.SUCCEEDED: "The action itself was carried out; do not repeat it for its output.",
+    RunState.FAILED: "It ended by itself or had no effect to leave; read the output.",
+    RunState.NEVER_STARTED: "Nothing ran.",
+    RunState.UNKNOWN: "Whether it took effect is unknown; a person has to look before a retry.",
+    RunState.INTENDED: "Nothing ran.",
+    RunState.STARTED: "It is still running.",
+}
+
+
+def finished(
+    planned: Planned,
+    outcome: Outcome,
+    evaluation: Evaluation,
+    receipt: Receipt | None,
+    *,
+    unsafe: tuple[str, ...] = (),
+) -> Reply:
+    """The reply to a call that ran."""
+    frozen = outcome.reply or content_of([], None, error=True)
+    machine: dict[str, Any] = {
+        "code": "ok" if outcome.code is None else outcome.code.value,
+        "decision_id": evaluation.decision_id,
+        "policy_revision": evaluation.revision,
+        "run_id": outcome.run_id,
+        "plan_hash": planned.plan.hash,
+        "outcome": outcome.state.value,
+    }
+    note = None
+    if planned.plan.narrowed_from is not None:
+        machine["narrowed_from"] = planned.plan.narrowed_from
+        machine["executed_arguments"] = planned.arguments.value()
+        note = "Policy narrowed this call. What ran: " + planned.arguments.text.decode()
+    code = outcome.code
+    return _reply(
+        frozen,
+        machine,
+        receipt=receipt,
+        unsafe=unsafe,
+        note=note,
+        jsonrpc_error=INTERNAL_ERROR if code is Code.RUNNER_UNAVAILABLE else None,
+    )
+
+
+def replayed(
+    run: Run, reply: Frozen | None, receipt: Receipt | None, *, unsafe: tuple[str, ...] = ()
+) -> Reply:
+    """The stored result of an earlier run of the same call, marked as such."""
+    machine = {
+        "code": "ok" if run.code is None else run.code.value,
+        "run_id": run.id,
+        "plan_hash": run.plan_hash,
+        "outcome": run.state.value,
+        "replayed": True,
+    }
+    frozen = reply or content_of([], None, error=True)
+    return _reply(
+        frozen,
+        machine,
+        receipt=receipt,
+        unsafe=unsafe,
+        replayed=True,
+        note="Stored result of an earlier run.",
+    )
+
+
+def _reply(
+    frozen: Frozen,
+    machine: Mapping[str, Any],
+    *,
+    receipt: Receipt | None,
+    unsafe: tuple[str, ...],
+    note: str | None = None,
+    replayed: bool = False,
+    jsonrpc_error: int | None = None,
+) -> Reply:
+    stored = frozen.value()
+    content = stored["content"]
+    if note is not None:
+        content = [*content, {"type": "text", "text": note}]
+    structured = stored["structured"]
+    if stored["is_error"] and structured is None:
+        structured = {"decision": dict(machine)}
+    return Reply(
+        content=Frozen(encode(content)),
+        structured=None if structured is None else Frozen(encode(structured)),
+        is_error=stored["is_error"],
+        decision=machine,
+        receipt=receipt,
+        unsafe=unsafe,
+        replayed=replayed,
+        jsonrpc_error=jsonrpc_error,
+    )
+
+
+def as_refusal(exc: Exception) -> Refused:
+    """Whatever ended the path, as a refusal; what was not foreseen says nothing of itself."""
+    match exc:
+        case Refused():
+            return exc
+        case RemitError():
+            return Refused(exc.code, exc.message, place=exc.place, hint=exc.hint)
+        case _:
+            return Refused(Code.INTERNAL, "an unforeseen error")
+
+
+def refusal(refused: Refused) -> Reply:
+    """The reply to a refused call: a text the model can act on, and the machine part."""
+    machine: dict[str, Any] = {"code": refused.code.value}
+    optional = {
+        "decision_id": refused.decision_id,
+        "policy_revision": refused.policy_revision,
+        "approval_id": refused.approval_id,
+        "plan_hash": refused.plan_hash,
+        "expires_at": refused.expires_at,
+        "run_id": refused.run_id,
+        "place": refused.place,
+        "retry_after_ms": refused.retry_after_ms,
+    }
+    if refused.code is Code.UNKNOWN_TOOL:
+        # Byte for byte the same whether the tool is hidden or does not exist.
+        return _refusal(refused.message, {"code": refused.code.value}, INVALID_PARAMS)
+    machine |= {name: value for name, value in optional.items() if value is not None}
+    if refused.code in _GENERIC:
+        return _refusal(_generic(refused), machine, INTERNAL_ERROR)
+    return _refusal(_sentence(refused), machine, None)
+
+
+def _generic(refused: Refused) -> str:
+    where = f"; decision {refused.decision_id}" if refused.decision_id else ""
+    return f"Remit could not decide on or carry out this call; nothing ran [{refused.code}{where}]"
+
+
+def _sentence(refused: Refused) -> str:
+    opening = {
+        Code.POLICY_DENIED: "Denied by policy: ",
+        Code.INVALID_ARGUMENTS: "Invalid arguments: ",
+        Code.APPROVAL_REQUIRED: "Approval required: ",
+    }.get(refused.code, "Refused: ")
+    place = f" (at {refused.place})" if refused.place else ""
+    parts = [f"{opening}{refused.message}{place}."]
+    if refused.hint:
+        parts.append(refused.hint[:1].upper() + refused.hint[1:] + ".")
+    elif refused.code is Code.POLICY_DENIED:
+        parts.append("Do not retry unchanged.")
+    ids = [str(refused.code)]
+    if refused.decision_id:
+        ids.append(f"decision {refused.decision_id}")
+    if refused.approval_id:
+        ids.append(f"approval {refused.approval_id}")
+    if refused.plan_hash:
+        ids.append(f"plan {short(refused.plan_hash)}")
+    return " ".join(parts) + f" [{'; '.join(ids)}]"
+
+
+def _refusal(text: str, machine: Mapping[str, Any], jsonrpc_error: int | None) -> Reply:
+    return Reply(
+        content=Frozen(encode([{"type": "text", "text": mask(text)}])),
+        structured=Frozen(encode({"decision": dict(machine)})),
+        is_error=True,
+        decision=machine,
+        jsonrpc_error=jsonrpc_error,
+    )

@@ -1,0 +1,169 @@
+"""Spans, metrics and logs: what Remit tells an operator while it runs.
+
+None of it is evidence: telemetry may be sampled or lost, the log of `remit.ledger` may not.
+Labels are bounded: tool names come from the catalog, codes from `errors.Code`; never a caller.
+Span and attribute names follow OpenTelemetry's MCP conventions where those have one; `mcp`
+already makes the server span, so only child spans are made here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
+
+CALLS = Counter("remit_calls", "Calls answered.", ["tool", "verdict", "code"], registry=REGISTRY)
+STAGE_SECONDS = Histogram(
+    "remit_stage_seconds",
+    "Time spent in a stage of the request path.",
+    ["stage"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+RUNS = Counter("remit_runs", "Runs by how they ended.", ["tool", "ending"], registry=REGISTRY)
+RUN_SECONDS = Histogram(
+    "remit_run_seconds",
+    "Time from a runner's start to its end.",
+    ["tool"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+REFUSALS = Counter("remit_refusals", "Requests refused, by code.", ["code"], registry=REGISTRY)
+POLICY_FAULTS = Counter(
+    "remit_policy_faults", "Denials because policy gave no usable answer.", ["code"],
+    registry=REGISTRY,
+)  # fmt: skip
+APPROVALS = Counter("remit_approvals", "Approvals, by what became of them.", ["state"],
+    registry=REGISTRY,
+)  # fmt: skip
+RUNS_IN_FLIGHT = Gauge("remit_runs_in_flight", "Runs that have begun and not ended.",
+    registry=REGISTRY,
+)  # fmt: skip
+LEFTOVERS = Counter("remit_leftovers", "Leftovers of runs that a sweep removed.",
+    registry=REGISTRY,
+)  # fmt: skip
+
+
+def exposition() -> bytes:
+    """All metrics in the Prometheus text format."""
+    return generate_latest(REGISTRY)
+
+
+# ---------------------------------------------------------------------------------------- spans
+
+_TRACER = trace.get_tracer("remit")
+
+
+@contextmanager
+def stage(name: str, **attributes: str | int | bool) -> Iterator[None]:
+    """Time one stage of the path, in a child span when anything records spans.
+
+    Values that a caller chose never become attributes: only ids, hashes, codes and names that
+    come from the catalog do.
+    """
+    began = time.perf_counter()
+    try:
+        if trace.get_current_span().is_recording():
+            with _TRACER.start_as_current_span(
+                f"remit.{name}", record_exception=False, set_status_on_exception=False
+            ) as span:
+                for key, value in attributes.items():
+                    span.set_attribute(f"remit.{key}", value)
+                yield
+        else:
+            yield
+    finally:
+        STAGE_SECONDS.labels(name).observe(time.perf_counter() - began)
+
+
+def annotate(**attributes: str | int | bool) -> None:
+    """Put attributes on the current span, when anything records it."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        for key, value in attributes.items():
+            span.set_attribute(f"remit.{key}", value)
+
+
+# ----------------------------------------------------------------------------------------- logs
+
+SECRET_SHAPES = re.compile(
+    r"remit_[A-Za-z0-9-]{1,64}_[A-Za-z0-9_-]{20,}"
+    r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
+)
+"""What a credential of Remit's own, a bearer header or a private key looks like in text."""
+
+MASK = "***"
+
+_SECRET_NAMES = frozenset({"authorization", "token", "secret", "password", "key", "api_key"})
+
+
+def mask(text: str) -> str:
+    """The text with everything that looks like a credential replaced by `***`."""
+    return SECRET_SHAPES.sub(MASK, text)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if str(name).lower() in _SECRET_NAMES else _masked(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    return value
+
+
+def mask_event(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """structlog processor: no credential leaves in a log line."""
+    for name, value in event.items():
+        event[name] = MASK if name.lower() in _SECRET_NAMES else _masked(value)
+    return event
+
+
+def configure_logs(form: str, level: str) -> None:
+    """Send structured logs to standard error.
+
+    Args:
+        form: `json`, `console`, or `auto` for console on a terminal and JSON elsewhere.
+        level: `debug`, `info`, `warning` or `error`.
+    """
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            mask_event,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+
+
+def logger() -> Any:
+    """The structured logger; an event name and keywords, nothing else."""
+    return structlog.get_logger("remit")

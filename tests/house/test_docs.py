@@ -93,7 +93,9 @@ def _pages() -> list[Path]:
 
 @pytest.mark.parametrize("page", _pages(), ids=name)
 def test_each_link_and_named_file_exists(page: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
     dead = [
         link
@@ -111,7 +113,7 @@ def test_each_anchor_is_a_heading(page: Path) -> None:
     dead = []
     for link, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)]+)\)", text):
         target = page.parent / link if link else page
-        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.M)
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
         slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
         if anchor not in slugs:
             dead.append(f"{link}#{anchor}")

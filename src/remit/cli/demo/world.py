@@ -1,0 +1,209 @@
+"""What the demo acts on: a git repository with the desired state of a few services, and a
+gateway in front of it with an agent's key and an operator's key."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from remit.errors import Code, RemitError
+from remit.identity.keys import new_key
+from remit.ledger.signer import FileSigner
+
+START_TIMEOUT_S = 30
+
+SERVICES: Mapping[str, Mapping[str, Any]] = {
+    "web": {"version": "2.4.1", "replicas": 4, "restarts": 0},
+    "checkout": {"version": "1.9.0", "replicas": 3, "restarts": 0},
+    "search": {"version": "3.0.2", "replicas": 2, "restarts": 0},
+    "ledger-db": {"version": "15.4", "replicas": 1, "restarts": 0},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Where everything of one demo is."""
+
+    root: Path
+    state: Path
+    config: Path
+    agent_token: str
+    operator_token: str
+    mcp_port: int
+    admin_port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.mcp_port}/mcp"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    def edit(self, kind: str, environment: str, service: str, **changes: Any) -> None:
+        """Change one service in the repository, as a colleague would, and commit it."""
+        path = self.state / kind / f"{environment}.json"
+        services = json.loads(path.read_text())
+        services[service] |= changes
+        path.write_text(json.dumps(services, indent=2) + "\n")
+        git(self.state, "commit", "-qam", f"{kind} {environment}: {service}")
+        share(self.state)
+
+
+def git(state: Path, *words: str) -> str:
+    done = subprocess.run(
+        [
+            "git", "-c", "user.name=dana", "-c", "user.email=dana@localhost",
+            "-c", f"safe.directory={state}", "-C", str(state), *words,
+        ],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def share(path: Path) -> None:
+    """Let the sandbox's own user, which is nobody on this host, work in the repository."""
+    for folder, _, files in os.walk(path):
+        os.chmod(folder, 0o777)  # noqa: S103 - the folder above it is closed
+        for name in files:
+            where = os.path.join(folder, name)
+            os.chmod(where, os.stat(where).st_mode | 0o666)  # noqa: S103 - same
+
+
+def make(root: Path) -> World:
+    """Make the repository, the keys, the policy and the configuration of a demo in `root`."""
+    root.chmod(0o711)
+    state = root / "state"
+    _repository(state)
+    agent = new_key("agent")
+    operator = new_key("olga")
+    policy = root / "policy"
+    templates = resources.files("remit") / "templates"
+    with resources.as_file(templates / "policy") as starter:
+        shutil.copytree(starter, policy)
+    mcp_port, admin_port = _free_port(), _free_port()
+    tools = (templates / "demo" / "tools.yaml").read_text()
+    tools = tools.replace("@state@", str(state)).replace("@port@", str(admin_port))
+    config = {
+        "server": {
+            "listen": f"127.0.0.1:{mcp_port}",
+            "admin": f"127.0.0.1:{admin_port}",
+            "data_dir": ".remit",
+        },
+        "identity": {
+            "tenant": "demo",
+            "keys": [
+                {
+                    "id": agent.id,
+                    "sha256": agent.sha256,
+                    "subject": "deploy-bot",
+                    "kind": "agent",
+                    "groups": ["agents"],
+                    "on_behalf_of": ["dana"],
+                }
+            ],
+            "operators": [
+                {
+                    "id": operator.id,
+                    "sha256": operator.sha256,
+                    "subject": "olga",
+                    "groups": ["sre"],
+                    "may": ["read", "approve", "resolve"],
+                }
+            ],
+        },
+        "catalog": yaml.safe_load(tools),
+        "policy": {"path": "policy"},
+        "approvals": {"hold_s": 0},
+        "ledger": {"origin": "remit.demo"},
+        "telemetry": {"log_format": "json"},
+    }
+    path = root / "remit.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    keys = root / ".remit" / "keys"
+    keys.mkdir(parents=True, mode=0o700)
+    (root / ".remit").chmod(0o700)
+    FileSigner.create(keys / "log.key", "remit.demo")
+    return World(
+        root=root,
+        state=state,
+        config=path,
+        agent_token=agent.token,
+        operator_token=operator.token,
+        mcp_port=mcp_port,
+        admin_port=admin_port,
+    )
+
+
+def _repository(state: Path) -> None:
+    for kind in ("live", "desired"):
+        (state / kind).mkdir(parents=True)
+        for environment in ("staging", "production"):
+            text = json.dumps(SERVICES, indent=2) + "\n"
+            (state / kind / f"{environment}.json").write_text(text)
+    git(state, "init", "-q", "-b", "main")
+    git(state, "add", ".")
+    git(state, "commit", "-qm", "the services")
+    share(state)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def gateway(world: World) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `remit serve` on this world until the block ends.
+
+    Raises:
+        RemitError: `server_unreachable` if it is not ready in time, with its last words.
+    """
+    said = world.root / "gateway.log"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "remit", "--config", str(world.config), "serve"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        _wait_until_ready(world, process, said)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(world: World, process: subprocess.Popen[bytes], said: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{world.admin_url}/readyz", timeout=2):  # noqa: S310
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    words = said.read_text(errors="replace")[-2000:]
+    raise RemitError(
+        Code.SERVER_UNREACHABLE,
+        f"the demo's gateway did not become ready\n{words}",
+        hint="`remit doctor` shows what this machine lacks",
+    )

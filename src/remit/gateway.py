@@ -1,0 +1,83 @@
+"""What the doors are given: the pipeline's and the operators' side, and the gateway's own state."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from remit import __version__
+from remit.administration import Administration, require
+from remit.model import Operator, Permission
+from remit.pipeline import Pipeline
+from remit.telemetry import exposition
+
+_NO_LOGIN = ("nologin", "false")
+
+
+class Gateway(Administration):
+    """Callers' and operators' methods in one place, as `doors` expect them."""
+
+    def __init__(self, pipeline: Pipeline, ledger_path: Path | None) -> None:
+        super().__init__(pipeline)
+        self._ledger_path = ledger_path
+        self.authenticate = pipeline.authenticate
+        self.visible = pipeline.visible
+        self.call = pipeline.call
+        self.refuse_at_door = pipeline.refuse_at_door
+
+    def new_call_id(self) -> str:
+        return self._backends.clock.new_id("call")
+
+    async def export(self, operator: Operator) -> AsyncIterator[bytes]:
+        """The whole log as JSON lines, to be verified by anyone who has the verifier key."""
+        require(operator, Permission.READ)
+        async for line in self._backends.ledger.export():
+            yield line
+
+    async def status(self) -> Mapping[str, Any]:
+        """What the gateway is and how it is set, without anything secret."""
+        runner = self._backends.runner.capabilities
+        return {
+            "version": __version__,
+            "gateway": self._pipeline.settings.gateway,
+            "mode": "frozen" if await self._backends.ledger.frozen() else "enforcing",
+            "frozen": await self._backends.ledger.frozen(),
+            "unsafe": list(self._pipeline.settings.unsafe),
+            "policy_revision": self._backends.policy.revision,
+            "runner": {"name": runner.name, "version": runner.version, "tier": runner.tier.value},
+            "verifier_key": self._backends.ledger.verifier_key,
+            "tools": len(self._backends.catalog.tools()),
+        }
+
+    async def ready(self) -> Sequence[str]:
+        """Why calls cannot be served now; empty when they can."""
+        b = self._backends
+        found = [
+            ("policy", await b.policy.ready()),
+            ("ledger", await b.ledger.ready()),
+            ("runner", _runner_ready(b.runner.capabilities.missing)),
+        ]
+        return [f"{what}: {why}" for what, why in found if why is not None]
+
+    def metrics(self) -> bytes:
+        return exposition()
+
+
+def _runner_ready(missing: Sequence[str]) -> str | None:
+    return None if not missing else "does not hold here: " + ", ".join(missing)
+
+
+def same_user() -> bool:
+    """Whether people or agents may well run as the gateway's own OS user (threat T-01).
+
+    An account that cannot log in is taken for one made for the gateway alone. Anything else can
+    read the gateway's keys, ledger and operator credential, and Remit says so.
+    """
+    try:
+        shell = pwd.getpwuid(os.geteuid()).pw_shell
+    except KeyError:
+        return False
+    return not shell.endswith(_NO_LOGIN)

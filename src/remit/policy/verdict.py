@@ -1,0 +1,140 @@
+"""From a well-shaped answer to a `Decision`: do its parts agree, and can Remit enforce them?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remit.errors import Code, PolicyFault
+from remit.model import (
+    Allow,
+    Bound,
+    Constraints,
+    Decision,
+    Deny,
+    Evaluation,
+    Frozen,
+    Obligation,
+    Reason,
+    RequireApproval,
+)
+from remit.policy import decision as documents
+from remit.policy.decision import Answer
+from remit.policy.supported import ENFORCED, first_unsupported
+
+_USER_MESSAGE = {
+    Code.POLICY_UNDEFINED: "Policy gives no decision on this call.",
+    Code.POLICY_BAD_DECISION: "Policy gave an answer that is not a decision.",
+    Code.POLICY_ERROR: "Policy failed while deciding on this call.",
+    Code.POLICY_UNAVAILABLE: "Policy did not answer in time. Trying again may help.",
+    Code.POLICY_NOT_READY: "No policy is in force yet.",
+    Code.POLICY_INCONSISTENT: "Policy gave a decision that contradicts itself.",
+    Code.POLICY_UNSUPPORTED: "Policy asks for something that Remit cannot enforce yet.",
+}
+
+
+def judge(document: Any, evaluation: Evaluation) -> Decision:
+    """The decision in a `remit.decision/1` document.
+
+    Raises:
+        PolicyFault: `policy_bad_decision`, `policy_inconsistent` or `policy_unsupported`; whoever
+            asked must deny. A denial is never turned into a fault by what else it says.
+    """
+    answer = documents.read(document)
+    if answer.decision == documents.DENY:
+        return Deny(
+            evaluation=evaluation,
+            reasons=answer.reasons,
+            obligations=_performable(answer.obligations),
+        )
+    _refuse_contradictions(answer)
+    place = first_unsupported(document)
+    if place is not None:
+        raise PolicyFault(
+            Code.POLICY_UNSUPPORTED, "the decision asks for what cannot be enforced", place=place
+        )
+    if answer.decision == documents.ALLOW or answer.approvals is None:
+        return Allow(
+            evaluation=evaluation,
+            reasons=answer.reasons,
+            constraints=answer.constraints,
+            limits=answer.limits,
+            obligations=answer.obligations,
+        )
+    return RequireApproval(
+        evaluation=evaluation,
+        reasons=answer.reasons,
+        approvals=answer.approvals,
+        constraints=answer.constraints,
+        limits=answer.limits,
+        obligations=answer.obligations,
+    )
+
+
+def denial(fault: PolicyFault, evaluation: Evaluation) -> Deny:
+    """The denial that a fault becomes: a fixed sentence for the caller, the detail for operators."""
+    where = f" at {fault.place}" if fault.place else ""
+    return Deny(
+        evaluation=evaluation,
+        code=fault.code,
+        retriable=fault.code is Code.POLICY_UNAVAILABLE,
+        reasons=(
+            Reason(
+                code=fault.code.value,
+                message=_USER_MESSAGE.get(fault.code, "Policy could not decide on this call."),
+                audience="user",
+            ),
+            Reason(code=fault.code.value, message=f"{fault.message}{where}"[:1024]),
+        ),
+    )
+
+
+def _performable(obligations: tuple[Obligation, ...]) -> tuple[Obligation, ...]:
+    """What can be done beside a denial; what cannot changes nothing, since nothing runs."""
+    return tuple(item for item in obligations if f"obligations.{item.type}" in ENFORCED)
+
+
+def _refuse_contradictions(answer: Answer) -> None:
+    """An allow or require_approval must mean it, and its constraints must be satisfiable."""
+    if answer.denies:
+        raise _inconsistent("the verdict is not deny, yet a reason denies", "/reasons")
+    rule = answer.approvals
+    if answer.decision == documents.ALLOW:
+        if rule is not None:
+            raise _inconsistent("the verdict is allow, yet approvals are asked for", "/approvals")
+    elif rule is None:
+        raise _inconsistent("approval is required, yet no rule says whose", "/approvals")
+    elif rule.required < 1:
+        raise _inconsistent("approval is required, yet by nobody", "/approvals/required")
+    _refuse_unsatisfiable(answer.constraints)
+
+
+def _refuse_unsatisfiable(constraints: Constraints) -> None:
+    for path, bound in constraints.bounds.items():
+        low, high = bound.minimum, bound.maximum
+        if low is not None and high is not None and low > high:
+            raise _inconsistent("a bound that no value meets", "/constraints/arguments/bounds")
+        forced = constraints.force.get(path)
+        if forced is not None and not _meets(forced, bound):
+            raise _inconsistent("a forced value outside its bound", "/constraints/arguments/force")
+
+
+def _meets(forced: Frozen, bound: Bound) -> bool:
+    value = forced.value()
+    if bound.one_of is not None and not any(_same(value, member) for member in bound.one_of):
+        return False
+    if bound.minimum is None and bound.maximum is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return (bound.minimum is None or value >= bound.minimum) and (
+        bound.maximum is None or value <= bound.maximum
+    )
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equality of JSON scalars: unlike in Python, true is not 1."""
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+
+
+def _inconsistent(message: str, place: str) -> PolicyFault:
+    return PolicyFault(Code.POLICY_INCONSISTENT, message, place=place)

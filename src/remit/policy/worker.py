@@ -1,0 +1,205 @@
+"""The process that evaluates policy; run as a file, imports only the engine and the standard library.
+
+    parent ── frame: length (4 bytes, big-endian), kind (1 byte), body ──▶ this process
+    parent ◀── one frame for each frame, in order ────────────────────────
+
+    L load     {"modules": {name: text}, "data": {…}}                     → R {} or F
+    E evaluate rule path, newline, input as JSON                          → R result, U or F
+    T try      {"modules", "data", "input", "queries": [rule path, …]}    → R [[kind, text], …] or F
+    A parse    {"modules": {name: text}}                                  → R syntax trees or F
+
+    R result   JSON                      U undefined
+    F fault    {"message", "place"}      P panic: as F, and the process ends
+
+It trusts its parent and nothing else: what it evaluates may be hostile. It has no files beyond its
+pipe, no right to fork, bounded memory, bounded CPU time per frame, and an environment of one
+allocator setting. Whoever started it kills it when it is late; the kernel does when the parent is
+gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import resource
+import struct
+import sys
+from typing import Any
+
+import regorus
+
+MAX_FRAME = 64 * 1024 * 1024
+MAX_RESULT = 1024 * 1024
+LOAD_CPU_S = 30
+EVALUATE_CPU_S = 3
+
+_UNDEFINED = '"<undefined>"'
+_PLACE = re.compile(r"-->\s*(\S+:\d+:\d+)")
+_MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
+_QUOTED = re.compile(r"`[^`]*`")
+
+
+class Worker:
+    """One engine, loaded once; a new policy is a new process."""
+
+    def __init__(self) -> None:
+        self.engine: Any = None
+
+    def answer(self, kind: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """The reply to one frame. A panic of the engine is not an `Exception`."""
+        try:
+            if kind == b"E":
+                return self.evaluate(body)
+            if kind == b"L":
+                return self.load(body)
+            if kind == b"T":
+                return b"R", json.dumps(try_all(json.loads(body))).encode()
+            if kind == b"A":
+                return b"R", parse(json.loads(body)["modules"]).encode()
+            return fault("the frame's kind is not known")
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the parent must deny
+            return fault(str(error) or type(error).__name__, quote=kind != b"E")
+        except BaseException as error:  # noqa: BLE001 - the engine's panics derive from this
+            return b"P", fault(f"the engine panicked: {error}")[1]
+
+    def load(self, body: bytes) -> tuple[bytes, bytes]:
+        if self.engine is not None:
+            return fault("a policy is loaded already")
+        document = json.loads(body)
+        self.engine = engine_with(document["modules"], document["data"])
+        gc.collect()
+        gc.freeze()
+        return b"R", b"{}"
+
+    def evaluate(self, body: bytes) -> tuple[bytes, bytes]:
+        if self.engine is None:
+            return fault("no policy is loaded")
+        rule, _, document = body.partition(b"\n")
+        self.engine.set_input_json(document.decode())
+        kind, text = outcome(self.engine, rule.decode())
+        if kind == "R" and len(text) > MAX_RESULT:
+            return fault("the answer is too large")
+        return kind.encode(), text.encode()
+
+
+def engine_with(modules: dict[str, str], data: dict[str, Any]) -> Any:
+    """A fresh engine; it parses each module here, and refuses what it cannot parse."""
+    engine = regorus.Engine()
+    for name, text in sorted(modules.items()):
+        engine.add_policy(name, text)
+    engine.add_data_json(json.dumps(data))
+    return engine
+
+
+def outcome(engine: Any, rule: str) -> tuple[str, str]:
+    """The kind and text of one rule's value; a rule that does not exist is undefined too."""
+    try:
+        value = str(engine.eval_rule_as_json(rule))
+    except Exception as error:  # noqa: BLE001 - the engine raises RuntimeError for all of its own
+        if str(error).startswith("not a valid rule path"):
+            return "U", ""
+        return "F", fault(str(error))[1].decode()
+    # The engine spells undefined as this string, so a policy that answers the string itself is
+    # undefined too. Neither is a decision, which is always an object.
+    return ("U", "") if value == _UNDEFINED else ("R", value)
+
+
+def try_all(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Evaluate rules in a fresh engine that is thrown away: probes, and a policy's own tests."""
+    engine = engine_with(document["modules"], document["data"])
+    engine.set_input_json(json.dumps(document["input"]))
+    return [outcome(engine, rule) for rule in document["queries"]]
+
+
+def parse(modules: dict[str, str]) -> str:
+    """The syntax trees of the modules, in the order of their names."""
+    return str(engine_with(modules, {}).get_ast_as_json())
+
+
+def fault(message: str, *, quote: bool = False) -> tuple[bytes, bytes]:
+    """A fault frame: the engine's one line and place, without its backtrace.
+
+    Between backquotes the engine puts values, which may be what a caller sent; they are kept only
+    where nothing but the policy's own text can be meant.
+    """
+    head = message.split("Stack backtrace:", maxsplit=1)[0]
+    lines = _MESSAGE.findall(head)
+    line = lines[0] if lines else next(iter(head.strip().splitlines()), "")
+    if not quote:
+        line = _QUOTED.sub("`…`", line)
+    place = _PLACE.search(head)
+    body = {"message": line[:500], "place": place.group(1) if place else None}
+    return b"F", json.dumps(body).encode()
+
+
+def confine(memory_mb: int, parent: int) -> None:
+    """Give up all that evaluating does not need, before anything from outside is read."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "linux":
+        die_with_parent, no_new_privileges, kill = 1, 38, 9
+        libc.prctl(die_with_parent, kill, 0, 0, 0)
+        libc.prctl(no_new_privileges, 1, 0, 0, 0)
+        if os.getppid() != parent:  # it went before the line above could take hold
+            os._exit(0)
+    os.umask(0o077)
+    most = memory_mb * 1024 * 1024
+    for limit, value in (
+        (resource.RLIMIT_AS, most),
+        (resource.RLIMIT_NOFILE, 16),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+
+
+def allow_cpu(seconds: int) -> None:
+    """Let the kernel end this process if one frame uses more CPU time than this."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    most = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+
+
+def read_exactly(size: int) -> bytes | None:
+    """So many bytes from the parent; None when it has gone."""
+    first = os.read(0, min(size, 1 << 20))
+    if len(first) == size:
+        return first
+    parts = bytearray(first)
+    while first and len(parts) < size:
+        first = os.read(0, min(size - len(parts), 1 << 20))
+        parts += first
+    return bytes(parts) if len(parts) == size else None
+
+
+def write_all(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def main() -> None:
+    memory_mb, parent = (int(word) for word in sys.argv[1:3])
+    confine(memory_mb, parent)
+    worker = Worker()
+    while True:
+        head = read_exactly(5)
+        if head is None:
+            return
+        size, kind = struct.unpack(">I1s", head)
+        body = read_exactly(size) if size <= MAX_FRAME else None
+        if body is None:
+            return
+        allow_cpu(EVALUATE_CPU_S if kind == b"E" else LOAD_CPU_S)
+        reply, text = worker.answer(kind, body)
+        write_all(struct.pack(">I1s", len(text), reply) + text)
+        if reply == b"P":
+            return
+
+
+if __name__ == "__main__":
+    main()

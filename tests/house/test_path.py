@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
-from tests.house.source import SRC, called, calls, modules, name, tree
+from tests.house.source import DOCS, SRC, called, calls, modules, name, tree
 from tests.plugins.machine import ROOT
 
 LEDGER, TESTING, RUNNERS = "src/remit/ledger/", "src/remit/testing/", "src/remit/runners/"
@@ -30,6 +32,19 @@ def test_imports_point_down_only() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_architecture_page_draws_the_levels_that_are_enforced() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (levels,) = (
+        contract["layers"]
+        for contract in project["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```\n(cli .*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    drawn = [re.split(r"  +", line)[0].split(" · ") for line in block.splitlines()]
+    assert drawn == [level.split(" | ") for level in levels]
 
 
 @pytest.mark.threat("T-14")

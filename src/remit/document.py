@@ -146,7 +146,8 @@ def tool_facts(tool: Tool) -> dict[str, Any]:
         "open_world": False,
         "source": "catalog",
         "tags": list(tool.tags),
-        "environments": list(rule.names) if rule.fixed is None else [rule.fixed],
+        # A tool that names no environment acts in "", as `context.environment` says then.
+        "environments": [rule.fixed or ""] if rule.argument is None else list(rule.names),
     }
 
 

@@ -38,7 +38,7 @@ class Finding:
 
 def lint(bundle: PolicyBundle) -> list[Finding]:
     """What the profile refuses in a bundle, its tests included; empty if nothing."""
-    findings: list[Finding] = []
+    modules, findings = modules_of(bundle)
     if ROOT in bundle.data:
         findings.append(
             Finding(
@@ -47,7 +47,19 @@ def lint(bundle: PolicyBundle) -> list[Finding]:
                 "give the data another name, for example `grants`",
             )
         )
+    for module in modules:
+        findings += _about_module(module)
+        findings += _about_calls(module, modules)
+    if not findings:
+        findings += _about_entry(modules)
+        findings += _about_recursion(modules)
+    return findings
+
+
+def modules_of(bundle: PolicyBundle) -> tuple[list[Module], list[Finding]]:
+    """Each module of a bundle as its tree, tests included, and a finding for each that has none."""
     modules: list[Module] = []
+    findings: list[Finding] = []
     for name, text in sorted({**bundle.modules, **bundle.tests}.items()):
         try:
             trees = json.loads(run_once(parse_frame({name: text})))
@@ -56,13 +68,7 @@ def lint(bundle: PolicyBundle) -> list[Finding]:
             findings.append(Finding(fault.place or name, fault.message, mend))
         else:
             modules.append(module_of(name, text, trees[0]["ast"]))
-    for module in modules:
-        findings += _about_module(module)
-        findings += _about_calls(module, modules)
-    if not findings:
-        findings += _about_entry(modules)
-        findings += _about_recursion(modules)
-    return findings
+    return modules, findings
 
 
 def _about_module(module: Module) -> Iterator[Finding]:

@@ -28,6 +28,14 @@ class Module:
         inner = node if "span" in node else next(iter(node.values()))
         return f"{self.name}:{inner['span']['line']}"
 
+    def rules(self) -> Iterator[tuple[str, Node]]:
+        """The name, as written, and the node of each rule that is not a default."""
+        for rule in self.tree["rules"]:
+            spec = rule.get("Spec")
+            if spec is not None:
+                (head,) = spec["head"].values()
+                yield dotted(head["refr"]), spec
+
     def nodes(self) -> Iterator[Node]:
         return _walk(self.tree["rules"])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from remit import __version__
@@ -20,9 +19,8 @@ _NO_LOGIN = ("nologin", "false")
 class Gateway(Administration):
     """Callers' and operators' methods in one place, as `doors` expect them."""
 
-    def __init__(self, pipeline: Pipeline, ledger_path: Path | None) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
-        self._ledger_path = ledger_path
         self.authenticate = pipeline.authenticate
         self.visible = pipeline.visible
         self.call = pipeline.call
@@ -34,11 +32,11 @@ class Gateway(Administration):
     async def export(self, operator: Operator) -> AsyncIterator[bytes]:
         """The whole log as JSON lines, to be verified by anyone who has the verifier key."""
         require(operator, Permission.READ)
-        async for line in self._backends.ledger.export():
-            yield line
+        return self._backends.ledger.export()
 
-    async def status(self) -> Mapping[str, Any]:
+    async def status(self, operator: Operator) -> Mapping[str, Any]:
         """What the gateway is and how it is set, without anything secret."""
+        require(operator, Permission.READ)
         runner = self._backends.runner.capabilities
         return {
             "version": __version__,

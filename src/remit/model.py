@@ -833,10 +833,14 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """What the ledger knows of earlier runs of the same call, before anything is planned."""
+    """What the ledger knows of earlier runs of the same call, before anything is planned.
+
+    `by_key` says that the run was found by the call's idempotency key, not by its digest.
+    """
 
     run: Run
     reply: Frozen | None
+    by_key: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,6 +202,13 @@ class Ledger(Protocol):
     async def receipt(self, index: int) -> Receipt:
         """Inclusion proof for one entry under a checkpoint made now or before."""
 
+    @property
+    def verifier_key(self) -> str:
+        """The key that checkpoints verify with; whoever verifies gets it from elsewhere."""
+
+    def export(self) -> AsyncIterator[bytes]:
+        """The log as `remit.export/1`, one JSON line at a time, for `remit audit verify`."""
+
     async def plan_text(self, plan_hash: str) -> bytes | None:
         """The stored bytes of a plan."""
 

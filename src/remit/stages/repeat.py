@@ -43,7 +43,7 @@ async def find_repeat(
     if earlier is None:
         return Fresh()
     run = earlier.run
-    if key is not None and run.call_digest != normal.digest:
+    if earlier.by_key and run.call_digest != normal.digest:
         raise Refused(
             Code.IDEMPOTENCY_MISMATCH,
             "this idempotency key was used for another call",
@@ -59,7 +59,7 @@ async def find_repeat(
         raise unknown(run.id)
     recent = run.settled_ms is not None and now_ms - run.settled_ms <= 1000 * result_ttl_s
     by_approval = run.approval_id is not None and recent
-    if (by_approval or key is not None) and run.state is not RunState.NEVER_STARTED:
+    if (by_approval or earlier.by_key) and run.state is not RunState.NEVER_STARTED:
         return earlier
     return Fresh()
 

@@ -1,0 +1,106 @@
+"""A runner that does what a test says, without a process; it keeps the order of what it was told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from remit.errors import Code, RunnerFault
+from remit.model import (
+    Capabilities,
+    Channel,
+    Destruction,
+    Ending,
+    Frame,
+    Lease,
+    RunResult,
+    RunSpec,
+    Tier,
+)
+
+Behaviour = Callable[[RunSpec], Awaitable[RunResult]]
+
+CAPABILITIES = Capabilities(
+    name="scripted", tier=Tier.SANDBOX, digest="sha256:" + "5" * 64, version="1"
+)
+
+
+def ends(stdout: bytes = b"", *, exit_code: int = 0) -> Behaviour:
+    """A command that prints this and exits."""
+
+    async def behave(_: RunSpec) -> RunResult:
+        return RunResult(ending=Ending.EXIT, exit_code=exit_code, stdout=stdout)
+
+    return behave
+
+
+@dataclass(slots=True)
+class ScriptedRunner:
+    """Implements `Runner`; `behave` says how each command goes, `told` what was asked in order."""
+
+    behave: Behaviour = field(default_factory=ends)
+    capabilities: Capabilities = CAPABILITIES
+    told: list[tuple[str, str]] = field(default_factory=list)
+    specs: dict[str, RunSpec] = field(default_factory=dict)
+    _runs: dict[str, asyncio.Task[RunResult]] = field(default_factory=dict)
+    _stopped: set[str] = field(default_factory=set)
+
+    async def provision(self, lease: Lease, spec: RunSpec) -> None:
+        self.told.append(("provision", lease.id))
+        self.specs[lease.id] = spec
+
+    async def start(self, lease: Lease) -> None:
+        if ("start", lease.id) in self.told:
+            raise RunnerFault(Code.GRANT_SPENT, "a lease is started once", started=True)
+        self.told.append(("start", lease.id))
+
+        async def go() -> RunResult:
+            return await self.behave(self.specs[lease.id])
+
+        self._runs[lease.id] = asyncio.ensure_future(go())
+
+    async def stream(self, lease: Lease) -> AsyncIterator[Frame]:
+        result = await self._result(lease)
+        for seq, (channel, data) in enumerate(
+            [(Channel.STDOUT, result.stdout), (Channel.STDERR, result.stderr)]
+        ):
+            if data:
+                yield Frame(seq=seq, channel=channel, data=data)
+
+    async def stop(self, lease: Lease, *, grace_s: float) -> None:
+        self.told.append(("stop", lease.id))
+        self._stopped.add(lease.id)
+        self._runs[lease.id].cancel()
+
+    async def collect(self, lease: Lease) -> RunResult:
+        return await self._result(lease)
+
+    async def _result(self, lease: Lease) -> RunResult:
+        run = self._runs[lease.id]
+        await asyncio.wait([run])
+        if run.cancelled():
+            return RunResult(ending=Ending.SIGNAL, signal=15)
+        return run.result()
+
+    async def destroy(self, lease: Lease) -> Destruction:
+        self.told.append(("destroy", lease.id))
+        run = self._runs.get(lease.id)
+        if run is not None:
+            run.cancel()
+        return Destruction(
+            lease_id=lease.id,
+            processes_left=0,
+            cgroup_removed=True,
+            directory_removed=True,
+            mounts_left=0,
+            destroyed_ms=0,
+            took_us=0,
+        )
+
+    async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
+        return []
+
+    def times(self, what: str) -> int:
+        """How often this was asked of it."""
+        return sum(1 for asked, _ in self.told if asked == what)

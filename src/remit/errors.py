@@ -27,6 +27,7 @@ class Code(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     ORIGIN_REFUSED = "origin_refused"
     BODY_TOO_LARGE = "body_too_large"
+    NOT_SERVED = "not_served"
     RATE_LIMITED = "rate_limited"
     # What is asked
     MALFORMED_JSON = "malformed_json"

@@ -1,0 +1,125 @@
+"""What a door needs from the gateway behind it, and nothing more.
+
+`Gateway` is the callers' side, `AdminGateway` the operators'. A door translates between the wire
+and these methods; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from remit.errors import Code
+from remit.model import (
+    Approval,
+    ApprovalState,
+    Call,
+    Caller,
+    Entry,
+    Operator,
+    Reply,
+    Run,
+    RunState,
+    Tool,
+    Verdict,
+)
+from remit.ports import Progress
+
+
+class Gateway(Protocol):
+    """The callers' side: who asks, what may be seen, and the call."""
+
+    async def authenticate(self, authorization: str | None, source_ip: str) -> Caller:
+        """The caller behind an `Authorization` header; counts its own refusals.
+
+        Raises:
+            Refused: `unauthenticated`, or `rate_limited` with `retry_after_ms`.
+        """
+
+    async def visible(self, caller: Caller) -> Sequence[Tool]:
+        """The tools this caller may see, sorted by name."""
+
+    async def call(self, call: Call, progress: Progress) -> Reply:
+        """The reply to a call; raises nothing but cancellation.
+
+        A cancel may be delivered at each await until this returns: what must go on has to be in
+        a task of its own.
+        """
+
+    async def refuse_at_door(self, code: Code, source: str) -> None:
+        """Count a request that a door turned away."""
+
+    def new_call_id(self) -> str:
+        """A name for one call, never given before."""
+
+
+class AdminGateway(Protocol):
+    """The operators' side; every method but the last three takes an `Operator`.
+
+    Raises:
+        Refused: from any method, when the operator may not do this.
+    """
+
+    async def operator(self, authorization: str | None, source_ip: str) -> Operator:
+        """The operator behind an `Authorization` header; a caller's key is never one.
+
+        Raises:
+            Refused: `unauthenticated`, or `rate_limited` with `retry_after_ms`.
+        """
+
+    async def refuse_at_door(self, code: Code, source: str) -> None: ...
+
+    async def approvals(
+        self, operator: Operator, state: ApprovalState | None, limit: int
+    ) -> Sequence[Approval]:
+        """Approvals, newest first."""
+
+    async def approval(self, operator: Operator, approval_id: str) -> Approval: ...
+
+    async def vote(
+        self,
+        operator: Operator,
+        approval_id: str,
+        plan_hash: str,
+        verdict: Verdict,
+        reason: str | None,
+    ) -> Approval:
+        """Decide on an approval, naming the plan hash that was looked at."""
+
+    async def revoke_approval(self, operator: Operator, approval_id: str) -> Approval: ...
+
+    async def runs(self, operator: Operator, state: RunState | None, limit: int) -> Sequence[Run]:
+        """Runs, newest first."""
+
+    async def run(self, operator: Operator, run_id: str) -> Run: ...
+
+    async def run_output(self, operator: Operator, run_id: str) -> Mapping[str, bytes]:
+        """What a run printed, as far as it is kept: `stdout` and `stderr`."""
+
+    async def resolve(self, operator: Operator, run_id: str, succeeded: bool, note: str) -> Run:
+        """Say what became of a run whose outcome is unknown."""
+
+    async def entries(
+        self, operator: Operator, match: Mapping[str, str], limit: int
+    ) -> Sequence[Entry]:
+        """Entries of the log, newest first."""
+
+    async def entry(self, operator: Operator, index: int) -> Entry: ...
+
+    async def export(self, operator: Operator) -> AsyncIterator[bytes]:
+        """The log as it is handed to a verifier, one line at a time."""
+
+    async def tools(self, operator: Operator) -> Sequence[Tool]:
+        """All tools of the catalog."""
+
+    async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
+        """Stop all new effects, or let them go on."""
+
+    async def status(self, operator: Operator) -> Mapping[str, Any]:
+        """How this gateway runs: mode, frozen, unsafe settings, policy revision, version."""
+
+    async def ready(self) -> Sequence[str]:
+        """Why it cannot take calls; empty when it can."""
+
+    def metrics(self) -> bytes:
+        """All metrics in the Prometheus text format."""

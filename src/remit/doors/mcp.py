@@ -1,0 +1,248 @@
+"""The MCP door: one endpoint for revision 2026-07-28 and for those with a handshake.
+
+`McpDoor.__call__` is the whole way in, in the order in which it is checked. What comes through
+goes to the library's session managers and from there to `protocol`, where the gateway is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from mcp.server.auth.middleware.bearer_auth import (
+    AuthenticatedUser,
+    AuthorizationContext,
+    authorization_context,
+)
+from mcp.server.auth.provider import AccessToken
+from mcp.server.lowlevel.server import Server
+from mcp.server.streamable_http import StreamableHTTPServerTransport
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from remit.doors import edge
+from remit.doors.edge import TurnedAway
+from remit.doors.exchange import Exchange
+from remit.doors.gateway import Gateway
+from remit.doors.protocol import INBOUND, Inbound, Protocol, session_claim
+from remit.doors.settings import DoorSettings
+from remit.errors import Code, Refused, RemitError
+from remit.model import Caller
+from remit.ports import Now
+from remit.telemetry import logger
+
+METHODS = ("POST", "GET", "DELETE")
+SESSION = b"mcp-session-id"
+VERSION = b"mcp-protocol-version"
+
+log = logger()
+
+
+def _system_now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def mcp_app(gateway: Gateway, settings: DoorSettings, *, now: Now = _system_now) -> Starlette:
+    """The ASGI application of the MCP door, at `/mcp`.
+
+    Serve it with `proxy_headers` off: addresses are taken from the connection alone.
+    """
+    door = McpDoor(gateway, settings, Protocol(gateway, settings, now).server())
+    return Starlette(routes=[Route("/mcp", endpoint=door)], lifespan=lambda _app: door.run())
+
+
+class McpDoor:
+    """The endpoint."""
+
+    def __init__(self, gateway: Gateway, settings: DoorSettings, server: Server[Any]) -> None:
+        self._gateway = gateway
+        self._settings = settings
+        # No sessions exist on the modern wire; its manager only carries single exchanges.
+        self._modern = StreamableHTTPSessionManager(
+            server, json_response=True, max_request_body_size=settings.body_limit_bytes
+        )
+        self._legacy = Sessions(server, settings)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Serve until the context ends; then every session is closed."""
+        async with self._modern.run(), self._legacy.run():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request: checked in this order, then served or turned away."""
+        source = edge.source_ip(scope)
+        body: bytes | None = None
+        try:
+            # (1) no page of another site, whatever name it reached us by
+            edge.check_host(scope, self._settings)
+            legacy = _check_shape(scope)
+            # (2) bounded, by what it says of itself and then by what comes
+            edge.check_length(scope, self._settings.body_limit_bytes)
+            # (3) who asks
+            authorization = edge.header(scope, b"authorization")
+            caller = await self._gateway.authenticate(authorization, source)
+            body = await edge.read_body(
+                receive, self._settings.body_limit_bytes, self._settings.body_timeout_s
+            )
+            # (4) one message, which every parser reads alike
+            message = edge.read_message(body) if scope["method"] == "POST" else {}
+            inbound = _inbound(scope, caller, source, message)
+        except TurnedAway as turned:
+            await self._gateway.refuse_at_door(turned.code, source)
+            await self._turn_away(turned, body, receive, send)
+            return
+        except Refused as refused:  # counted by whoever refused
+            await self._turn_away(edge.refused(refused), body, receive, send)
+            return
+        except RemitError as fault:
+            log.exception("door_fault", code=fault.code.value)
+            await self._turn_away(_unavailable(), body, receive, send)
+            return
+        # (5) the library, with the same bytes
+        again = edge.replay(body, receive)
+        if legacy:
+            scope[INBOUND] = inbound
+            await self._serve_legacy(scope, caller, again, send)
+        else:
+            await self._serve_modern(scope, inbound, receive, again, send)
+
+    async def _turn_away(
+        self, turned: TurnedAway, body: bytes | None, receive: Receive, send: Send
+    ) -> None:
+        to = await edge.peek_id(receive) if body is None else edge.request_id(body)
+        await edge.answer(turned, to, send)
+
+    async def _serve_modern(
+        self, scope: Scope, inbound: Inbound, receive: Receive, again: Receive, send: Send
+    ) -> None:
+        exchange = Exchange(
+            receive,
+            send,
+            may_stream=_accepts(scope, "text/event-stream", "text/*"),
+            keepalive_s=self._settings.keepalive_s,
+        )
+        scope[INBOUND] = replace(inbound, exchange=exchange)
+        await exchange.run(lambda: self._modern.handle_request(scope, again, exchange.send))
+
+    async def _serve_legacy(
+        self, scope: Scope, caller: Caller, receive: Receive, send: Send
+    ) -> None:
+        # A session answers only to the credential that opened it.
+        owner = _session_owner(caller)
+        scope["user"] = owner
+        if edge.header(scope, SESSION) is None:
+            await self._legacy.make_room(owner)
+        await self._legacy.handle_request(scope, receive, send)
+
+
+class Sessions(StreamableHTTPSessionManager):
+    """The sessions of earlier revisions, of which one caller may hold only so many.
+
+    Many clients open a session for each call and never end it, so the oldest idle one gives way;
+    only a caller all of whose sessions are busy is refused another.
+    """
+
+    def __init__(self, server: Server[Any], settings: DoorSettings) -> None:
+        super().__init__(
+            server,
+            json_response=False,
+            stateless=False,
+            session_idle_timeout=settings.session_idle_s,
+            max_request_body_size=settings.body_limit_bytes,
+            max_sessions=settings.max_sessions,
+        )
+        self._max_per_caller = settings.max_sessions_per_caller
+
+    async def make_room(self, user: AuthenticatedUser) -> None:
+        """End this caller's oldest idle session if it has as many as it may have."""
+        owned = self._owned(authorization_context(user))
+        if len(owned) < self._max_per_caller:
+            return
+        for session_id in owned:
+            transport = self._server_instances[session_id]
+            if not transport._requests_in_flight:  # noqa: SLF001 - the library has no other word
+                await self._discard_session(session_id, transport)
+                return
+
+    def _admit_session(
+        self, requestor: AuthorizationContext | None
+    ) -> StreamableHTTPServerTransport | None:
+        if requestor is None or len(self._owned(requestor)) >= self._max_per_caller:
+            return None
+        return super()._admit_session(requestor)
+
+    def _owned(self, owner: AuthorizationContext) -> list[str]:
+        """The owner's open sessions, oldest first."""
+        return [
+            session_id
+            for session_id, holder in self._session_owners.items()
+            if holder == owner and session_id in self._server_instances
+        ]
+
+
+def _check_shape(scope: Scope) -> bool:
+    """Whether the request is of a revision with a handshake; methods and media types fit it.
+
+    Raises:
+        TurnedAway: 405, 406 or 415.
+    """
+    method = scope["method"]
+    version = next((value for key, value in scope["headers"] if key == VERSION), None)
+    legacy = version is None or version.decode("latin-1") in HANDSHAKE_PROTOCOL_VERSIONS
+    in_session = edge.header(scope, SESSION) is not None
+    if method not in METHODS or (method != "POST" and not (legacy and in_session)):
+        allow = b"GET, POST, DELETE" if legacy and in_session else b"POST"
+        raise TurnedAway(
+            405, edge.INVALID_REQUEST, Code.NOT_SERVED, "this method is not served here",
+            headers=((b"allow", allow),),
+        )  # fmt: skip
+    if method == "POST":
+        content_type = edge.header(scope, b"content-type") or ""
+        if content_type.split(";")[0].strip().lower() != "application/json":
+            raise TurnedAway(415, edge.INVALID_REQUEST, Code.NOT_SERVED, "send application/json")
+        if not _accepts(scope, "application/json", "application/*"):
+            raise TurnedAway(
+                406, edge.INVALID_REQUEST, Code.NOT_SERVED,
+                "accept both application/json and text/event-stream",
+            )  # fmt: skip
+    return legacy
+
+
+def _accepts(scope: Scope, *media_types: str) -> bool:
+    accepted = edge.header(scope, b"accept") or ""
+    offers = {part.split(";")[0].strip().lower() for part in accepted.split(",")}
+    return "*/*" in offers or any(media_type in offers for media_type in media_types)
+
+
+def _inbound(scope: Scope, caller: Caller, source: str, message: dict[str, Any]) -> Inbound:
+    return Inbound(
+        caller=caller,
+        source_ip=source,
+        message=message,
+        idempotency_key=edge.header(scope, b"idempotency-key"),
+        session_id=session_claim(edge.header(scope, SESSION)),
+    )
+
+
+def _session_owner(caller: Caller) -> AuthenticatedUser:
+    """The caller as the library compares owners of sessions; it holds no token."""
+    return AuthenticatedUser(
+        AccessToken(
+            token="",
+            client_id=f"{caller.key_id}\n{caller.id}",
+            scopes=[],
+            subject=caller.subject,
+            claims={"iss": caller.issuer},
+        )
+    )
+
+
+def _unavailable() -> TurnedAway:
+    return TurnedAway(503, edge.UNAVAILABLE, Code.LEDGER_UNAVAILABLE, "Remit cannot take calls now")

@@ -1,0 +1,201 @@
+"""What Remit answers to MCP's methods, once a request has come through the door.
+
+The library routes and shapes; each handler asks the gateway and translates. Name, arguments and
+`_meta` are taken from the message as the door read it, so that one reading decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mcp_types as types
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from remit.canonical import encode
+from remit.doors.claims import Client, read_claims, read_idempotency_key
+from remit.doors.edge import INTERNAL_ERROR, INVALID_PARAMS
+from remit.doors.exchange import Exchange
+from remit.doors.gateway import Gateway
+from remit.doors.progress import SendProgress, progress_to
+from remit.doors.settings import DoorSettings
+from remit.doors.wire import WireTools, fit, page, result_of, text_of
+from remit.errors import Code, InputError
+from remit.model import Call, Caller, Frozen, Reply
+from remit.ports import Now
+from remit.telemetry import logger
+
+INBOUND = "remit.inbound"
+"""Where the door leaves an `Inbound` in a request's ASGI scope."""
+
+MAX_TOOL_NAME = 128
+
+Context = ServerRequestContext[Any, Any]
+Result = dict[str, Any]
+
+log = logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """A request as the door let it in: who sent it, from where, and what it says."""
+
+    caller: Caller
+    source_ip: str
+    message: Mapping[str, Any]
+    idempotency_key: str | None = None
+    session_id: str | None = None
+    exchange: Exchange | None = None
+
+
+class Protocol:
+    """MCP's methods, for one gateway."""
+
+    def __init__(self, gateway: Gateway, settings: DoorSettings, now: Now) -> None:
+        self._gateway = gateway
+        self._settings = settings
+        self._now = now
+        self._tools = WireTools()
+
+    def server(self) -> Server[Any]:
+        """The library's server, with these methods and no other capability.
+
+        `get_tool_input_schema` knows no tool: it is asked before anyone knows who calls, and
+        where it fails the library lets the call through. No tool is published with
+        `x-mcp-header`, so there is nothing it could check.
+        """
+        hint = CacheHint(ttl_ms=self._settings.list_ttl_ms, scope="private")
+        server: Server[Any] = Server(
+            self._settings.name,
+            version=self._settings.version,
+            instructions=self._settings.instructions,
+            cache_hints={"tools/list": hint, "server/discover": hint},
+            get_tool_input_schema=lambda _name: None,
+        )
+        server.add_request_handler("tools/list", types.PaginatedRequestParams, self.list_tools)
+        server.add_request_handler("tools/call", types.CallToolRequestParams, self.call_tool)
+        if not self._settings.tracing:
+            server.middleware.clear()
+        return server
+
+    async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
+        """`tools/list`: what this caller may see, sorted by name, a page at a time."""
+        inbound = inbound_of(ctx)
+        tools = await self._gateway.visible(inbound.caller)
+        try:
+            shown, cursor = page(tools, inbound.caller, params.cursor, self._settings.page_size)
+        except InputError as exc:
+            raise MCPError(INVALID_PARAMS, exc.message, {"code": exc.code.value}) from None
+        listed = [fit(self._tools.of(tool), ctx.protocol_version) for tool in shown]
+        result: Result = {"resultType": "complete", "tools": listed}
+        return result if cursor is None else {**result, "nextCursor": cursor}
+
+    async def call_tool(self, ctx: Context, _params: types.CallToolRequestParams) -> Result:
+        """`tools/call`: the call goes to the gateway, its reply to the caller."""
+        inbound = inbound_of(ctx)
+        params = inbound.message["params"]
+        name = params["name"]
+        if len(name) > MAX_TOOL_NAME:
+            await self._gateway.refuse_at_door(Code.UNKNOWN_TOOL, inbound.caller.id)
+            raise unknown_tool(name)
+        try:
+            call = self._call(ctx, inbound, params)
+        except InputError as exc:
+            await self._gateway.refuse_at_door(exc.code, inbound.caller.id)
+            return result_of(_refusal(exc), ctx.protocol_version)
+        async with progress_to(_sender(ctx, inbound)) as progress:
+            reply = await self._ask(call, progress)
+        if reply.jsonrpc_error == INVALID_PARAMS:
+            raise unknown_tool(name)
+        if reply.jsonrpc_error is not None:
+            raise MCPError(reply.jsonrpc_error, text_of(reply), dict(reply.decision))
+        return result_of(reply, ctx.protocol_version)
+
+    async def _ask(self, call: Call, progress: Any) -> Reply:
+        try:
+            return await self._gateway.call(call, progress)
+        except Exception:  # the library would show some clients the exception's text
+            log.exception("call_failed", call=call.id)
+            raise MCPError(
+                INTERNAL_ERROR,
+                "Remit could not carry out this call",
+                {"code": Code.INTERNAL.value},
+            ) from None
+
+    def _call(self, ctx: Context, inbound: Inbound, params: Mapping[str, Any]) -> Call:
+        meta = params.get("_meta") or {}
+        return Call(
+            id=self._gateway.new_call_id(),
+            caller=inbound.caller,
+            tool_name=params["name"],
+            arguments=params.get("arguments") or {},
+            received_ms=self._now(),
+            claims=read_claims(meta, _client(ctx), session_id=inbound.session_id),
+            idempotency_key=read_idempotency_key(meta, inbound.idempotency_key),
+            source_ip=inbound.source_ip,
+        )
+
+
+def inbound_of(ctx: Context) -> Inbound:
+    """What the door let in; a request that did not come through the door has none."""
+    inbound = None if ctx.request is None else ctx.request.scope.get(INBOUND)
+    if not isinstance(inbound, Inbound):
+        raise MCPError(INTERNAL_ERROR, "this request did not come through the door")
+    return inbound
+
+
+def unknown_tool(name: str) -> MCPError:
+    """The one answer for a tool that does not exist and one that this caller may not see."""
+    data = {"code": Code.UNKNOWN_TOOL.value}
+    return MCPError(INVALID_PARAMS, f"Unknown tool: {name[:MAX_TOOL_NAME]}", data)
+
+
+def session_claim(session_id: str | None) -> str | None:
+    """A session's name for the record, from which the session id cannot be told."""
+    if session_id is None:
+        return None
+    return hashlib.sha256(session_id.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def _client(ctx: Context) -> Client:
+    params = ctx.session.client_params
+    if params is None:
+        return Client()
+    return Client(name=params.client_info.name, version=params.client_info.version)
+
+
+def _sender(ctx: Context, inbound: Inbound) -> SendProgress | None:
+    """How progress reaches whoever made this call; None if they asked for none."""
+    token = (inbound.message["params"].get("_meta") or {}).get("progressToken")
+    if not isinstance(token, str | int):
+        return None
+    exchange = inbound.exchange
+    if exchange is None or ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+
+        async def over_session(count: int, message: str) -> None:
+            await ctx.session.report_progress(count, message=message)
+
+        return over_session
+
+    async def over_exchange(count: int, message: str) -> None:
+        params = {"progressToken": token, "progress": count, "message": message}
+        await exchange.notify("notifications/progress", params)
+
+    return over_exchange
+
+
+def _refusal(exc: InputError) -> Reply:
+    place = f" (at {exc.place})" if exc.place else ""
+    text = f"Refused: {exc.message}{place}. [{exc.code}]"
+    return Reply(
+        content=Frozen(encode([{"type": "text", "text": text}])),
+        structured=None,
+        is_error=True,
+        decision={"code": exc.code.value} | ({"place": exc.place} if exc.place is not None else {}),
+    )

@@ -132,7 +132,9 @@ def _check_code(argv: tuple[str, ...], templates: list[Template], place: str) ->
     for index, (element, template) in enumerate(zip(argv, templates, strict=True)):
         holds = any(isinstance(part, Placeholder) for part in template)
         whole = len(template) == 1 and holds
-        if code_at is not None and holds and (index <= code_at or not whole):
+        attached = holds and isinstance(template[0], str) and _is_code_option(template[0], letters)
+        after = code_at is not None and holds and (index <= code_at or not whole)
+        if after or attached:
             raise invalid(
                 "a value stands where a shell or interpreter reads program text",
                 f"{place}[{index}]",
@@ -141,7 +143,7 @@ def _check_code(argv: tuple[str, ...], templates: list[Template], place: str) ->
             )
         if not holds:
             letters += _CODE_OPTIONS.get(_program(element), "")
-            if letters and code_at is None and _is_code_option(element, letters):
+            if code_at is None and _is_code_option(element, letters):
                 code_at = index + 1
 
 
@@ -151,7 +153,7 @@ def _program(element: str) -> str:
 
 
 def _is_code_option(element: str, letters: str) -> bool:
-    if element in _LONG_CODE_OPTIONS:
+    if letters and element.partition("=")[0] in _LONG_CODE_OPTIONS:
         return True
     is_short = element.startswith("-") and not element.startswith("--")
     return is_short and any(letter in letters for letter in element[1:])

@@ -86,6 +86,12 @@ _PLAIN = frozenset(
         "$anchor",
     )
 )
+_RENAMED = {
+    "definitions": "$defs",
+    "dependencies": "dependentRequired",
+    "additionalItems": "items",
+}
+"""Keys of older drafts, and what became of them."""
 KEYWORDS = _ONE | _LIST | _MAP | _PLAIN
 
 
@@ -160,11 +166,11 @@ def _check_keywords(schema: Any, pointer: str, found: dict[str, Any]) -> None:
         return
     for key in schema:
         if key not in KEYWORDS and not key.startswith("x-"):
-            near = get_close_matches(key, KEYWORDS, 1)
+            near = _RENAMED.get(key) or next(iter(get_close_matches(key, KEYWORDS, 1)), None)
             raise _invalid(
                 "a key that JSON Schema 2020-12 would ignore",
                 f"{pointer}/{_escape(key)}",
-                f"did you mean {near[0]}?" if near else "remove it, or begin its name with x-",
+                f"did you mean {near}?" if near else "remove it, or begin its name with x-",
             )
     if "$schema" in schema and pointer:
         raise _invalid("$schema may stand only at the top", pointer)

@@ -54,7 +54,7 @@ def hint_for(error: ValidationError) -> str | None:
     """What would be allowed instead, where the schema lists it."""
     if error.validator in ("additionalProperties", "unevaluatedProperties"):
         known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-        return f"the properties here are: {_listed(list(known))}" if known else None
+        return f"the properties here are: {_listed(list(known)) or 'none'}"
     return "correct the arguments to fit the tool's input schema, then call again"
 
 

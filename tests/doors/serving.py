@@ -117,6 +117,6 @@ async def client(url: str, mode: str, key: str = "key-ann", **more: Any) -> Asyn
     headers = {"authorization": f"Bearer {key}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=20) as session,
-        Client(streamable_http_client(f"{url}/mcp", http_client=session), mode=mode, **more) as c,  # type: ignore[arg-type]
+        Client(streamable_http_client(f"{url}/mcp", http_client=session), mode=mode, **more) as c,
     ):
         yield c

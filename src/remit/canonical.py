@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import rfc8785
@@ -100,7 +101,8 @@ def _integer(text: str) -> int:
 
 def _float(text: str) -> float:
     value = float(text)
-    if value in (float("inf"), float("-inf")):
+    # From 2^53 on every float is a whole number, and its canonical form an unsafe integer.
+    if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
         raise _out_of_range()
     return value
 
@@ -140,6 +142,12 @@ def encode(value: Any) -> bytes:
             or more, NaN, a lone surrogate, a key that is not a string).
     """
     try:
+        if _plain((value,)):
+            # For these types the C encoder writes what RFC 8785 asks, four times as fast, unless
+            # the order of keys differs between code points and UTF-16 (above U+D800).
+            text = _ENCODER.encode(value)
+            if text.isascii() or max(text) < "\ud800":
+                return text.encode()
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError):
         raise InputError(
@@ -147,6 +155,31 @@ def encode(value: Any) -> bytes:
             "a value has no canonical JSON form",
             hint="use strings for large integers and valid Unicode throughout",
         ) from None
+
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
+)
+
+
+def _plain(items: Iterable[Any]) -> bool:
+    """Whether these are built of nothing but the exact types that both encoders write alike."""
+    for item in items:
+        kind = type(item)
+        if kind is str or kind is bool or item is None:
+            continue
+        if kind is int:
+            if not -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
+                return False
+        elif kind is dict:
+            for key in item:
+                if type(key) is not str:
+                    return False
+            if not _plain(item.values()):
+                return False
+        elif kind is not list or not _plain(item):
+            return False
+    return True
 
 
 def digest(domain: str, data: bytes) -> str:

@@ -12,13 +12,16 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 import structlog
 from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from remit.errors import RemitError
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 
@@ -66,26 +69,48 @@ def exposition() -> bytes:
 _TRACER = trace.get_tracer("remit")
 
 
-@contextmanager
-def stage(name: str, **attributes: str | int | bool) -> Iterator[None]:
+class stage:  # noqa: N801 - used as `with stage("plan"):`
     """Time one stage of the path, in a child span when anything records spans.
 
     Values that a caller chose never become attributes: only ids, hashes, codes and names that
-    come from the catalog do.
+    come from the catalog do. A class and not a generator, because a call passes nine of them.
     """
-    began = time.perf_counter()
-    try:
+
+    __slots__ = ("_began", "_name", "_span")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._span: AbstractContextManager[trace.Span] | None = None
+
+    def __enter__(self) -> None:
         if trace.get_current_span().is_recording():
-            with _TRACER.start_as_current_span(
-                f"remit.{name}", record_exception=False, set_status_on_exception=False
-            ) as span:
-                for key, value in attributes.items():
-                    span.set_attribute(f"remit.{key}", value)
-                yield
-        else:
-            yield
-    finally:
-        STAGE_SECONDS.labels(name).observe(time.perf_counter() - began)
+            self._span = _TRACER.start_as_current_span(
+                f"remit.{self._name}", record_exception=False, set_status_on_exception=False
+            )
+            self._span.__enter__()
+        self._began = time.perf_counter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        observe_stage(self._name, time.perf_counter() - self._began)
+        if self._span is not None:
+            if isinstance(raised, RemitError):
+                trace.get_current_span().set_attribute("error.type", raised.code.value)
+            self._span.__exit__(kind, raised, where)
+
+
+_STAGES: dict[str, Histogram] = {}
+
+
+def observe_stage(name: str, seconds: float) -> None:
+    child = _STAGES.get(name)
+    if child is None:
+        child = _STAGES[name] = STAGE_SECONDS.labels(name)
+    child.observe(seconds)
 
 
 def annotate(**attributes: str | int | bool) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from remit import canonical
+from remit.canonical import encode
 from remit.document import MAX_BYTES, MAX_TOOLS
 from remit.errors import Code, InputError, PolicyFault
 from remit.model import Decision, Evaluation, Frozen
 from remit.policy.bundle import PolicyBundle
 from remit.policy.embedded import EmbeddedEngine, Engine
-from remit.policy.encoding import encode
 from remit.policy.verdict import denial, judge
 from remit.ports import Now
 

@@ -1,0 +1,216 @@
+"""The public fields of every entry that the ledger itself writes (docs/log-format.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from remit.canonical import digest_of, encode
+from remit.ledger.entry import rfc3339
+from remit.model import (
+    Activation,
+    Allow,
+    Approval,
+    ApprovalDraft,
+    ApprovalState,
+    Caller,
+    Claims,
+    EntryDraft,
+    Intent,
+    Outcome,
+    Run,
+    Vote,
+)
+
+
+class Event(StrEnum):
+    """What an entry can be about; `decision` is written by the pipeline, the rest by the ledger."""
+
+    DECISION = "decision"
+    INTENT = "call.intent"
+    OUTCOME = "call.outcome"
+    RESOLVED = "run.resolved"
+    OPENED = "approval.opened"
+    VOTED = "approval.voted"
+    EXPIRED = "approval.expired"
+    SUPERSEDED = "approval.superseded"
+    WITHDRAWN = "approval.withdrawn"
+    ACTIVATED = "gateway.activated"
+    FROZEN = "gateway.frozen"
+    THAWED = "gateway.thawed"
+    REFUSALS = "refusals.counted"
+
+
+def caller_fields(caller: Caller) -> dict[str, Any]:
+    """Who asked: subject and kind, with those on whose behalf, the original authority first."""
+    return {
+        "subject": caller.subject,
+        "kind": caller.kind.value,
+        "chain": [{"subject": a.subject, "kind": a.kind.value} for a in caller.chain],
+    }
+
+
+def idempotency_digest(caller_id: str, tool_name: str, key: str | None) -> str | None:
+    """The digest of an idempotency key in the caller's scope for one tool."""
+    if key is None:
+        return None
+    return digest_of("remit.idempotency/1", [caller_id, tool_name, key])
+
+
+def intent(value: Intent, fence: int) -> EntryDraft:
+    """The entry that must be durable before any effect."""
+    evaluation = value.decision.evaluation
+    public: dict[str, Any] = {
+        "run": value.run_id,
+        "kind": value.plan.kind.value,
+        "call": value.call_id,
+        "call_digest": value.call_digest,
+        "plan_hash": value.plan.hash,
+        "tenant": value.caller.tenant,
+        "caller": caller_fields(value.caller),
+        "tool": {"name": value.tool_name, "digest": value.tool_digest},
+        "effect": value.effect.value,
+        "idempotent": value.idempotent,
+        "environment": value.environment,
+        "decision": evaluation.decision_id,
+        "revision": evaluation.revision,
+        "verdict": "allow" if isinstance(value.decision, Allow) else "require_approval",
+        "fence": fence,
+        "deadline": rfc3339(value.deadline_ms),
+    }
+    optional = {
+        "approval": value.approval_id,
+        "parent_run": value.parent_run_id,
+        "idempotency": idempotency_digest(value.caller.id, value.tool_name, value.idempotency_key),
+        "claimed": _claims(value.claims),
+    }
+    public.update((name, field) for name, field in optional.items() if field)
+    return EntryDraft(event=Event.INTENT.value, public=public)
+
+
+def _claims(claims: Claims) -> dict[str, str]:
+    fields = {
+        "purpose": claims.purpose,
+        "ticket": claims.ticket,
+        "client_name": claims.client_name,
+        "client_version": claims.client_version,
+        "session": claims.session_id,
+        "trace": claims.trace_id,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def outcome(value: Outcome, plan_hash: str, draft: EntryDraft) -> EntryDraft:
+    """The caller's draft with the fields that bind it to its intent, which it cannot change."""
+    public = {
+        **draft.public,
+        "run": value.run_id,
+        "plan_hash": plan_hash,
+        "fence": value.fence,
+        "state": value.state.value,
+    }
+    if value.code is not None:
+        public["code"] = value.code.value
+    return EntryDraft(event=Event.OUTCOME.value, public=public, sealed=draft.sealed)
+
+
+def resolved(run: Run, *, operator: str, succeeded: bool, note: str) -> EntryDraft:
+    return EntryDraft(
+        event=Event.RESOLVED.value,
+        public={
+            "run": run.id,
+            "plan_hash": run.plan_hash,
+            "operator": operator,
+            "as": "succeeded" if succeeded else "failed",
+        },
+        sealed={"note": note.encode()},
+    )
+
+
+def opened(draft: ApprovalDraft, supersedes: str | None) -> EntryDraft:
+    """A request for approval; what approvers are shown is committed to, not public."""
+    public: dict[str, Any] = {
+        "approval": draft.id,
+        "plan_hash": draft.plan.hash,
+        "call_digest": draft.call_digest,
+        "tenant": draft.caller.tenant,
+        "caller": caller_fields(draft.caller),
+        "tool": {"name": draft.tool_name},
+        "environment": draft.environment,
+        "decision": draft.decision_id,
+        "revision": draft.revision,
+        "required": draft.rule.required,
+        "separation_of_duties": draft.rule.separation_of_duties,
+        "expires": rfc3339(draft.expires_ms),
+    }
+    if supersedes is not None:
+        public["supersedes"] = supersedes
+    return EntryDraft(event=Event.OPENED.value, public=public, sealed={"shown": draft.shown.text})
+
+
+def voted(approval: Approval, vote: Vote, state: ApprovalState) -> EntryDraft:
+    sealed = {} if vote.reason is None else {"reason": vote.reason.encode()}
+    return EntryDraft(
+        event=Event.VOTED.value,
+        public={
+            "approval": approval.id,
+            "plan_hash": approval.plan_hash,
+            "voter": vote.subject,
+            "groups": list(vote.groups),
+            "vote": vote.verdict.value,
+            "state": state.value,
+        },
+        sealed=sealed,
+    )
+
+
+def expired(approval: Approval) -> EntryDraft:
+    return _ended(Event.EXPIRED, approval, {})
+
+
+def superseded(approval: Approval, by: str) -> EntryDraft:
+    return _ended(Event.SUPERSEDED, approval, {"by": by})
+
+
+def withdrawn(approval: Approval, operator: str) -> EntryDraft:
+    return _ended(Event.WITHDRAWN, approval, {"operator": operator})
+
+
+def _ended(event: Event, approval: Approval, more: Mapping[str, str]) -> EntryDraft:
+    public = {"approval": approval.id, "plan_hash": approval.plan_hash, **more}
+    return EntryDraft(event=event.value, public=public)
+
+
+def activated(activation: Activation) -> EntryDraft:
+    """What is in force from here on: the revision, and digests of the tools and keys."""
+    tools = encode(dict(activation.tools))
+    keys = encode(sorted(activation.keys))
+    return EntryDraft(
+        event=Event.ACTIVATED.value,
+        public={
+            "revision": activation.revision,
+            "tools": len(activation.tools),
+            "tools_digest": digest_of("remit.active-tools/1", dict(activation.tools)),
+            "keys": len(activation.keys),
+        },
+        sealed={"tools": tools, "keys": keys},
+    )
+
+
+def freeze(*, frozen: bool, operator: str, reason: str) -> EntryDraft:
+    event = Event.FROZEN if frozen else Event.THAWED
+    return EntryDraft(event=event.value, public={"operator": operator, "reason": reason})
+
+
+def refusals(source: str, code: str, minute: int, count: int) -> EntryDraft:
+    """How often one source was refused with one code within one minute."""
+    return EntryDraft(
+        event=Event.REFUSALS.value,
+        public={
+            "source": source,
+            "code": code,
+            "minute": rfc3339(minute * 60_000),
+            "count": count,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Migrations of the ledger's tables; Alembic runs them when a ledger is opened."""

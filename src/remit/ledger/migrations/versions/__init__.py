@@ -1,0 +1,1 @@
+"""One module a step; each is frozen once a release has it."""

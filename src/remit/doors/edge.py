@@ -128,6 +128,13 @@ def _not_here(status: int, message: str, setting: str) -> TurnedAway:
 # ------------------------------------------------------------------------------------- the body
 
 
+def check_json(scope: Scope) -> None:
+    """A body is JSON; what a web page can send without being asked is turned away with 415."""
+    content_type = header(scope, b"content-type") or ""
+    if content_type.split(";")[0].strip().lower() != "application/json":
+        raise TurnedAway(415, INVALID_REQUEST, Code.NOT_SERVED, "send application/json")
+
+
 def check_length(scope: Scope, limit: int) -> None:
     """Turn away a body that says it is too long, before any of it is read."""
     declared = header(scope, b"content-length")

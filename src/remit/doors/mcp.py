@@ -54,7 +54,9 @@ def mcp_app(gateway: Gateway, settings: DoorSettings, *, now: Now = _system_now)
     Serve it with `proxy_headers` off: addresses are taken from the connection alone.
     """
     door = McpDoor(gateway, settings, Protocol(gateway, settings, now).server())
-    return Starlette(routes=[Route("/mcp", endpoint=door)], lifespan=lambda _app: door.run())
+    app = Starlette(routes=[Route("/mcp", endpoint=door)], lifespan=lambda _app: door.run())
+    app.router.redirect_slashes = False  # a redirect would repeat the Host header
+    return app
 
 
 class McpDoor:
@@ -204,9 +206,7 @@ def _check_shape(scope: Scope) -> bool:
             headers=((b"allow", allow),),
         )  # fmt: skip
     if method == "POST":
-        content_type = edge.header(scope, b"content-type") or ""
-        if content_type.split(";")[0].strip().lower() != "application/json":
-            raise TurnedAway(415, edge.INVALID_REQUEST, Code.NOT_SERVED, "send application/json")
+        edge.check_json(scope)
         if not _accepts(scope, "application/json", "application/*"):
             raise TurnedAway(
                 406, edge.INVALID_REQUEST, Code.NOT_SERVED,

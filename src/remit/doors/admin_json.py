@@ -1,0 +1,140 @@
+"""Remit's values as the admin API puts them into JSON, and the bodies that it takes.
+
+Times are milliseconds since the epoch (`…_ms`), as in the values themselves. Whatever an agent
+said stands under `claimed`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from remit.errors import RemitError
+from remit.model import Approval, Caller, Entry, Run, Tool, Verdict
+
+MAX_REASON = 1_000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class VoteBody(_Body):
+    """A vote names the plan hash that was looked at, so that it can fit no other plan."""
+
+    plan_hash: str = Field(min_length=1, max_length=100)
+    verdict: Verdict = Field(strict=False)
+    reason: str | None = Field(default=None, max_length=MAX_REASON)
+
+
+class ResolveBody(_Body):
+    succeeded: bool
+    note: str = Field(min_length=1, max_length=MAX_REASON)
+
+
+class ReasonBody(_Body):
+    reason: str = Field(min_length=1, max_length=MAX_REASON)
+
+
+class EmptyBody(_Body):
+    """No fields."""
+
+
+def plain(value: Any) -> Any:
+    """A value of enums, tuples and sets as JSON has it."""
+    match value:
+        case Enum():
+            return value.value
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case set() | frozenset():
+            return sorted(plain(item) for item in value)
+        case _:
+            return value
+
+
+def error_json(exc: RemitError) -> dict[str, Any]:
+    return {
+        "code": exc.code.value,
+        "message": exc.message,
+        "place": exc.place,
+        "hint": exc.hint,
+    }
+
+
+def caller_json(caller: Caller) -> dict[str, Any]:
+    return {
+        "tenant": caller.tenant,
+        "subject": caller.subject,
+        "kind": caller.kind.value,
+        "groups": list(caller.groups),
+        "chain": [{"subject": a.subject, "kind": a.kind.value} for a in caller.chain],
+    }
+
+
+def approval_json(approval: Approval) -> dict[str, Any]:
+    """An approval; `shown` is exactly what its approvers are shown, claims apart in `claimed`."""
+    return {
+        "id": approval.id,
+        "state": approval.state.value,
+        "plan_hash": approval.plan_hash,
+        "call_digest": approval.call_digest,
+        "caller": caller_json(approval.caller),
+        "tool": approval.tool_name,
+        "environment": approval.environment,
+        "rule": plain(asdict(approval.rule)),
+        "opened_ms": approval.opened_ms,
+        "expires_ms": approval.expires_ms,
+        "votes": [plain(asdict(vote)) for vote in approval.votes],
+        "supersedes": approval.supersedes,
+        "run_id": approval.run_id,
+        "shown": approval.shown.value(),
+    }
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    return {_RUN_NAMES.get(name, name): value for name, value in plain(asdict(run)).items()}
+
+
+_RUN_NAMES = {"tool_name": "tool"}
+
+
+def output_json(output: Mapping[str, bytes]) -> dict[str, Any]:
+    """Each channel as text and, where that is not exactly what was printed, as base64 too."""
+    channels: dict[str, Any] = {}
+    for name in ("stdout", "stderr"):
+        data = output.get(name, b"")
+        text = data.decode("utf-8", "replace")
+        channel: dict[str, Any] = {"text": text, "bytes": len(data)}
+        if text.encode("utf-8") != data:
+            channel["base64"] = base64.b64encode(data).decode("ascii")
+        channels[name] = channel
+    return channels
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """An entry: its number and leaf hash, and the entry itself as it stands in the log."""
+    return {
+        "index": entry.index,
+        "leaf_hash": base64.b64encode(entry.leaf_hash).decode("ascii"),
+        "entry": json.loads(entry.text),
+    }
+
+
+def tool_json(tool: Tool) -> dict[str, Any]:
+    """A tool of the catalog, with what its digest covers."""
+    fields = plain({k: v for k, v in asdict(tool).items() if k not in _SCHEMAS})
+    fields["input_schema"] = tool.input_schema.value()
+    fields["output_schema"] = None if tool.output_schema is None else tool.output_schema.value()
+    return dict(fields)
+
+
+_SCHEMAS = ("input_schema", "output_schema")

@@ -1,0 +1,173 @@
+"""The operators' side of a gateway in memory, with one approval, one run and one entry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from remit.errors import Code, Conflict, NotFound, Refused
+from remit.model import (
+    Approval,
+    ApprovalRule,
+    ApprovalState,
+    Caller,
+    CallerKind,
+    Effect,
+    Entry,
+    Frozen,
+    Operator,
+    Permission,
+    PlanKind,
+    Run,
+    RunState,
+    Tool,
+    Verdict,
+    Vote,
+)
+from tests.doors.fake import tool
+
+PLAN = "sha256:" + "a" * 64
+
+APPROVAL = Approval(
+    id="apr_1",
+    state=ApprovalState.PENDING,
+    plan_hash=PLAN,
+    call_digest="sha256:" + "b" * 64,
+    caller=Caller(tenant="t", subject="ann", kind=CallerKind.AGENT),
+    tool_name="apply",
+    environment="production",
+    rule=ApprovalRule(required=1, groups=("ops",)),
+    opened_ms=1_000,
+    expires_ms=901_000,
+    shown=Frozen(b'{"claimed":{"purpose":"trust me"},"consequence":"Changes two services."}'),
+)
+
+RUN = Run(
+    id="run_1",
+    kind=PlanKind.MAIN,
+    state=RunState.UNKNOWN,
+    plan_hash=PLAN,
+    call_digest=APPROVAL.call_digest,
+    caller_id="ann",
+    subject="ann",
+    tool_name="apply",
+    effect=Effect.WRITE,
+    idempotent=False,
+    environment="production",
+    fence=1,
+    intent_index=3,
+    outcome_index=None,
+    approval_id=None,
+    intended_ms=1_000,
+    started_ms=1_001,
+    settled_ms=None,
+    deadline_ms=31_000,
+)
+
+ENTRY = Entry(index=0, text=b'{"event":"start","seq":0}', leaf_hash=b"\x01" * 32)
+
+
+class FakeAdmin:
+    """Operator `olga` may do everything, `ray` may only read."""
+
+    def __init__(self) -> None:
+        self.approval_now = APPROVAL
+        self.frozen: str | None = None
+        self.not_ready: list[str] = []
+        self.refusals: list[Code] = []
+        self.asked: list[Any] = []
+
+    async def operator(self, authorization: str | None, source_ip: str) -> Operator:
+        match authorization:
+            case "Bearer op-olga":
+                return Operator(subject="olga", groups=("ops",), may=frozenset(Permission))
+            case "Bearer op-ray":
+                return Operator(subject="ray", may=frozenset({Permission.READ}))
+        raise Refused(Code.UNAUTHENTICATED, "no credential that is known", hint="send one")
+
+    async def refuse_at_door(self, code: Code, source: str) -> None:
+        self.refusals.append(code)
+
+    async def approvals(
+        self, operator: Operator, state: ApprovalState | None, limit: int
+    ) -> Sequence[Approval]:
+        self.asked.append((state, limit))
+        return [self.approval_now] if state in (None, self.approval_now.state) else []
+
+    async def approval(self, operator: Operator, approval_id: str) -> Approval:
+        if approval_id != "apr_1":
+            raise NotFound(Code.NOT_FOUND, "there is no approval of that id")
+        return self.approval_now
+
+    async def vote(
+        self,
+        operator: Operator,
+        approval_id: str,
+        plan_hash: str,
+        verdict: Verdict,
+        reason: str | None,
+    ) -> Approval:
+        if Permission.APPROVE not in operator.may:
+            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not approve")
+        if plan_hash != PLAN:
+            raise Refused(Code.APPROVAL_MISMATCH, "this approval is for another plan")
+        if self.approval_now.state is not ApprovalState.PENDING:
+            raise Conflict(Code.WRONG_STATE, "this approval is not pending")
+        vote = Vote(subject=operator.subject, verdict=verdict, voted_ms=2_000, reason=reason)
+        state = ApprovalState.APPROVED if verdict is Verdict.APPROVE else ApprovalState.DENIED
+        self.approval_now = replace(self.approval_now, state=state, votes=(vote,))
+        return self.approval_now
+
+    async def revoke_approval(self, operator: Operator, approval_id: str) -> Approval:
+        self.approval_now = replace(self.approval_now, state=ApprovalState.WITHDRAWN)
+        return self.approval_now
+
+    async def runs(self, operator: Operator, state: RunState | None, limit: int) -> Sequence[Run]:
+        return [RUN] if state in (None, RUN.state) else []
+
+    async def run(self, operator: Operator, run_id: str) -> Run:
+        if run_id != RUN.id:
+            raise NotFound(Code.NOT_FOUND, "there is no run of that id")
+        return RUN
+
+    async def run_output(self, operator: Operator, run_id: str) -> Mapping[str, bytes]:
+        return {"stdout": "done ✓\n".encode(), "stderr": b"\xff\x00"}
+
+    async def resolve(self, operator: Operator, run_id: str, succeeded: bool, note: str) -> Run:
+        said = "succeeded" if succeeded else "failed"
+        return replace(RUN, resolved_by=operator.subject, resolved_as=said)
+
+    async def entries(
+        self, operator: Operator, match: Mapping[str, str], limit: int
+    ) -> Sequence[Entry]:
+        self.asked.append((dict(match), limit))
+        return [ENTRY]
+
+    async def entry(self, operator: Operator, index: int) -> Entry:
+        if index != 0:
+            raise NotFound(Code.NOT_FOUND, "there is no entry of that id")
+        return ENTRY
+
+    async def export(self, operator: Operator) -> AsyncIterator[bytes]:
+        async def lines() -> AsyncIterator[bytes]:
+            for n in range(3):
+                yield json.dumps({"seq": n}).encode() + b"\n"
+
+        return lines()
+
+    async def tools(self, operator: Operator) -> Sequence[Tool]:
+        return [tool("apply", effect=Effect.DESTRUCTIVE)]
+
+    async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
+        self.frozen = reason if frozen else None
+
+    async def status(self, operator: Operator) -> Mapping[str, Any]:
+        return {"version": "0", "frozen": self.frozen, "unsafe": ("unsafe_same_user",)}
+
+    async def ready(self) -> Sequence[str]:
+        return self.not_ready
+
+    def metrics(self) -> bytes:
+        return b"# HELP remit_calls Calls answered.\n"

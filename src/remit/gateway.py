@@ -9,8 +9,10 @@ from typing import Any
 
 from remit import __version__
 from remit.administration import Administration, require
-from remit.model import Operator, Permission
+from remit.backends import PathSettings
+from remit.model import Capabilities, Operator, Permission
 from remit.pipeline import Pipeline
+from remit.ports import Ledger
 from remit.telemetry import exposition
 
 _NO_LOGIN = ("nologin", "false")
@@ -25,6 +27,19 @@ class Gateway(Administration):
         self.visible = pipeline.visible
         self.call = pipeline.call
         self.refuse_at_door = pipeline.refuse_at_door
+
+    @property
+    def settings(self) -> PathSettings:
+        return self._pipeline.settings
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._backends.ledger
+
+    @property
+    def runner(self) -> Capabilities:
+        """What the runner was found to hold on this machine."""
+        return self._backends.runner.capabilities
 
     def new_call_id(self) -> str:
         return self._backends.clock.new_id("call")

@@ -69,6 +69,11 @@ def exposition() -> bytes:
 _TRACER = trace.get_tracer("remit")
 
 
+def tracing() -> bool:
+    """Whether an OpenTelemetry SDK is installed and in use, so that spans go anywhere."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 class stage:  # noqa: N801 - used as `with stage("plan"):`
     """Time one stage of the path, in a child span when anything records spans.
 

@@ -127,6 +127,16 @@ class Play:
         reads = await self._call("read_status", environment="staging")
         self._say.expect("the gateway goes on serving", reads.is_error is not True)
 
+    async def refused_without_runner(self) -> None:
+        self._say.act("A read that policy allows, where no sandbox can be made")
+        try:
+            await self._client.call_tool("read_status", {"environment": "staging"})
+        except MCPError as error:
+            self._say.fact("gateway", error.error.message)
+            self._say.expect("it is refused, not run without one", True)
+        else:
+            self._say.expect("it is refused, not run without one", False)
+
     # ------------------------------------------------------------------------------------- details
 
     async def _call(self, tool: str, **arguments: Any) -> CallToolResult:

@@ -1,0 +1,194 @@
+"""The composition root: settings become backends, a pipeline and two doors.
+
+The only place that names concrete classes. The order matters and is this: the spawner starts
+before this process holds a secret or a thread; then the ledger opens, what an earlier life left
+is closed, policy is loaded and probed, and only then is anything in force and the doors open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from remit.backends import Backends, PathSettings
+from remit.catalog.arguments import SchemaCheck
+from remit.catalog.store import CommandCatalog
+from remit.clock import SystemClock
+from remit.config import Settings
+from remit.doors.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, DoorSettings
+from remit.errors import LedgerFault
+from remit.gateway import Gateway, same_user
+from remit.identity.keys import KeyIdentity
+from remit.ledger.signer import FileSigner
+from remit.ledger.sqlite import SqliteLedger
+from remit.model import Activation, RunState
+from remit.pipeline import Pipeline
+from remit.policy.bundle import load_bundle
+from remit.policy.point import PolicyPoint
+from remit.ports import Ledger, Runner
+from remit.rates import MemoryRates
+from remit.recovery import recover
+from remit.runners.sandbox import SandboxRunner, SandboxSettings
+from remit.telemetry import LEFTOVERS, logger, tracing
+
+HOUSEKEEPING_EVERY_S = 5.0
+DRAIN_S = 30.0
+OPEN = frozenset({RunState.INTENDED, RunState.STARTED})
+
+log = logger()
+
+
+def gateway_id(data_dir: Path) -> str:
+    """The gateway's name, made once per data directory and part of every runner's name."""
+    path = data_dir / "gateway-id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(4) + "\n")
+    return path.read_text().strip()
+
+
+def unsafe(settings: Settings) -> tuple[str, ...]:
+    """The names of what is unsafe here: settings that say so, and the account this runs under."""
+    found = list(settings.unsafe())
+    if same_user() and "unsafe_same_user" not in found:
+        found.append("unsafe_same_user")
+    return tuple(found)
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings,
+    *,
+    runner: Runner | None = None,
+    rearrange: Callable[[Backends], Backends] = lambda backends: backends,
+) -> AsyncIterator[Gateway]:
+    """A gateway with everything behind it, until the block ends.
+
+    Args:
+        runner: used instead of the sandbox, for benchmarks; whoever gives it closes it.
+        rearrange: gives the backends that the pipeline is made of, for tests of faults.
+
+    Raises:
+        ConfigError, PolicyFault, LedgerFault: it cannot start; nothing is left half open.
+    """
+    data_dir = settings.data_dir
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        name = gateway_id(data_dir)
+        if runner is None:
+            runner = await _sandbox(settings, data_dir, name, stack)
+        clock = SystemClock()
+        ledger = SqliteLedger.open(
+            settings.ledger_path,
+            signer=FileSigner.load(settings.key_file),
+            gateway=name,
+            clock=clock,
+        )
+        stack.push_async_callback(ledger.aclose)
+        bundle = load_bundle(settings.policy_path)
+        chosen = settings.sections.policy
+        policy = await PolicyPoint.start(
+            bundle, deadline_ms=chosen.deadline_ms, workers=chosen.workers
+        )
+        stack.push_async_callback(policy.aclose)
+        backends = rearrange(_backends(settings, policy, runner, ledger, clock))
+        pipeline = Pipeline(backends, _path_settings(settings, name))
+        gateway = Gateway(pipeline)
+        await recover(ledger, runner, clock)
+        await _activate(pipeline)
+        stack.push_async_callback(pipeline.drain, DRAIN_S)
+        keeping = asyncio.ensure_future(_housekeeping(gateway, runner, ledger))
+        stack.callback(keeping.cancel)
+        yield gateway
+
+
+def door_settings(settings: Settings) -> DoorSettings:
+    """How both doors are set: what they accept, and from where."""
+    server = settings.sections.server
+    return DoorSettings(
+        allowed_hosts=(*LOOPBACK_HOSTS, *server.allowed_hosts),
+        allowed_origins=(*LOOPBACK_ORIGINS, *server.allowed_origins),
+        body_limit_bytes=server.body_limit_bytes,
+        tracing=tracing(),
+    )
+
+
+async def _sandbox(
+    settings: Settings, data_dir: Path, name: str, stack: AsyncExitStack
+) -> SandboxRunner:
+    chosen = settings.sections.runners.sandbox
+    runner = await SandboxRunner.open(
+        SandboxSettings(
+            state_dir=data_dir / "runners",
+            gateway=name,
+            bwrap=None if chosen.bwrap is None else Path(chosen.bwrap),
+            unsafe_degraded=chosen.unsafe_degraded,
+            uid_base=chosen.uid_base,
+            max_runs=settings.sections.limits.concurrent_runs,
+        )
+    )
+    stack.push_async_callback(runner.aclose)
+    return runner
+
+
+def _backends(
+    settings: Settings, policy: PolicyPoint, runner: Runner, ledger: Ledger, clock: SystemClock
+) -> Backends:
+    limits = settings.sections.limits
+    return Backends(
+        identity=KeyIdentity(settings.callers, settings.operators, now=clock.now_ms),
+        catalog=CommandCatalog(settings.tools),
+        arguments=SchemaCheck(max_bytes=limits.arguments_bytes, max_depth=limits.arguments_depth),
+        policy=policy,
+        runner=runner,
+        ledger=ledger,
+        rates=MemoryRates(
+            {
+                "caller": limits.calls_per_minute,
+                "refusal": limits.refusals_recorded_per_minute,
+                "authentication": limits.auth_failures_per_minute,
+            }
+        ),
+        clock=clock,
+    )
+
+
+def _path_settings(settings: Settings, name: str) -> PathSettings:
+    approvals = settings.sections.approvals
+    return PathSettings(
+        gateway=name,
+        hold_s=approvals.hold_s,
+        result_ttl_s=approvals.result_ttl_s,
+        ttl_max_s=approvals.ttl_max_s,
+        concurrent_runs=settings.sections.limits.concurrent_runs,
+        unsafe=unsafe(settings),
+    )
+
+
+async def _activate(pipeline: Pipeline) -> None:
+    """Put policy, tools and keys in force: from now on commit accepts nothing decided otherwise."""
+    b = pipeline.backends
+    activation = Activation(
+        revision=b.policy.revision,
+        tools={tool.name: tool.digest for tool in b.catalog.tools()},
+        keys=b.identity.key_ids(),
+    )
+    await b.ledger.activate(activation, b.clock.now_ms())
+
+
+async def _housekeeping(gateway: Gateway, runner: Runner, ledger: Ledger) -> None:
+    """Every few seconds: expire approvals, and remove what no live run owns."""
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+        try:
+            await gateway.expire()
+            live = frozenset(run.id for run in await ledger.runs(states=OPEN, limit=10_000))
+            left = await runner.sweep(live)
+        except LedgerFault as fault:
+            log.warning("housekeeping_skipped", error=str(fault))
+            continue
+        if left:
+            LEFTOVERS.inc(len(left))
+            log.warning("leftovers_removed", count=len(left))

@@ -1,0 +1,124 @@
+"""What a run sees and may do, as bubblewrap's options: a pure function of the host and the run.
+
+Mounts go only to paths fixed here, below a tmpfs that nothing untrusted has ever written to; that
+is why set-up cannot be led astray by a symlink (CVE-2026-87766 in bubblewrap before 0.12).
+Imported by the spawner: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+INSIDE_UID = 1000
+JOB_DIR = "/job"
+DEFAULT_ENV = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": JOB_DIR,
+    "LANG": "C.UTF-8",
+    "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
+}
+
+# Descriptors that bwrap finds open; everything above the last file is closed before exec.
+BLOCK_FD, SYNC_FD, INFO_FD, ARGS_FD, SECCOMP_FD, FILES_FD = 3, 4, 5, 6, 7, 8
+
+PASSWD = b"root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\njob:x:1000:1000:job:/job:/bin/sh\n"
+GROUP = b"root:x:0:\njob:x:1000:\nnogroup:x:65534:\n"
+HOSTS = b"127.0.0.1 localhost job\n::1 localhost\n"
+SYSTEM_FILES = (("/etc/passwd", PASSWD), ("/etc/group", GROUP), ("/etc/hosts", HOSTS))
+
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_ETC = ("/etc/alternatives", "/etc/ssl/certs", "/etc/ld.so.cache")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JailRequest:
+    """One run, as the jail needs it. `files` are paths in the job directory, in the order in
+    which their descriptors follow the system files'."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    tmp_bytes: int
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    files: tuple[str, ...] = ()
+
+
+WALLS = (
+    *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
+    *("--unshare-cgroup-try", "--disable-userns"),
+    *("--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--cap-drop", "ALL"),
+    *("--hostname", "job", "--die-with-parent", "--new-session", "--clearenv"),
+    *("--block-fd", str(BLOCK_FD), "--sync-fd", str(SYNC_FD), "--info-fd", str(INFO_FD)),
+    *("--seccomp", str(SECCOMP_FD), "--args", str(ARGS_FD)),
+)
+"""Namespaces, privileges and the block, for every run the same. They are on the command line, so
+that options which could not be read can never leave a run without them."""
+
+
+def base_options(root: str = "/") -> list[str]:
+    """The read-only base every run has, as this host has it."""
+    options = ["--ro-bind", "/usr", "/usr"]
+    for name in _TOP:
+        options += _top_level(root, name)
+    for path in _ETC:
+        if os.path.exists(os.path.join(root, path[1:])):
+            options += ["--ro-bind", path, path]
+    options += _localtime(root)
+    options += ["--proc", "/proc"]
+    for name in _DEVICES:
+        options += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for link, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        options += ["--symlink", f"/proc/self/fd{target}", f"/dev/{link}"]
+    return [*options, "--symlink", "../tmp", "/dev/shm"]  # noqa: S108
+
+
+def _top_level(root: str, name: str) -> list[str]:
+    path = os.path.join(root, name)
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return []
+    if stat.S_ISLNK(mode):
+        return ["--symlink", os.readlink(path), f"/{name}"]
+    return ["--ro-bind", f"/{name}", f"/{name}"] if stat.S_ISDIR(mode) else []
+
+
+def _localtime(root: str) -> list[str]:
+    try:
+        zone = os.readlink(os.path.join(root, "etc/localtime"))
+    except OSError:
+        return []
+    inside = zone.startswith("/usr/share/zoneinfo/")
+    return ["--symlink", zone, "/etc/localtime"] if inside else []
+
+
+def run_options(request: JailRequest) -> list[str]:
+    """The options of one run, to follow `base_options`."""
+    size = str(request.tmp_bytes)
+    options = ["--size", size, "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
+    options += ["--size", size, "--perms", "0755", "--tmpfs", JOB_DIR]
+    fd = FILES_FD
+    for path, _ in SYSTEM_FILES:
+        options += ["--perms", "0444", "--file", str(fd), path]
+        fd += 1
+    for name in request.files:
+        options += ["--perms", "0644", "--file", str(fd), f"{JOB_DIR}/{name}"]
+        fd += 1
+    for name, source, writable in request.mounts:
+        options += ["--bind" if writable else "--ro-bind", source, f"/mnt/{name}"]
+    for name, value in {**DEFAULT_ENV, **dict(request.env)}.items():
+        options += ["--setenv", name, value]
+    return [*options, "--remount-ro", "/", "--chdir", JOB_DIR]
+
+
+def packed(options: list[str]) -> bytes:
+    """Options as `--args` reads them: each ended by a NUL.
+
+    Raises:
+        ValueError: one holds a NUL, which would make two of it.
+    """
+    if any("\0" in option for option in options):
+        raise ValueError("an option holds a NUL")
+    return b"".join(os.fsencode(option) + b"\0" for option in options)

@@ -1,0 +1,115 @@
+"""From a single-threaded process to bubblewrap: everything between `fork` and `exec`.
+
+The order matters. Control groups first, while this process may still write to them; then
+descriptors, so that nothing of ours is inherited; then limits; then the drop to the run's own
+user; then the parent-death signal, which a change of user would clear. Imported by the spawner:
+standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remit.runners.jail import WALLS
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_MAX_FD = 1_048_576
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """Limits by rlimit. The last three only where no cgroup holds them (tier `degraded`)."""
+
+    open_files: int
+    file_bytes: int
+    memory_bytes: int | None = None
+    processes: int | None = None
+    cpu_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """`fds` become 0, 1, 2, ... in this order; `uid` None keeps the user."""
+
+    bwrap: str
+    argv: tuple[str, ...]
+    fds: tuple[int, ...]
+    entrances: Sequence[str]
+    ceilings: Ceilings
+    uid: int | None
+
+
+def become_subreaper() -> None:
+    """Orphaned sandboxes come to this process to be reaped, not to the host's init."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def launch(what: Launch) -> int:
+    """Fork and exec; give the process id of bubblewrap's monitor.
+
+    A child that cannot get as far as exec ends with 127, having run nothing.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        _become(what, parent)
+    finally:
+        os._exit(127)
+
+
+def _become(what: Launch, parent: int) -> None:
+    for entrance in what.entrances:
+        _write(entrance, b"0")
+    _write("/proc/self/oom_score_adj", b"500")  # under host pressure the run goes, not the gateway
+    _keep_only(what.fds)
+    _lower(what.ceilings)
+    os.umask(0o022)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, exec would keep that
+        signal.signal(number, signal.SIG_DFL)
+    if what.uid is not None:
+        os.setgroups([])
+        os.setresgid(what.uid, what.uid, what.uid)
+        os.setresuid(what.uid, what.uid, what.uid)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return
+    os.execve(what.bwrap, ["bwrap", *WALLS, "--", *what.argv], {})  # noqa: S606
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, data)
+    os.close(fd)
+
+
+def _keep_only(fds: Sequence[int]) -> None:
+    """Exactly these stay open, numbered from 0; the copies in between avoid overwriting one."""
+    above = len(fds) + 3
+    for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]):
+        os.dup2(fd, number)
+    os.closerange(len(fds), _MAX_FD)
+
+
+def _lower(ceilings: Ceilings) -> None:
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: ceilings.open_files,
+        resource.RLIMIT_FSIZE: ceilings.file_bytes,
+        resource.RLIMIT_AS: ceilings.memory_bytes,
+        resource.RLIMIT_NPROC: ceilings.processes,
+        resource.RLIMIT_CPU: ceilings.cpu_seconds,
+    }
+    for kind, value in wanted.items():
+        if value is not None:
+            hard = resource.getrlimit(kind)[1]
+            limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (limit, limit))

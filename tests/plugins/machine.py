@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,27 +75,34 @@ def _v1_limits() -> bool:
             child.rmdir()
 
 
-def _v2_limits() -> bool:
-    """Whether this user has a delegated version 2 subtree, or systemd would give it one."""
-    own = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
-    if own is None or not (CGROUPS / "cgroup.controllers").exists():
-        return False
-    group = CGROUPS / own.group(1).lstrip("/")
-    try:
-        controllers = set((group / "cgroup.controllers").read_text().split())
-    except OSError:
-        return False
-    if not {"memory", "pids", "cpu"} <= controllers:
-        return False
-    if os.access(group, os.W_OK) and os.access(group / "cgroup.procs", os.W_OK):
-        return True
-    return _answers("systemd-run", "--user", "--scope", "--quiet", "true")
+PROBE = """
+import asyncio, pathlib, sys
+from remit.runners.sandbox import SandboxRunner, SandboxSettings
+async def main():
+    settings = SandboxSettings(state_dir=pathlib.Path(sys.argv[1]), gateway="machine-probe")
+    runner = await SandboxRunner.open(settings)
+    found = runner.capabilities
+    await runner.aclose()
+    if found.tier.value != "sandbox":
+        sys.exit("\\n".join((", ".join(found.missing), found.hint or "")))
+asyncio.run(main())
+"""
 
 
 def _cgroup() -> str | None:
-    if _v1_limits() or _v2_limits():
+    """Version 1 is looked at; whether a version 2 subtree is delegated, the runner's probe says.
+
+    In a process of its own, because finding out may move that process between groups.
+    """
+    if _v1_limits():
         return None
-    return "this user has no cgroup in which limits on memory, processes and CPU hold"
+    with tempfile.TemporaryDirectory() as state:
+        argv = [sys.executable, "-c", PROBE, state]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    if done.returncode == 0:
+        return None
+    said = done.stderr.strip().splitlines()[-2:]
+    return f"limits on memory, processes and CPU do not hold ({' '.join(said)})"
 
 
 def _node22() -> str | None:

@@ -14,7 +14,10 @@ FUNCTION_LINES = 40
 LONG_FILES = {
     "src/remit/model.py": "only values, no decisions: the words of the project on one page",
 }
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS = {
+    "src/remit/document.py:_frame": "one literal: every key of the input, each with its empty value",
+    "src/remit/ledger/migrations/versions/v0001_first.py:_runs": "one table, a line for each column",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

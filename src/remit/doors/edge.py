@@ -103,10 +103,12 @@ def check_host(scope: Scope, settings: DoorSettings) -> None:
     """
     host = header(scope, b"host")
     if host is None or not listed(host, settings.allowed_hosts):
-        raise _not_here(421, "the Host header is not an address of this gateway", "server.hosts")
+        raise _not_here(
+            421, "the Host header is not an address of this gateway", "server.allowed_hosts"
+        )
     origin = header(scope, b"origin")
     if origin is not None and not listed(origin, settings.allowed_origins):
-        raise _not_here(403, "the Origin header is not one that may call", "server.origins")
+        raise _not_here(403, "the Origin header is not one that may call", "server.allowed_origins")
 
 
 def listed(value: str, allowed: Iterable[str]) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from remit.errors import Code, ConfigError, PolicyFault
 from remit.policy.builtins import ALLOWED, why_refused
 from remit.policy.bundle import PolicyBundle
-from remit.policy.process import parse_frame, run_once
+from remit.policy.process import parse_frame, run_once, try_frame
 from remit.policy.syntax import Module, Node, default_of, dotted, module_of
 
 ROOT = "remit"
@@ -53,6 +53,7 @@ def lint(bundle: PolicyBundle) -> list[Finding]:
     if not findings:
         findings += _about_entry(modules)
         findings += _about_recursion(modules)
+        findings += _about_compiling(bundle)
     return findings
 
 
@@ -69,6 +70,14 @@ def modules_of(bundle: PolicyBundle) -> tuple[list[Module], list[Finding]]:
         else:
             modules.append(module_of(name, text, trees[0]["ast"]))
     return modules, findings
+
+
+def _about_compiling(bundle: PolicyBundle) -> Iterator[Finding]:
+    """What the engine refuses only once it has all modules: unsafe variables, conflicting data."""
+    try:
+        run_once(try_frame({**bundle.modules, **bundle.tests}, bundle.data, [], {}))
+    except PolicyFault as fault:
+        yield Finding(fault.place or "data.json", fault.message, "mend the policy at that place")
 
 
 def _about_module(module: Module) -> Iterator[Finding]:

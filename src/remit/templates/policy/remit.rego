@@ -93,6 +93,7 @@ denial(code, message, path) := {
 	"denies": true,
 }
 
+# What no group of the caller was granted is denied, whatever the tool.
 denials contains denial("not_granted", "No group of yours may use this tool there.", "") if {
 	not granted
 }
@@ -160,6 +161,4 @@ bounds := {"arguments": {"bounds": {"replicas": {
 } else := {}
 
 # Tools that get less than the catalog would give them.
-tighter := data.tighter[input.tool.name] if {
-	data.tighter[input.tool.name]
-} else := {}
+tighter := object.get(data.tighter, input.tool.name, {})

@@ -79,6 +79,14 @@ test_question_of_another_phase_is_denied if {
 	codes == {"phase"} with input as question
 }
 
+# Two locks: the denial `not_granted`, and the grant that an allow or a request itself asks for.
+test_nothing_is_permitted_without_a_grant_even_if_no_rule_denies if {
+	question := in_group(read("staging"), "visitors")
+	decision.decision == "deny" with input as question with data.remit.denials as set()
+	asking := in_group(apply("staging"), "visitors")
+	decision.decision == "deny" with input as asking with data.remit.denials as set()
+}
+
 test_empty_question_is_denied if {
 	decision.decision == "deny" with input as {}
 }
@@ -167,8 +175,20 @@ test_destructive_effect_needs_approval_where_data_forgot_it if {
 		with data.environments.staging.approvals as {}
 }
 
-test_preview_needs_no_approval_and_no_purpose if {
+test_write_is_not_treated_as_destructive_where_data_names_no_approval if {
+	decision.decision == "allow" with input as restart("web", "staging")
+		with data.environments.staging.approvals as {}
+}
+
+test_preview_needs_no_approval if {
 	question := object.union(apply("production"), {"phase": "preview"})
+	decision.decision == "allow" with input as question
+	decision.decision == "allow" with input as question
+		with data.environments.production.approvals as {}
+}
+
+test_preview_needs_no_purpose if {
+	question := object.union(restart("web", "production"), {"phase": "preview"})
 	decision.decision == "allow" with input as question
 }
 

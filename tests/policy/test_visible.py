@@ -1,0 +1,76 @@
+"""A tool is shown only where policy names it; any doubt hides it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from remit.document import list_document
+from tests.policy.test_fail_closed import SPINNING
+from tests.policy.world import CALLER, NOW, RESTART, asking, policy
+
+pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-03")]
+
+
+def _listing(*names: str) -> dict[str, Any]:
+    tools = [replace(RESTART, name=name) for name in names]
+    return list_document(caller=CALLER, tools=tools, now_ms=NOW)
+
+
+async def test_set_and_array_of_names_are_both_understood() -> None:
+    for rule in ('visible contains "a"\n', 'visible := ["a"]\n'):
+        async with asking(policy(rule)) as point:
+            assert await point.visible(_listing("a", "b"), ["a", "b"]) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "",
+        "visible := input.absent\n",
+        "visible := true\n",
+        'visible := "a"\n',
+        'visible := {"a": true}\n',
+        'visible := ["a", 1]\n',
+        'visible := ["a", null]\n',
+        'visible := ["a"]\nvisible := ["b"]\n',
+        'visible contains to_number("a")\n',
+        f"visible := {SPINNING}\n",
+        'visible := "<undefined>"\n',
+    ],
+)
+@pytest.mark.threat("T-12")
+async def test_no_usable_answer_shows_nothing(rule: str) -> None:
+    async with asking(policy(rule), deadline_ms=300) as point:
+        assert await point.visible(_listing("a", "b"), ["a", "b"]) == frozenset()
+
+
+async def test_name_that_was_not_asked_about_is_not_shown() -> None:
+    async with asking(policy('visible := ["a", "b", "c"]\n')) as point:
+        assert await point.visible(_listing("a", "b"), ["b", "c"]) == {"b"}
+
+
+async def test_long_catalog_is_asked_in_parts_of_two_hundred() -> None:
+    rule = "visible contains t.name if { count(input.tools) <= 200; some t in input.tools }\n"
+    names = [f"t{number}" for number in range(450)]
+    async with asking(policy(rule)) as point:
+        assert await point.visible(_listing(*names), names) == set(names)
+
+
+async def test_part_that_fails_hides_only_itself() -> None:
+    rule = """visible contains t.name if { some t in input.tools; check }
+check if { input.tools[0].name != "t200" }
+check if { to_number(input.tools[0].name) == 1 }
+"""
+    names = [f"t{number}" for number in range(400)]
+    async with asking(policy(rule)) as point:
+        seen = await point.visible(_listing(*names), names)
+        assert "t200" not in seen
+
+
+async def test_document_that_is_none_shows_nothing() -> None:
+    async with asking(policy('visible := ["a"]\n')) as point:
+        assert await point.visible({}, ["a"]) == frozenset()
+        assert await point.visible({"tools": [{}]}, ["a"]) == frozenset()

@@ -133,6 +133,12 @@ def split_checkpoint(note: str) -> Checkpoint:
     return Checkpoint(origin=origin, size=size, root=root, note=note)
 
 
+def signed_by(note: str) -> tuple[str, str]:
+    """The name and the key id, in hex, of the first signature line. Does not verify it."""
+    name, identifier, _ = _signature_line(_parts(note)[1][0])
+    return name, identifier.hex()
+
+
 def _parts(note: str) -> tuple[str, list[str]]:
     """The signed text, and the signature lines."""
     if len(note) > MAX_NOTE_BYTES:

@@ -77,6 +77,7 @@ def intent(value: Intent, fence: int) -> EntryDraft:
         "revision": evaluation.revision,
         "verdict": "allow" if isinstance(value.decision, Allow) else "require_approval",
         "fence": fence,
+        "checked": rfc3339(value.now_ms),
         "deadline": rfc3339(value.deadline_ms),
     }
     optional = {

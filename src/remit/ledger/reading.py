@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from remit.canonical import encode
@@ -17,6 +17,8 @@ from remit.model import Entry
 SEARCH_STEP = 20_000
 """Entries looked at in one read, so that a long search never holds a snapshot for long."""
 
+READ_STEP = 1_000
+
 _RANGE = "SELECT seq, nodes, text FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq"
 _SEALED = "SELECT salt, packed, value FROM sealed WHERE commitment = ?"
 
@@ -24,6 +26,12 @@ _SEALED = "SELECT salt, packed, value FROM sealed WHERE commitment = ?"
 def read_entries(db: sqlite3.Connection, start: int, end: int) -> Sequence[Entry]:
     """Entries start <= index < end, as far as they exist."""
     return [_entry(row) for row in db.execute(_RANGE, (start, end)).fetchall()]
+
+
+def iterate_entries(db: sqlite3.Connection, end: int) -> Iterator[Entry]:
+    """All entries before `end`, read a piece at a time."""
+    for start in range(0, end, READ_STEP):
+        yield from read_entries(db, start, min(start + READ_STEP, end))
 
 
 def search(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from remit.errors import Code, LedgerFault
 from remit.ledger import approvals, force, opening, reading, runs
+from remit.ledger.export import export_lines
 from remit.ledger.head import Head
 from remit.ledger.log import Appender
 from remit.ledger.refusals import RefusalCounts
@@ -64,6 +66,7 @@ class SqliteLedger:
         self._head = head
         self._writer = writer
         self._refusals = refusals
+        self._closed = False
 
     @classmethod
     def open(
@@ -105,10 +108,12 @@ class SqliteLedger:
         )
 
     async def aclose(self) -> None:
-        """Write what is queued, sign and store a last checkpoint, and let the files go."""
-        await asyncio.to_thread(self._writer.close)
-        self._reader.close()
-        self._lock.release()
+        """Write what is queued, sign and store a last checkpoint, let the files go; idempotent."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._writer.close)
+            self._reader.close()
+            self._lock.release()
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -174,6 +179,19 @@ class SqliteLedger:
     def verifier_key(self) -> str:
         """The key that checkpoints verify with; whoever verifies gets it from elsewhere."""
         return self._head.verifier_key
+
+    async def export(self) -> AsyncIterator[bytes]:
+        """The log as `remit.export/1`, up to a checkpoint made now; no values and no plans."""
+        last = self._head.checkpoint()
+        checkpoints = [each for each in await self.checkpoints() if each.size <= last.size]
+        db = connect_reader(self._path)
+        try:
+            lines = export_lines(reading.iterate_entries(db, last.size), checkpoints)
+            while piece := await asyncio.to_thread(list, islice(lines, reading.READ_STEP)):
+                for line in piece:
+                    yield line
+        finally:
+            db.close()
 
     async def plan_text(self, plan_hash: str) -> bytes | None:
         return self._read(lambda db: reading.read_plan(db, plan_hash))

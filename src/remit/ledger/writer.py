@@ -88,7 +88,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing = False
         self._broken: str | None = None
-        self._rested = 0.0
+        self._rested = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="remit-ledger", daemon=True)
         self._thread.start()
 

@@ -7,13 +7,14 @@ lost when the object is; all else passes the same contract suite as the real one
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from remit.errors import Code, Refused
 from remit.ledger import events, rules
 from remit.ledger.entry import entry_text, seal
+from remit.ledger.export import export_lines
 from remit.ledger.head import Head
 from remit.ledger.merkle import leaf_hash
 from remit.ledger.reading import matches
@@ -146,6 +147,11 @@ class MemoryLedger:
     @property
     def verifier_key(self) -> str:
         return self._head.verifier_key
+
+    async def export(self) -> AsyncIterator[bytes]:
+        self._head.checkpoint()
+        for line in export_lines(list(self._state.entries), self._head.unsaved()):
+            yield line
 
     async def plan_text(self, plan_hash: str) -> bytes | None:
         return self._state.plans.get(plan_hash)

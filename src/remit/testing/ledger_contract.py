@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from remit.errors import NotFound
 from remit.ledger.checkpoint import VerifierKey, open_checkpoint
 from remit.ledger.merkle import leaf_hash, verify_inclusion
+from remit.ledger.records import read_export
 from remit.ledger.signer import FileSigner
+from remit.ledger.verify import verify
 from remit.model import EntryDraft
 from remit.ports import Ledger, Signer
 from remit.testing import ledger_samples as sample
@@ -87,6 +90,19 @@ class LogContract:
         await ledger.append([_draft("b")])
         assert [c.size for c in (first, await ledger.checkpoint())] == [1, 2]
         assert [c.size for c in await ledger.checkpoints()] == [1, 2]
+
+    async def test_an_export_verifies_with_the_key(
+        self, active: Ledger, clock: SetClock, signer: Signer
+    ) -> None:
+        plan, decision = sample.plan(), sample.allow(clock)
+        intent = sample.intent(clock, plan=plan, decision=decision)
+        grant = await active.commit_intent(intent, [sample.decision_entry(plan, decision)])
+        lines = b"".join([line async for line in active.export()])
+        assert active.verifier_key == signer.verifier_key
+        report = verify(read_export(io.BytesIO(lines)), VerifierKey.parse(signer.verifier_key))
+        assert report.problem is None
+        assert (report.entries, report.signed) == (3, 3)
+        assert report.open_runs == [(grant.run_id, grant.intent_index)]
 
     async def test_search_finds_the_newest_with_all_of_these_fields(self, ledger: Ledger) -> None:
         for n in range(6):

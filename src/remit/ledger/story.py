@@ -1,0 +1,278 @@
+"""Whether the entries, in their order, tell a story that Remit's rules allow.
+
+Each outcome has one intent before it; each intent an allowing decision for the same plan, under
+the revision that was active, and where one is named, an approval for the same plan that enough
+people gave before, in time, and that no other run used; fences grow; nothing is granted while
+everything is frozen.
+
+This reads only what the entries say. Whether they say the truth is another matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from remit.errors import Code, Unverified
+
+Document = Mapping[str, Any]
+
+ENDINGS = frozenset({"succeeded", "failed", "never_started", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    plan_hash: str
+    verdict: str
+    revision: str
+
+
+@dataclass(slots=True)
+class _Approval:
+    plan_hash: str
+    call_digest: str
+    required: int
+    expires: str
+    requesters: frozenset[str]
+    separate: bool
+    voters: set[str] = field(default_factory=set)
+    agreed: int = 0
+    over: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenRun:
+    index: int
+    fence: int
+    plan_hash: str
+
+
+class Story:
+    """Takes entries in order; stops at the first that cannot follow those before it."""
+
+    def __init__(self) -> None:
+        self._decisions: dict[str, _Decision] = {}
+        self._approvals: dict[str, _Approval] = {}
+        self._open: dict[str, _OpenRun] = {}
+        self._ended: set[str] = set()
+        self._unknown: set[str] = set()
+        self._fence = 0
+        self._frozen = False
+        self._revision: str | None = None
+        self.plans: set[str] = set()
+        self.intents = 0
+        self.outcomes = 0
+        self._steps: dict[str, Callable[[int, Document], None]] = {
+            "decision": self._decision,
+            "call.intent": self._intent,
+            "call.outcome": self._outcome,
+            "run.resolved": self._resolved,
+            "approval.opened": self._opened,
+            "approval.voted": self._voted,
+            "approval.expired": self._ended_approval,
+            "approval.superseded": self._ended_approval,
+            "approval.withdrawn": self._ended_approval,
+            "gateway.activated": self._activated,
+            "gateway.frozen": self._froze,
+            "gateway.thawed": self._thawed,
+        }
+
+    def observe(self, index: int, entry: Document) -> None:
+        """Take the next entry.
+
+        Raises:
+            Unverified: `log_inconsistent` if it cannot follow, `log_malformed` if it lacks a
+                field that its event has.
+        """
+        step = self._steps.get(_text(index, entry, "event"))
+        if step is not None:
+            step(index, entry)
+
+    def open_runs(self) -> list[tuple[str, int]]:
+        """Runs with an intent and no outcome, with the index of the intent."""
+        return [(run, each.index) for run, each in self._open.items()]
+
+    def unresolved(self) -> list[str]:
+        """Runs whose outcome is unknown and that nobody has resolved."""
+        return sorted(self._unknown)
+
+    # What is in force
+
+    def _activated(self, index: int, entry: Document) -> None:
+        self._revision = _text(index, entry, "revision")
+
+    def _froze(self, index: int, entry: Document) -> None:
+        self._frozen = True
+
+    def _thawed(self, index: int, entry: Document) -> None:
+        self._frozen = False
+
+    # Decisions and runs
+
+    def _decision(self, index: int, entry: Document) -> None:
+        name = _text(index, entry, "decision")
+        if name in self._decisions:
+            raise _wrong(index, "the decision was recorded before")
+        policy = entry.get("policy")
+        if not isinstance(policy, Mapping):
+            raise _lacks(index, "policy")
+        plan_hash = _text(index, entry, "plan_hash")
+        self.plans.add(plan_hash)
+        self._decisions[name] = _Decision(
+            plan_hash, _text(index, entry, "verdict"), _text(index, policy, "revision")
+        )
+
+    def _intent(self, index: int, entry: Document) -> None:
+        run, plan_hash = _text(index, entry, "run"), _text(index, entry, "plan_hash")
+        fence = _number(index, entry, "fence")
+        if run in self._open or run in self._ended:
+            raise _wrong(index, "the run has an intent already")
+        if fence <= self._fence:
+            raise _wrong(index, "the fence is not greater than the one before")
+        if self._frozen:
+            raise _wrong(index, "the intent was written while everything was frozen")
+        self._check_decision(index, entry, plan_hash)
+        if "approval" in entry:
+            self._spend(index, entry, plan_hash)
+        elif entry["verdict"] == "require_approval":
+            raise _wrong(index, "policy required an approval and the intent names none")
+        self._fence = fence
+        self._open[run] = _OpenRun(index, fence, plan_hash)
+        self.plans.add(plan_hash)
+        self.intents += 1
+
+    def _check_decision(self, index: int, entry: Document, plan_hash: str) -> None:
+        decision = self._decisions.get(_text(index, entry, "decision"))
+        if decision is None:
+            raise _wrong(index, "the intent names a decision that is not before it")
+        if decision.plan_hash != plan_hash:
+            raise _wrong(index, "the intent's plan is not the one that was decided on")
+        verdict = _text(index, entry, "verdict")
+        if verdict not in {"allow", "require_approval"} or verdict != decision.verdict:
+            raise _wrong(index, "the decision does not allow the intent")
+        revision = _text(index, entry, "revision")
+        if revision != decision.revision or revision != self._revision:
+            raise _wrong(index, "the decision is not of the revision that was active")
+
+    def _spend(self, index: int, entry: Document, plan_hash: str) -> None:
+        approval = self._approval(index, entry)
+        if approval.over is not None:
+            raise _wrong(index, f"the intent uses an approval that was {approval.over}")
+        if approval.plan_hash != plan_hash or approval.call_digest != entry.get("call_digest"):
+            raise _wrong(index, "the approval is for another plan")
+        if approval.agreed < approval.required:
+            raise _wrong(index, "not enough people had approved before the intent")
+        if approval.expires <= _text(index, entry, "checked"):
+            raise _wrong(index, "the approval had expired before the intent")
+        approval.over = "spent"
+
+    def _outcome(self, index: int, entry: Document) -> None:
+        run = _text(index, entry, "run")
+        opened = self._open.pop(run, None)
+        if opened is None:
+            raise _wrong(
+                index,
+                "the run has an outcome already"
+                if run in self._ended
+                else "the outcome has no intent before it",
+            )
+        if opened.fence != _number(index, entry, "fence"):
+            raise _wrong(index, "the outcome has another fence than its intent")
+        if opened.plan_hash != _text(index, entry, "plan_hash"):
+            raise _wrong(index, "the outcome is of another plan than its intent")
+        state = _text(index, entry, "state")
+        if state not in ENDINGS:
+            raise _wrong(index, "the outcome has a state that a run cannot end in")
+        self._ended.add(run)
+        if state == "unknown":
+            self._unknown.add(run)
+        self.outcomes += 1
+
+    def _resolved(self, index: int, entry: Document) -> None:
+        run = _text(index, entry, "run")
+        if run not in self._unknown:
+            raise _wrong(index, "the run that is resolved has no unknown outcome")
+        self._unknown.remove(run)
+
+    # Approvals
+
+    def _opened(self, index: int, entry: Document) -> None:
+        name, plan_hash = _text(index, entry, "approval"), _text(index, entry, "plan_hash")
+        if name in self._approvals:
+            raise _wrong(index, "the approval was opened before")
+        decision = self._decisions.get(_text(index, entry, "decision"))
+        if decision is None or decision.plan_hash != plan_hash:
+            raise _wrong(index, "the approval's decision is not before it, or of another plan")
+        if decision.verdict != "require_approval":
+            raise _wrong(index, "the approval's decision did not ask for one")
+        self.plans.add(plan_hash)
+        self._approvals[name] = _Approval(
+            plan_hash=plan_hash,
+            call_digest=_text(index, entry, "call_digest"),
+            required=_number(index, entry, "required"),
+            expires=_text(index, entry, "expires"),
+            requesters=_requesters(index, entry),
+            separate=entry.get("separation_of_duties") is not False,
+        )
+
+    def _voted(self, index: int, entry: Document) -> None:
+        approval = self._approval(index, entry)
+        voter = _text(index, entry, "voter")
+        if approval.over is not None or approval.agreed >= approval.required:
+            raise _wrong(index, "the vote is on an approval that is not pending")
+        if approval.plan_hash != _text(index, entry, "plan_hash"):
+            raise _wrong(index, "the vote is on another plan than the approval's")
+        if voter in approval.voters:
+            raise _wrong(index, "the person had voted before")
+        if _text(index, entry, "vote") == "approve":
+            if approval.separate and voter in approval.requesters:
+                raise _wrong(index, "the request was approved by one who made it")
+            approval.agreed += 1
+        else:
+            approval.over = "denied"
+        approval.voters.add(voter)
+
+    def _ended_approval(self, index: int, entry: Document) -> None:
+        approval = self._approval(index, entry)
+        if approval.over is not None:
+            raise _wrong(index, f"the approval was {approval.over} before")
+        approval.over = _text(index, entry, "event").removeprefix("approval.")
+
+    def _approval(self, index: int, entry: Document) -> _Approval:
+        approval = self._approvals.get(_text(index, entry, "approval"))
+        if approval is None:
+            raise _wrong(index, "the approval was not opened before")
+        return approval
+
+
+def _requesters(index: int, entry: Document) -> frozenset[str]:
+    caller = entry.get("caller")
+    if not isinstance(caller, Mapping) or not isinstance(caller.get("chain"), list):
+        raise _lacks(index, "caller")
+    actors = [caller, *caller["chain"]]
+    if not all(isinstance(actor, Mapping) for actor in actors):
+        raise _lacks(index, "caller")
+    return frozenset(_text(index, actor, "subject") for actor in actors)
+
+
+def _text(index: int, entry: Document, name: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str):
+        raise _lacks(index, name)
+    return value
+
+
+def _number(index: int, entry: Document, name: str) -> int:
+    value = entry.get(name)
+    if type(value) is not int:
+        raise _lacks(index, name)
+    return value
+
+
+def _lacks(index: int, name: str) -> Unverified:
+    return Unverified(Code.LOG_MALFORMED, f"the entry lacks its {name}", index=index)
+
+
+def _wrong(index: int, why: str) -> Unverified:
+    return Unverified(Code.LOG_INCONSISTENT, why, index=index)

@@ -14,20 +14,53 @@ from remit.runners.verdict import judge
 from remit.runners.wire import close_all, read_file
 
 
-class Attempt:
-    """The futures that the spawner's reports resolve, and the output as it comes.
+class Once:
+    """A report that comes once: None instead if the spawner was lost before.
 
-    A future's value is the report, or None if the spawner was lost before it came.
+    Any number may wait, and one that is cancelled takes nothing from the others. (A shielded
+    future would do the same, in twice the turns of the loop.)
     """
+
+    __slots__ = ("_report", "_waiting", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._report: dict[str, Any] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> dict[str, Any] | None:
+        if not self.done:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        return self._report
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        return self._report
+
+    def set(self, report: dict[str, Any] | None) -> None:
+        """The first one counts."""
+        if self.done:
+            return
+        self.done, self._report = True, report
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+
+class Attempt:
+    """What the spawner reported of one lease, and its output as it comes."""
 
     def __init__(self, lease: Lease, spec: RunSpec, on_flood: Callable[[Attempt], None]) -> None:
         loop = asyncio.get_running_loop()
         self.lease = lease
         self.spec = spec
-        self.provisioned: asyncio.Future[dict[str, Any] | None] = loop.create_future()
-        self.started: asyncio.Future[dict[str, Any] | None] = loop.create_future()
-        self.ended: asyncio.Future[dict[str, Any] | None] = loop.create_future()
-        self.destroyed: asyncio.Future[dict[str, Any] | None] = loop.create_future()
+        self.provisioned = Once()
+        self.started = Once()
+        self.ended = Once()
+        self.destroyed = Once()
         self.starting = False
         self.placed = self.written = self.sent = False
         self.capture = Capture(spec.limits.output_bytes, lambda: on_flood(self), loop)
@@ -39,20 +72,20 @@ class Attempt:
         message = report.message
         match message.get("ev"):
             case "provisioned":
-                _resolve(self.provisioned, message)
+                self.provisioned.set(message)
             case "started":
-                _resolve(self.started, message)
+                self.started.set(message)
             case "ended":
                 self._take_files(report)
                 self.capture.finish()
-                for future in (self.ended, self.provisioned, self.started):
-                    _resolve(future, message)
+                for waited in (self.ended, self.provisioned, self.started):
+                    waited.set(message)
             case "destroyed":
-                _resolve(self.destroyed, message)
+                self.destroyed.set(message)
             case "refused":
                 waiting = {"provision": self.provisioned, "start": self.started}
                 if (refused := waiting.get(str(message.get("op")))) is not None:
-                    _resolve(refused, message)
+                    refused.set(message)
         close_all(report.fds)
 
     def _take_files(self, report: Report) -> None:
@@ -64,12 +97,12 @@ class Attempt:
         """The spawner is gone: nobody will report any more."""
         self.lost = True
         self.capture.finish()
-        for future in (self.provisioned, self.started, self.ended, self.destroyed):
-            _resolve(future, None)
+        for waited in (self.provisioned, self.started, self.ended, self.destroyed):
+            waited.set(None)
 
     def result(self, runner: Mapping[str, str]) -> RunResult:
         """The result of an ended run."""
-        end = self.ended.result()
+        end = self.ended.report
         common: dict[str, Any] = {
             "stdout": self.capture.data(Channel.STDOUT),
             "stderr": self.capture.data(Channel.STDERR),
@@ -93,8 +126,3 @@ class Attempt:
             files=self.files,
             **common,
         )
-
-
-def _resolve(future: asyncio.Future[dict[str, Any] | None], value: dict[str, Any] | None) -> None:
-    if not future.done():
-        future.set_result(value)

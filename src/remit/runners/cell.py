@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import struct
 import termios
@@ -27,6 +28,8 @@ from remit.runners.jail import SYSTEM_FILES, packed, run_options
 from remit.runners.launch import Ceilings, Launch, launch
 from remit.runners.request import Request
 from remit.runners.wire import close_all, read_file, reopen, sealed_file
+
+_CHILD_PID = re.compile(rb'"child-pid": *([0-9]+)[^0-9]')
 
 HELD_S = 120.0
 """How long a sandbox may wait for its release."""
@@ -70,6 +73,7 @@ class Cell:
         self._monitor = self._monitor_fd = self._init = self._init_fd = -1
         self._info = self._block = self._namespace = self._reader_fd = -1
         self._said = b""
+        self._informed = False
         self._status: int | None = None
         self._released_at: float | None = None
         self._ended_at = 0.0
@@ -106,6 +110,7 @@ class Cell:
                     argv=self.request.argv,
                     fds=(*numbered, *fds[3:]),
                     entrances=self.group.entrances() if self.group else (),
+                    cgroup=self.group.unified if self.group else None,
                     ceilings=self._ceilings(),
                     uid=self.uid,
                 )
@@ -128,18 +133,26 @@ class Cell:
         )
 
     def _on_info(self) -> None:
-        """bubblewrap tells PID 1's number once the namespaces exist; it comes in pieces."""
+        """bubblewrap tells PID 1's number once the namespaces exist; it comes in pieces.
+
+        The number is whole once something follows it. The pipe stays open, unread: closing it
+        would kill bubblewrap by SIGPIPE.
+        """
         part = os.read(self._info, 4096)
         self._said += part
-        if part and b"}" not in self._said:
+        told = _CHILD_PID.search(self._said)
+        if part and told is None:
             return
-        self._close_watched("_info")
+        self._loop.forget(self._info)
+        self._informed = True
         try:
-            self._init = int(json.loads(self._said)["child-pid"])
+            if told is None:
+                raise ValueError("bubblewrap ended before it told its child")
+            self._init = int(told[1])
             self._init_fd = os.pidfd_open(self._init)
             if self.request.collect:
                 self._namespace = os.open(f"/proc/{self._init}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        except (ValueError, KeyError, OSError):
+        except (ValueError, OSError):
             self.kill("setup")
             return
         self._loop.watch(self._init_fd, self._on_init_exit)
@@ -228,8 +241,9 @@ class Cell:
         began, self.state = self._consumed(), "ended"
         self._deadline = float("inf")
         self._kill_at = None
-        if self._info >= 0:
-            self._close_watched("_info")
+        if not self._informed:
+            self._loop.forget(self._info)
+            self._informed = True
         if began and self._namespace >= 0:
             with contextlib.suppress(OSError):
                 self._read_back()
@@ -286,7 +300,7 @@ class Cell:
         """Give back what the run held; the group goes now, while the gateway reads the end."""
         close_all(self._took)
         self._took = []
-        for name in ("_block", "_namespace"):
+        for name in ("_block", "_info", "_namespace"):
             if (fd := getattr(self, name)) >= 0:
                 os.close(fd)
                 setattr(self, name, -1)

@@ -104,16 +104,16 @@ class Channel:
             self._writable = None
 
     def _on_readable(self) -> None:
-        while not self.gone:
-            try:
-                received = receive(self._control)
-            except BlockingIOError:
-                return
-            except (OSError, ValueError):
-                received = None
-            if received is None:
-                self._leave()
-                return
+        """One message a turn: the loop comes back at once while there are more."""
+        try:
+            received = receive(self._control)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            received = None
+        if received is None:
+            self._leave()
+        else:
             self.on_report(Report(*received))
 
     def _leave(self) -> None:

@@ -79,16 +79,18 @@ class Group:
         with contextlib.suppress(FileNotFoundError):
             write(path, text)
 
+    @property
+    def unified(self) -> str | None:
+        """The cgroup2 directory, which a process enters by being forked into it."""
+        return self._paths.get(UNIFIED)
+
     def entrances(self) -> list[str]:
-        """The files to write `0` to, from the single-threaded process that is to enter.
+        """The files of v1 groups to write `0` to, from the single-threaded process that is to enter.
 
         v1's `tasks` moves one thread without waiting for an RCU grace period, as `cgroup.procs`
         may; for a process of one thread they do the same.
         """
-        return [
-            f"{path}/cgroup.procs" if name == UNIFIED else f"{path}/tasks"
-            for name, path in self._paths.items()
-        ]
+        return [f"{path}/tasks" for name, path in self._paths.items() if name != UNIFIED]
 
     def pids(self) -> list[int]:
         """The processes in the group now."""

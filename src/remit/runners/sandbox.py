@@ -21,7 +21,7 @@ from typing import Any
 from remit.errors import Code, RunnerFault
 from remit.model import Capabilities, Destruction, Frame, Lease, RunResult, RunSpec, Tier
 from remit.runners import probe, seccomp
-from remit.runners.attempt import Attempt
+from remit.runners.attempt import Attempt, Once
 from remit.runners.bubblewrap import Bubblewrap, find
 from remit.runners.channel import Channel, Report, SpawnerGone
 from remit.runners.leases import Leases
@@ -132,7 +132,7 @@ class SandboxRunner:
 
     async def _provision(self, lease: Lease, spec: RunSpec) -> None:
         if (known := self._attempts.get(lease.id)) is not None:
-            _accept(await asyncio.shield(known.provisioned))
+            _accept(await known.provisioned.wait())
             return
         if not IDENTIFIER.fullmatch(lease.id) or lease.id in self._spent:
             raise _unavailable("this lease cannot be used, or not again")
@@ -143,7 +143,7 @@ class SandboxRunner:
             self._leases.write(lease, self._link.hello["roots"])
             attempt.written = True
             await _request(channel, attempt)
-            _accept(await asyncio.shield(attempt.provisioned))
+            _accept(await attempt.provisioned.wait())
         except BaseException as exc:
             await asyncio.shield(self._undo(attempt))
             if isinstance(exc, (SpawnerGone, OSError)):
@@ -177,14 +177,14 @@ class SandboxRunner:
         attempt = self._known(lease)
         if not attempt.starting:
             channel = self._link.channel
-            if channel is None or attempt.lost or attempt.ended.done():
+            if channel is None or attempt.lost or attempt.ended.done:
                 raise _unavailable("the sandbox ended before its start")
             try:
                 await channel.send({"op": "start", "lease": lease.id})
             except SpawnerGone:
                 raise _unavailable("the spawner is gone") from None
             attempt.starting = True
-        answer = await asyncio.shield(attempt.started)
+        answer = await attempt.started.wait()
         if answer is None:
             raise _unavailable("the spawner was lost during the start", started=True)
         if answer["ev"] != "started":
@@ -196,14 +196,14 @@ class SandboxRunner:
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         attempt = self._attempts.get(lease.id)
-        if attempt is None or attempt.ended.done():
+        if attempt is None or attempt.ended.done:
             return
         await self._tell(attempt, {"op": "stop", "grace_s": grace_s})
-        await asyncio.shield(attempt.ended)
+        await attempt.ended.wait()
 
     async def collect(self, lease: Lease) -> RunResult:
         attempt = self._known(lease)
-        await asyncio.shield(attempt.ended)
+        await attempt.ended.wait()
         return attempt.result(self._about)
 
     def _known(self, lease: Lease) -> Attempt:
@@ -228,7 +228,7 @@ class SandboxRunner:
         attempt = self._attempts.get(lease.id)
         if attempt is None:
             attempt = Attempt(lease, probe.NOTHING, self._flood)
-        found = await asyncio.shield(self._ask_destroy(attempt))
+        found = await self._ask_destroy(attempt)
         attempt.capture.finish()
         if found is None:
             return _evidence(_UNSEEN, lease.id, self._leases)
@@ -241,13 +241,12 @@ class SandboxRunner:
         """The spawner's evidence; of the next spawner if this one is lost on the way."""
         lease_id = attempt.lease.id
         for _ in range(2):
-            waiting = attempt.destroyed
-            if waiting.done():
-                waiting = attempt.destroyed = asyncio.get_running_loop().create_future()
+            if attempt.destroyed.done:
+                attempt.destroyed = Once()
             self._attempts.setdefault(lease_id, attempt)
             with contextlib.suppress(SpawnerGone):
                 await (await self._link.connect()).send({"op": "destroy", "lease": lease_id})
-                if (answer := await waiting) is not None:
+                if (answer := await attempt.destroyed.wait()) is not None:
                     return answer
         return None
 

@@ -19,6 +19,8 @@ INLINE_BYTES = 32_768
 MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_FDS = 200
 
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CUT_SHORT = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
 _SEAL_ALL = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -90,12 +92,12 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         BlockingIOError: nothing is waiting.
         ValueError: a message was cut short or is not an object.
     """
-    data, fds, flags, _ = socket.recv_fds(sock, INLINE_BYTES, MAX_FDS + 1, socket.MSG_CMSG_CLOEXEC)
+    data, fds, flags, _ = socket.recv_fds(sock, INLINE_BYTES, MAX_FDS + 1, _CLOEXEC)
     if not data:
         close_all(fds)
         return None
     try:
-        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        if flags & _CUT_SHORT:
             raise ValueError("a control message was cut short")
         if data == b"@":
             body = fds.pop(0)

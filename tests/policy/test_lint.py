@@ -96,6 +96,7 @@ def test_allowed_and_refused_builtins_do_not_overlap() -> None:
     assert all(REFUSED.values())
 
 
+@pytest.mark.slow
 def test_each_allowed_builtin_exists_in_the_engine() -> None:
     """The engine says so by complaining about arguments, not about the name."""
     missing = []

@@ -204,6 +204,7 @@ def test_worker_that_hangs_or_crashes_while_asked_once_is_a_fault() -> None:
         assert caught.value.code.value == "policy_unavailable"
 
 
+@pytest.mark.slow
 @pytest.mark.threat("T-27")
 def test_kernel_ends_an_evaluation_that_nobody_stops() -> None:
     """Where the gateway itself hangs, CPU time is bounded all the same."""

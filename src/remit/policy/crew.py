@@ -45,6 +45,7 @@ class Crew:
         self._hire = hire
         self._size = workers
         self._deadline_s = deadline_s
+        self._hired: set[WorkerProcess] = set()
         self._active: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._spare: WorkerProcess | None = None
@@ -64,8 +65,8 @@ class Crew:
         """
         try:
             for _ in range(self._size):
-                self._activate(await self._hire(self._died))
-            self._spare = await self._hire(self._died)
+                self._activate(await self._one_more())
+            self._spare = await self._one_more()
         except BaseException:
             await self.close()
             raise
@@ -115,9 +116,7 @@ class Crew:
         for job in [*self._queue, *self._running.values()]:
             self._fail(job, _unavailable("the policy engine was closed"))
         self._queue.clear()
-        if self._spare is not None:
-            self._active.add(self._spare)
-        for worker in self._active:
+        for worker in self._hired:  # those struck from service but not yet gone, too
             self._dismiss(worker)
         await asyncio.gather(*self._leaving)
 
@@ -185,6 +184,7 @@ class Crew:
             else:
                 self._fail(job, PolicyFault(Code.POLICY_ERROR, "the policy engine crashed"))
         self._lose(worker)
+        self._hired.discard(worker)
 
     def _lose(self, worker: WorkerProcess) -> None:
         """Strike a worker that will not answer again, and let the spare step in."""
@@ -231,19 +231,24 @@ class Crew:
         if not self._closed and (self._hiring is None or self._hiring.done()):
             self._hiring = self._loop.create_task(self._fill())
 
+    async def _one_more(self) -> WorkerProcess:
+        worker = await self._hire(self._died)
+        self._hired.add(worker)
+        return worker
+
     async def _fill(self) -> None:
         """Hire until everybody and the spare are there; slower while it keeps failing."""
         pause = 0.05
         while len(self._active) < self._size or self._spare is None:
             try:
-                worker = await self._hire(self._died)
+                worker = await self._one_more()
             except PolicyFault:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, SLOWEST_RETRY_S)
                 continue
             if not worker.alive:
-                continue
-            if len(self._active) < self._size:
+                self._dismiss(worker)
+            elif len(self._active) < self._size:
                 self._activate(worker)
             elif self._spare is None:
                 self._spare = worker

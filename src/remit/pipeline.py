@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from remit.backends import Backends, PathSettings
 from remit.errors import Code, LedgerFault, Refused, RemitError
@@ -26,13 +25,11 @@ from remit.model import (
     Limits,
     NormalCall,
     OnCancel,
-    Outcome,
     PlanKind,
     Planned,
     Preview,
     PreviewDigest,
     PreviewResult,
-    Receipt,
     Repeat,
     Reply,
     RunResult,
@@ -41,19 +38,18 @@ from remit.model import (
 )
 from remit.ports import Progress
 from remit.stages import plan as planning
-from remit.stages import respond
 from remit.stages.admit import admit
+from remit.stages.answer import Answers, Finished
 from remit.stages.approve import Bell, approve, not_approved, wait
 from remit.stages.authenticate import authenticate
 from remit.stages.authorize import Authorize, Replan
 from remit.stages.commit import commit
 from remit.stages.execute import execute
 from remit.stages.normalise import Visibility, normalise
-from remit.stages.record import Record, refusal_entry
+from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat
-from remit.stages.respond import as_refusal
 from remit.stages.settle import settle
-from remit.telemetry import CALLS, REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
+from remit.telemetry import REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
 
 MAX_ROUNDS = 3
 """How often one call may start again from its plan: after a wait, or when policy changed."""
@@ -61,14 +57,8 @@ MAX_ROUNDS = 3
 log = logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A plan that was carried out: what was decided, and what came of it."""
-
-    approved: Approved
-    outcome: Outcome
-    result: RunResult
-    index: int
+class DecisionStale(Exception):
+    """Policy changed, or took too long, between decision and intent; the plan is put to it again."""
 
 
 class Pipeline:
@@ -82,6 +72,7 @@ class Pipeline:
         self._authorize = Authorize(
             backends.policy, backends.arguments, backends.runner.capabilities, backends.clock
         )
+        self._answers = Answers(backends, settings)
         self._flights = Flights()
         self._slots = asyncio.Semaphore(settings.concurrent_runs)
 
@@ -131,8 +122,8 @@ class Pipeline:
 
             reply = await self._flights.fly(Flights.key(normal), progress, path)
         except Exception as exc:  # noqa: BLE001 - the last line: anything else is a refusal too
-            reply = await self._refuse(call, normal, Record(), exc)
-        self._tell(call, normal, reply)
+            reply = await self._answers.refused(call, normal, Record(), exc)
+        self._answers.tell(call, normal, reply)
         return reply
 
     # ----------------------------------------------------------------------------------- the path
@@ -143,23 +134,26 @@ class Pipeline:
             # (2) a repeat of an earlier call?
             repeat = await self._find_repeat(normal)
             if isinstance(repeat, Repeat):
-                return await self._replay(repeat)
+                return await self._answers.replayed(repeat)
             # (3) is everything frozen? what may this tool use at most?
             with stage("admit"):
                 admitted = await admit(self.backends.ledger, normal)
             for _ in range(MAX_ROUNDS):
-                # (4) what would run, exactly: previewed, frozen, hashed
-                with stage("plan"):
-                    planned = await self._plan(admitted, record, flight)
-                # (5) to (9) may it, did a person agree, intent, run, outcome
-                finished = await self._carry_out(planned, record, flight, repeat.parent_run_id)
+                try:
+                    # (4) what would run, exactly: previewed, frozen, hashed
+                    with stage("plan"):
+                        planned = await self._plan(admitted, record, flight)
+                    # (5) to (9) may it, did a person agree, intent, run, outcome
+                    finished = await self._carry_out(planned, record, flight, repeat.parent_run_id)
+                except DecisionStale:
+                    continue
                 if isinstance(finished, Finished):
                     # (10) say so, with the receipt
-                    return await self._respond(finished)
+                    return await self._answers.finished(finished)
                 await self._held(finished, flight)
             raise Refused(Code.DECISION_STALE, "what this call would do kept changing")
         except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may run because of it
-            return await self._refuse(normal.call, normal, record, exc)
+            return await self._answers.refused(normal.call, normal, record, exc)
 
     async def _carry_out(
         self, planned: Planned, record: Record, flight: Flight, parent: str | None = None
@@ -185,23 +179,26 @@ class Pipeline:
         if isinstance(approved, Approval):
             return approved
         async with self._slots:
-            if planned.plan.kind is PlanKind.MAIN:
-                flight.committed = True  # from here on a cancel no longer withdraws the call
-            work = asyncio.ensure_future(self._commit_and_run(approved, record, flight, parent))
+            # From here a cancel no longer ends this task: it stops the run, where that may be.
+            flight.guarded, flight.stoppable = True, _stoppable(planned)
             try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                # Only a preview gets here: it is stopped, and what it did is still written.
-                flight.stop.set()
-                await asyncio.wait([work])
-                raise
+                finished = await self._commit_and_run(approved, record, flight, parent)
+            except Refused as refused:
+                if refused.code is not Code.DECISION_STALE:
+                    raise
+                flight.guarded = False  # nothing was committed: evaluate again
+                raise DecisionStale from None
+            if planned.plan.kind is PlanKind.PREVIEW:
+                flight.guarded = False
+                if flight.withdrawn:
+                    raise Refused(Code.CANCELLED, "the call was withdrawn while it was previewed")
+            return finished
 
     async def _commit_and_run(
         self, approved: Approved, record: Record, flight: Flight, parent: str | None
     ) -> Finished:
         b = self.backends
         planned = approved.decided.planned
-        flight.stoppable = _stoppable(planned)
         # (7) the intent, durable before any effect; gives the single-use grant
         with stage("commit"):
             grant = await commit(b.ledger, b.clock, approved, record, parent_run_id=parent)
@@ -337,64 +334,6 @@ class Pipeline:
         b = self.backends
         return await find_repeat(
             b.ledger, normal, now_ms=b.clock.now_ms(), result_ttl_s=self.settings.result_ttl_s
-        )
-
-    async def _respond(self, finished: Finished) -> Reply:
-        with stage("respond"):
-            return respond.finished(
-                finished.approved.decided.planned,
-                finished.outcome,
-                finished.approved.decided.decision.evaluation,
-                await self._receipt(finished.index),
-                unsafe=self.settings.unsafe,
-            )
-
-    async def _replay(self, earlier: Repeat) -> Reply:
-        index = earlier.run.outcome_index
-        receipt = None if index is None else await self._receipt(index)
-        return respond.replayed(earlier.run, earlier.reply, receipt, unsafe=self.settings.unsafe)
-
-    async def _receipt(self, index: int) -> Receipt | None:
-        try:
-            return await self.backends.ledger.receipt(index)
-        except LedgerFault as fault:
-            log.warning("no_receipt", index=index, error=str(fault))
-            return None
-
-    async def _refuse(
-        self, call: Call, normal: NormalCall | None, record: Record, exc: Exception
-    ) -> Reply:
-        """Turn whatever ended the path into a reply, and write it down."""
-        refused = as_refusal(exc)
-        if refused.code is Code.INTERNAL:
-            log.error("internal_error", call=call.id, exc_info=exc)
-        REFUSALS.labels(refused.code.value).inc()
-        drafts = record.take()
-        if not (drafts and drafts[-1].public.get("verdict") == "deny"):
-            drafts = (*drafts, refusal_entry(call, normal, refused))
-        ledger, now = self.backends.ledger, self.backends.clock.now_ms()
-        try:
-            if self.backends.rates.hit("refusal", call.caller.id) is None:
-                await ledger.append(drafts)
-            else:
-                await ledger.count_refusal(call.caller.id, refused.code.value, now)
-        except LedgerFault as fault:
-            log.critical("refusal_not_recorded", call=call.id, error=str(fault))
-        return respond.refusal(refused)
-
-    def _tell(self, call: Call, normal: NormalCall | None, reply: Reply) -> None:
-        name = "unknown" if normal is None else normal.tool.name
-        code = str(reply.decision["code"])
-        verdict = "error" if reply.is_error else "ok"
-        CALLS.labels(name, verdict, code).inc()
-        log.info(
-            "call",
-            call=call.id,
-            tool=name,
-            code=code,
-            decision=reply.decision.get("decision_id"),
-            run=reply.decision.get("run_id"),
-            ms=self.backends.clock.now_ms() - call.received_ms,
         )
 
     async def drain(self, seconds: float) -> None:

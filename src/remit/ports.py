@@ -338,6 +338,10 @@ class Rates(Protocol):
 class Progress(Protocol):
     """Where a waiting caller hears how its call goes on."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the caller asked to hear; what it did not ask for is not gathered."""
+
     async def report(self, message: str) -> None:
         """Send a progress message if the caller asked for them; never raises."""
 

@@ -35,6 +35,8 @@ CALLS = ("mark", "look", "mark_previewed", "mark")
 class Deaf:
     """Hears no progress."""
 
+    wanted = False
+
     async def report(self, message: str) -> None:
         return
 

@@ -9,7 +9,6 @@ import os
 import time
 from pathlib import Path
 
-
 from remit.ledger.signer import FileSigner
 
 POLICY = """package remit

@@ -97,6 +97,8 @@ def tool(name: str, effect: str = "write", **more: Any) -> Tool:
 class Heard:
     """A progress listener that keeps what it heard."""
 
+    wanted = True
+
     def __init__(self) -> None:
         self.messages: list[str] = []
 
@@ -177,7 +179,7 @@ TOOLS = [
 async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
     made: list[Path_] = []
 
-    async def make(rego: str = ALLOW, **settings: Any) -> Path_:
+    async def make(rego: str = ALLOW, refusals: int = 1000, **settings: Any) -> Path_:
         folder = tmp_path / f"p{len(made)}"
         folder.mkdir()
         clock = SystemClock()
@@ -192,7 +194,7 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
             policy=policy,
             runner=runner,
             ledger=ledger,
-            rates=MemoryRates({"refusal": 1000}),
+            rates=MemoryRates({"refusal": refusals}),
             clock=clock,
         )
         pipeline = Pipeline(backends, PathSettings(gateway="gw", **({"hold_s": 0} | settings)))

@@ -147,9 +147,7 @@ async def test_frozen_gateway_refuses_and_thawed_gateway_serves(make_path: MakeP
 async def test_refusals_beyond_the_rate_are_counted_not_written_one_by_one(
     make_path: MakePath,
 ) -> None:
-    path = await make_path(HEAD)
-    path.pipeline.backends.rates._items.clear()
-    path.pipeline.backends.rates.__init__({"refusal": 3})
+    path = await make_path(HEAD, refusals=3)
     for number in range(10):
         await path.call("act", count=number)
     assert (await path.events()).count("decision") == 3

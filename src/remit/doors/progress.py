@@ -29,6 +29,8 @@ log = logger()
 class Silence:
     """The progress of a call whose client asked for none."""
 
+    wanted = False
+
     async def report(self, message: str) -> None:
         """Nothing."""
 
@@ -38,6 +40,8 @@ class Queued:
 
     What a command wrote is masked and made visible before it is sent.
     """
+
+    wanted = True
 
     def __init__(self, send: SendProgress) -> None:
         self._send = send

@@ -24,6 +24,33 @@ MAX_PROGRESS_LINE = 500
 """Longest line of output that is passed on as a progress message, in characters."""
 
 
+class Stop:
+    """Asked for once, by a cancel; acts at once, or as soon as there is something to stop."""
+
+    __slots__ = ("_act", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._act: Callable[[], None] | None = None
+
+    def set(self) -> None:
+        self.is_set = True
+        if self._act is not None:
+            self._act()
+            self._act = None
+
+    def then(self, act: Callable[[], None]) -> None:
+        """What to do when it is asked for; done at once if it was already."""
+        if self.is_set:
+            act()
+        else:
+            self._act = act
+
+    def forget(self) -> None:
+        """There is nothing to stop any more."""
+        self._act = None
+
+
 async def execute(
     runner: Runner,
     ledger: Ledger,
@@ -32,7 +59,7 @@ async def execute(
     *,
     gateway: str,
     progress: Progress,
-    stop: asyncio.Event,
+    stop: Stop,
 ) -> RunResult:
     """Run the granted plan once, and give what came of it with the evidence of destruction.
 
@@ -67,26 +94,29 @@ async def execute(
     return replace(result, destruction=evidence)
 
 
-async def _carry_out(
-    runner: Runner, lease: Lease, progress: Progress, stop: asyncio.Event
-) -> RunResult:
+async def _carry_out(runner: Runner, lease: Lease, progress: Progress, stop: Stop) -> RunResult:
     try:
         await runner.start(lease)
     except RunnerFault as fault:
         if fault.started:
             return RunResult(ending=Ending.LOST, limits_hit=(str(fault.code),))
         return _not_started(fault)
-    watching = asyncio.ensure_future(_watch(runner, lease, progress))
-    stopping = asyncio.ensure_future(_stop_when_set(runner, lease, stop))
+    stopping: list[asyncio.Future[None]] = []
+    stop.then(
+        lambda: stopping.append(asyncio.ensure_future(runner.stop(lease, grace_s=STOP_GRACE_S)))
+    )
+    watching = asyncio.ensure_future(_watch(runner, lease, progress)) if progress.wanted else None
     try:
         result = await runner.collect(lease)
-        await watching
+        if watching is not None:
+            await watching
     except RunnerFault as fault:
         return RunResult(ending=Ending.LOST, limits_hit=(str(fault.code),))
     finally:
-        stopping.cancel()
-        watching.cancel()
-    if stop.is_set() and result.ending is Ending.SIGNAL:
+        stop.forget()
+        for task in (*stopping, *([watching] if watching is not None else [])):
+            task.cancel()
+    if stop.is_set and result.ending is Ending.SIGNAL:
         return replace(result, ending=Ending.CANCELLED)
     return result
 
@@ -95,11 +125,6 @@ def _not_started(fault: RunnerFault) -> RunResult:
     return RunResult(
         ending=Ending.NOT_STARTED, stderr=str(fault).encode(), limits_hit=(fault.code,)
     )
-
-
-async def _stop_when_set(runner: Runner, lease: Lease, stop: asyncio.Event) -> None:
-    await stop.wait()
-    await runner.stop(lease, grace_s=STOP_GRACE_S)
 
 
 async def _watch(runner: Runner, lease: Lease, progress: Progress) -> None:

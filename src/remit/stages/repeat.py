@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from remit.errors import Code, Refused
 from remit.model import Effect, NormalCall, Repeat, Reply, RunState
 from remit.ports import Ledger, Progress
+from remit.stages.execute import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +78,31 @@ def unknown(run_id: str) -> Refused:
 class Flight:
     """One call under way, and those who wait for it.
 
-    `committed` turns true once an intent is durable: until then a cancel withdraws the call,
-    after it only sets `stop`, and only where the tool says that a cancel stops it.
+    `guarded` is true while a transaction or a run of it is under way, and for good once the
+    call's own intent is being committed: a cancel then no longer ends the call's task, it only
+    marks it withdrawn and, where `stoppable`, stops the run.
     """
 
     task: asyncio.Task[Reply] | None = None
-    committed: bool = False
+    guarded: bool = False
     stoppable: bool = False
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    withdrawn: bool = False
+    stop: Stop = field(default_factory=Stop)
     waiting: int = 0
     listeners: list[Progress] = field(default_factory=list)
+
+    def withdraw(self) -> None:
+        """Nobody waits any more."""
+        self.withdrawn = True
+        if not self.guarded and self.task is not None:
+            self.task.cancel()
+        elif self.stoppable:
+            self.stop.set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anyone who waits asked for progress."""
+        return any(listener.wanted for listener in self.listeners)
 
     async def report(self, message: str) -> None:
         """Tell all who wait (this is the `Progress` that the path reports to)."""
@@ -148,10 +164,7 @@ class Flights:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if flight.waiting == 1 and not task.done():
-                if not flight.committed:
-                    task.cancel()
-                elif flight.stoppable:
-                    flight.stop.set()
+                flight.withdraw()
             raise
         finally:
             flight.waiting -= 1
@@ -160,7 +173,7 @@ class Flights:
     async def drain(self, seconds: float) -> None:
         """Withdraw what has no intent yet, then wait for the rest for at most so long."""
         for flight in list(self._flights.values()):
-            if flight.task is not None and not flight.committed:
-                flight.task.cancel()
+            if not flight.guarded:
+                flight.withdraw()
         if self._running:
             await asyncio.wait(tuple(self._running), timeout=seconds)

@@ -1,0 +1,96 @@
+"""Step 10, with what it needs: the receipt, the record of a refusal, and a line in the log file.
+
+Every call ends here, and every refusal is written down before it is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from remit.backends import Backends, PathSettings
+from remit.errors import Code, LedgerFault
+from remit.model import Approved, Call, NormalCall, Outcome, Receipt, Repeat, Reply, RunResult
+from remit.stages import respond
+from remit.stages.record import Record, refusal_entry
+from remit.telemetry import CALLS, REFUSALS, logger, stage
+
+log = logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A plan that was carried out: what was decided, and what came of it."""
+
+    approved: Approved
+    outcome: Outcome
+    result: RunResult
+    index: int
+
+
+class Answers:
+    """Gives replies, and sees to it that what they say is in the log."""
+
+    def __init__(self, backends: Backends, settings: PathSettings) -> None:
+        self._backends = backends
+        self._unsafe = settings.unsafe
+
+    async def finished(self, finished: Finished) -> Reply:
+        """The reply to a call that ran, with the receipt of its outcome."""
+        with stage("respond"):
+            return respond.finished(
+                finished.approved.decided.planned,
+                finished.outcome,
+                finished.approved.decided.decision.evaluation,
+                await self._receipt(finished.index),
+                unsafe=self._unsafe,
+            )
+
+    async def replayed(self, earlier: Repeat) -> Reply:
+        """The stored reply of an earlier run, with that run's receipt."""
+        index = earlier.run.outcome_index
+        receipt = None if index is None else await self._receipt(index)
+        return respond.replayed(earlier.run, earlier.reply, receipt, unsafe=self._unsafe)
+
+    async def _receipt(self, index: int) -> Receipt | None:
+        try:
+            return await self._backends.ledger.receipt(index)
+        except LedgerFault as fault:
+            log.warning("no_receipt", index=index, error=str(fault))
+            return None
+
+    async def refused(
+        self, call: Call, normal: NormalCall | None, record: Record, exc: Exception
+    ) -> Reply:
+        """Whatever ended the path, as a reply, written down: as entries up to a rate per caller,
+        beyond it as one counted entry per caller, code and minute."""
+        refused = respond.as_refusal(exc)
+        if refused.code is Code.INTERNAL:
+            log.error("internal_error", call=call.id, exc_info=exc)
+        REFUSALS.labels(refused.code.value).inc()
+        ledger, now = self._backends.ledger, self._backends.clock.now_ms()
+        try:
+            if self._backends.rates.hit("refusal", call.caller.id) is not None:
+                await ledger.count_refusal(call.caller.id, refused.code.value, now)
+            else:
+                drafts = record.take()
+                if not (drafts and drafts[-1].public.get("verdict") == "deny"):
+                    drafts = (*drafts, refusal_entry(call, normal, refused))
+                await ledger.append(drafts)
+        except LedgerFault as fault:
+            log.critical("refusal_not_recorded", call=call.id, error=str(fault))
+        return respond.refusal(refused)
+
+    def tell(self, call: Call, normal: NormalCall | None, reply: Reply) -> None:
+        """One line for operators and two counters; nothing of what the caller sent."""
+        name = "unknown" if normal is None else normal.tool.name
+        code = str(reply.decision["code"])
+        CALLS.labels(name, "error" if reply.is_error else "ok", code).inc()
+        log.info(
+            "call",
+            call=call.id,
+            tool=name,
+            code=code,
+            decision=reply.decision.get("decision_id"),
+            run=reply.decision.get("run_id"),
+            ms=self._backends.clock.now_ms() - call.received_ms,
+        )

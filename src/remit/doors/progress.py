@@ -31,6 +31,8 @@ class Silence:
 
     wanted = False
 
+    wanted = False
+
     async def report(self, message: str) -> None:
         """Nothing."""
 

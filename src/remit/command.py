@@ -73,7 +73,7 @@ def parse_template(text: str) -> Template:
             literal += match.group()[0]
             continue
         if match.group(1) is None:
-            raise ValueError("a single brace; write {{ or }} for the brace itself")
+            raise ValueError("a brace that is neither doubled nor part of {name}")
         if literal:
             parts.append(literal)
             literal = ""
@@ -87,9 +87,7 @@ def parse_template(text: str) -> Template:
 def _placeholder(inner: str) -> Placeholder:
     name, _, flag = inner.partition("|")
     if not _NAME.fullmatch(name) or flag not in ("", "quoted") or inner.endswith("|"):
-        raise ValueError(
-            "a placeholder must be {name} with letters, digits, _ . - (write {{ for a brace)"
-        )
+        raise ValueError("braces that are neither doubled nor around the name of an argument")
     return Placeholder(name, flag == "quoted")
 
 

@@ -16,6 +16,8 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:+-]{0,63}")
 _SAFE = re.compile(r"[ -~]*")
 _MAX_VALUE = 200
+FOLDED = "more characters"
+"""What stands where text was left out by `fold`."""
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -46,6 +48,16 @@ def quoted(text: str, limit: int = _MAX_VALUE) -> str:
     return '"' + visible(fold(text, limit)).replace('"', "\\u{22}") + '"'
 
 
+def literal(text: str, limit: int = 4_000) -> str:
+    """`text` as a string of a program: visible, in quotation marks, with backslashes doubled.
+
+    For showing exactly what is run. In a sentence use `quoted`, which keeps every quotation mark
+    out of the text.
+    """
+    escaped = fold(text, limit).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + visible(escaped) + '"'
+
+
 def shown(text: str, limit: int = _MAX_VALUE) -> str:
     """One plain word as it is; anything else quoted, so that it cannot pose as a sentence."""
     return text if _PLAIN_WORD.fullmatch(text) else quoted(text, limit)
@@ -56,4 +68,4 @@ def fold(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head, tail = limit - limit // 4, limit // 4
-    return f"{text[:head]} …[{len(text) - head - tail} more characters]… {text[-tail:]}"
+    return f"{text[:head]} …[{len(text) - head - tail} {FOLDED}]… {text[-tail:]}"

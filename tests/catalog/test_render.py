@@ -121,7 +121,7 @@ def test_doubled_braces_are_braces() -> None:
     "bad", ["{", "}", "{}", "{a b}", "{a!r}", "{0}", "{a|shell}", "{a|}", "a}b"]
 )
 def test_brace_that_means_nothing_is_an_error(bad: str) -> None:
-    with pytest.raises(ValueError, match=r"brace|placeholder"):
+    with pytest.raises(ValueError, match="brace"):
         parse_template(bad)
 
 

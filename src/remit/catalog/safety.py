@@ -92,7 +92,8 @@ def parsed_template(text: str, place: str) -> Template:
     try:
         return parse_template(text)
     except ValueError as exc:
-        raise invalid(str(exc), place) from None
+        hint = "{name} stands for an argument; write {{ and }} for the braces themselves"
+        raise invalid(str(exc), place, hint) from None
 
 
 def check_placeholder(part: Placeholder, scalars: frozenset[str], place: str) -> None:

@@ -1,0 +1,136 @@
+"""`remit init`: a configuration that works, a starter policy, an example to act on, and keys.
+
+Nothing that is there already is changed. Keys are made last but for the configuration, which
+names their hashes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from remit.cli.output import note
+from remit.errors import Code, ConfigError
+from remit.identity.keys import NewKey, new_key
+
+DATA_DIR = ".remit"
+_SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
+
+
+@click.command()
+@click.argument(
+    "directory", type=click.Path(path_type=Path, file_okay=False), default=".", required=False
+)
+def init(directory: Path) -> None:
+    """Write a configuration, a starter policy and keys into DIRECTORY (by default here).
+
+    Never overwrites anything. The keys are in .remit/keys, for you alone to read.
+    """
+    directory = directory.absolute()
+    data_dir, config = directory / DATA_DIR, directory / "remit.yaml"
+    _refuse_what_is_there(config, data_dir / "keys")
+    try:
+        agent, operator, origin = _write(directory, data_dir)
+        text = (resources.files("remit") / "templates" / "remit.yaml").read_text("utf-8")
+        values = {
+            "schema": f"{DATA_DIR}/remit.yaml.schema.json",
+            "data_dir": DATA_DIR,
+            "example": str(directory / "example"),
+            "origin": origin,
+            "agent_sha256": agent.sha256,
+            "operator_sha256": operator.sha256,
+        }
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", value)
+        write_new(config, text, 0o644)
+    except OSError as exc:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"could not write: {exc.strerror}",
+            place=str(exc.filename or directory),
+            hint="choose a directory that you may write to: remit init DIRECTORY",
+        ) from None
+    _say_what_is_next(directory, config)
+
+
+def _refuse_what_is_there(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                "this is here already, and nothing is overwritten",
+                place=str(path),
+                hint="choose another directory: remit init DIRECTORY",
+            )
+
+
+def _write(directory: Path, data_dir: Path) -> tuple[NewKey, NewKey, str]:
+    from remit.ledger.signer import FileSigner
+
+    directory.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, exist_ok=True)
+    keys = data_dir / "keys"
+    keys.mkdir(mode=0o700)
+    write_new(data_dir / ".gitignore", "*\n", 0o600)
+    package = resources.files("remit")
+    schema = (package / "schemas" / "remit.yaml.json").read_text("utf-8")
+    write_new(data_dir / "remit.yaml.schema.json", schema, 0o600)
+    if (directory / "policy").exists():
+        note("kept policy/ as it is")
+    else:
+        with resources.as_file(package / "templates" / "policy") as starter:
+            shutil.copytree(starter, directory / "policy")
+    if (directory / "example").exists():
+        note("kept example/ as it is")
+    else:
+        _example(directory / "example")
+    origin = f"remit-{secrets.token_hex(4)}"
+    FileSigner.create(keys / "log.key", origin)
+    agent, operator = new_key("agent"), new_key("operator")
+    write_new(keys / "agent.token", agent.token + "\n", 0o600)
+    write_new(keys / "operator.token", operator.token + "\n", 0o600)
+    return agent, operator, origin
+
+
+def _example(example: Path) -> None:
+    """A few services as files, for the starter tools to act on."""
+    for kind in ("live", "desired"):
+        (example / kind).mkdir(parents=True)
+        for environment in ("staging", "production"):
+            behind = kind == "live" and environment == "production"
+            services = {**_SERVICES, "web": "2.4.0"} if behind else _SERVICES
+            lines = [f"{name} {version}\n" for name, version in services.items()]
+            write_new(example / kind / environment, "".join(lines), 0o644)
+    if os.geteuid() == 0:
+        # Runs of a gateway started by root have a user of their own, who must write here.
+        (example / "live").chmod(0o777)
+        for file in (example / "live").iterdir():
+            file.chmod(0o666)
+
+
+def write_new(path: Path, text: str, mode: int) -> None:
+    """Write a file that must not be there yet, with exactly this mode."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+
+
+def _say_what_is_next(directory: Path, config: Path) -> None:
+    here = Path.cwd() == directory
+    flag = "" if here else f" --config {config}"
+    click.echo(f"wrote {config}, policy/, example/ and keys in {DATA_DIR}/keys")
+    for command, what in (
+        (f"remit{flag} check", "is everything well?"),
+        (f"remit{flag} doctor", "can this machine run tools in a sandbox?"),
+        (f"remit{flag} serve", "then connect an agent to http://127.0.0.1:8700/mcp"),
+        (f"remit{flag} approvals list", "what waits for you"),
+    ):
+        note(f"  {command:<32} {what}")
+    note(f"The agent's key is in {DATA_DIR}/keys/agent.token, yours in operator.token.")
+    note("Whoever can read operator.token can approve: keep agents from running as your user.")

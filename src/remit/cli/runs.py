@@ -1,0 +1,107 @@
+"""`remit runs`: what ran, what it printed, and what became of it, over the admin API."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Any
+
+import click
+
+from remit.canonical import short
+from remit.cli.invocation import admin_options
+from remit.cli.output import clock, output_option, print_list, print_one
+from remit.doors.client import AdminClient
+from remit.model import RunState
+from remit.visible import visible
+
+_STATES = click.Choice([state.value for state in RunState])
+
+
+@click.group()
+def runs() -> None:
+    """What ran, what it printed, and what became of it."""
+
+
+@runs.command("list")
+@click.option("--state", type=_STATES, help="Only those in this state.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Most to show.")
+@output_option
+@admin_options
+def list_runs(client: AdminClient, state: str | None, limit: int, form: str) -> None:
+    """List runs, newest first."""
+    print_list(
+        form,
+        "runs",
+        client.runs(state, limit),
+        {
+            "ID": lambda row: str(row["id"]),
+            "KIND": lambda row: str(row["kind"]),
+            "STATE": lambda row: str(row["state"]),
+            "TOOL": lambda row: str(row["tool"]),
+            "ENVIRONMENT": lambda row: str(row["environment"] or "-"),
+            "FOR": lambda row: str(row["subject"]),
+            "PLAN": lambda row: short(row["plan_hash"]),
+            "TOOK": lambda row: "-" if row["wall_ms"] is None else f"{row['wall_ms']} ms",
+        },
+    )
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@output_option
+@admin_options
+def show(client: AdminClient, run_id: str, form: str) -> None:
+    """Show one run."""
+    found = client.run(run_id)
+    print_one(form, found, lambda: _text(found))
+
+
+def _text(run: dict[str, Any]) -> str:
+    lines = []
+    for name, value in run.items():
+        if value is not None:
+            shown = clock(value) if name.endswith("_ms") and name != "wall_ms" else str(value)
+            lines.append(f"{name + ':':<18}{visible(shown)}")
+    return "\n".join(lines)
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--stderr", "channel", flag_value="stderr", help="What it wrote to standard error.")
+@click.option(
+    "--stdout", "channel", flag_value="stdout", default="stdout",
+    help="What it wrote to standard output (this is what you get if you say nothing).",
+)  # fmt: skip
+@output_option
+@admin_options
+def logs(client: AdminClient, run_id: str, channel: str, form: str) -> None:
+    """Print what a run wrote, as far as it is kept.
+
+    To a terminal, control characters are shown as escapes; to a file or pipe, the bytes are exact.
+    """
+    found = client.run_output(run_id)
+    if form != "text":
+        print_one(form, found, str)
+        return
+    said = found[channel]
+    if sys.stdout.isatty():
+        click.echo(visible(said["text"], keep="\n\t"), nl=False)
+        return
+    exact = base64.b64decode(said["base64"]) if "base64" in said else said["text"].encode()
+    sys.stdout.buffer.write(exact)
+    sys.stdout.flush()
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--succeeded/--failed", default=None, help="What you found out.")
+@click.option("--note", required=True, help="How you know; it goes into the log.")
+@output_option
+@admin_options
+def resolve(client: AdminClient, run_id: str, succeeded: bool | None, note: str, form: str) -> None:
+    """Say what became of a run whose outcome is unknown, so that the call may be made again."""
+    if succeeded is None:
+        raise click.UsageError("say --succeeded or --failed")
+    after = client.resolve(run_id, succeeded, note)
+    print_one(form, after, lambda: f"{visible(str(after['id']))} {after.get('resolved_as')}")

@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from remit.runners import collected
-from remit.runners.group import Counters, Group, GroupLimits
-from remit.runners.jail import SYSTEM_FILES, packed, run_options
+from remit.runners.group import Counters, Group
+from remit.runners.jail import packed, run_options
 from remit.runners.launch import Ceilings, Launch, launch
 from remit.runners.request import Request
 from remit.runners.wire import close_all, read_file, reopen, sealed_file
@@ -87,40 +87,42 @@ class Cell:
         Raises:
             OSError: a limit could not be set or a process not made; nothing is left.
         """
-        if self.group is not None:
-            limits = self.request
-            self.group.create(
-                GroupLimits(
-                    memory_bytes=limits.memory_bytes,
-                    pids=limits.pids,
-                    cpu_percent=limits.cpu_percent,
-                )
-            )
-        block_r, self._block = os.pipe()
-        self._info, info_w = os.pipe()
-        options = shared.base + packed(run_options(self.request.jail()))
-        own = [block_r, info_w, sealed_file("options", options), reopen(shared.seccomp)]
-        own += [reopen(fd) for fd in shared.system_files]
-        files = len(SYSTEM_FILES)
+        own: list[int] = []
         try:
-            numbered = (*fds[:3], own[0], self._block, own[1], own[2], own[3], *own[-files:])
-            self._monitor = launch(
-                Launch(
-                    bwrap=shared.bwrap,
-                    argv=self.request.argv,
-                    fds=(*numbered, *fds[3:]),
-                    entrances=self.group.entrances() if self.group else (),
-                    cgroup=self.group.unified if self.group else None,
-                    ceilings=self._ceilings(),
-                    uid=self.uid,
-                )
-            )
+            if self.group is not None:
+                self.group.create(self.request.group_limits())
+            block_r, self._block = os.pipe()
+            own.append(block_r)
+            self._info, info_w = os.pipe()
+            own.append(info_w)
+            options = shared.base + packed(run_options(self.request.jail()))
+            own.append(sealed_file("options", options))
+            own += [reopen(fd) for fd in (shared.seccomp, *shared.system_files)]
+            # The order is that of the numbers in `jail`: block, sync, info, args, seccomp, files.
+            inside = (*fds[:3], own[0], self._block, *own[1:], *fds[3:])
+            self._monitor = launch(self._launch(shared.bwrap, inside))
+        except OSError:
+            close_all([fd for fd in (self._block, self._info) if fd >= 0])
+            if self.group is not None:
+                self.group.remove()
+            raise
         finally:
             close_all(own)
         self._monitor_fd = os.pidfd_open(self._monitor)
         os.set_blocking(self._info, False)
         self._loop.watch(self._info, self._on_info)
         self._loop.watch(self._monitor_fd, self._on_monitor_exit)
+
+    def _launch(self, bwrap: str, inside: tuple[int, ...]) -> Launch:
+        return Launch(
+            bwrap=bwrap,
+            argv=self.request.argv,
+            fds=inside,
+            entrances=self.group.entrances() if self.group else (),
+            cgroup=self.group.unified if self.group else None,
+            ceilings=self._ceilings(),
+            uid=self.uid,
+        )
 
     def _ceilings(self) -> Ceilings:
         request, held = self.request, self.group is not None
@@ -167,10 +169,14 @@ class Cell:
         if self.state != "held" or self.why is not None:
             self._loop.report({"ev": "refused", "lease": self.id, "op": "start"})
             return
+        try:
+            os.write(self._block, b"1")
+        except OSError:  # nobody is left to read it; the end is about to be reported
+            self._loop.report({"ev": "refused", "lease": self.id, "op": "start"})
+            return
         self.state = "running"
         self._released_at = time.monotonic()
         self._deadline = self._released_at + min(float(self.request.wall_s), self.request.left_s)
-        os.write(self._block, b"1")
         self._loop.report({"ev": "started", "lease": self.id})
 
     def stop(self, grace_s: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from remit.runners.group import GroupLimits
 from remit.runners.jail import JailRequest
 from remit.runners.mounts import IDENTIFIER, NAME, env_fault, file_fault, source_fault
 
@@ -49,6 +50,11 @@ class Request:
     def left_s(self) -> float:
         """Seconds until the lease's deadline, never negative."""
         return max(0.0, self.deadline_ms / 1000 - time.time())
+
+    def group_limits(self) -> GroupLimits:
+        return GroupLimits(
+            memory_bytes=self.memory_bytes, pids=self.pids, cpu_percent=self.cpu_percent
+        )
 
     def jail(self) -> JailRequest:
         return JailRequest(

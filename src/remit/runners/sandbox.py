@@ -95,7 +95,7 @@ class SandboxRunner:
             "tier": runner.capabilities.tier.value,
             "digest": runner.capabilities.digest,
             "version": runner.capabilities.version,
-            "cgroup": str(runner._link.hello["mode"]),
+            "cgroup": runner.cgroup_mode,
         }
         return runner
 
@@ -111,6 +111,11 @@ class SandboxRunner:
     def mount_uid(self) -> int | None:
         """The host user as which runs with mounts act; None where that is the gateway's own."""
         return self._settings.uid_base if self._link.hello.get("own_uid") else None
+
+    @property
+    def cgroup_mode(self) -> str:
+        """`v2`, `hybrid`, `v1` or `none`: where the limits are kept."""
+        return str(self._link.hello["mode"])
 
     @property
     def spawner_pid(self) -> int | None:

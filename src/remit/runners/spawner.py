@@ -169,8 +169,8 @@ class Spawner:
         self._free = list(range(int(message["max_runs"]), 0, -1))
         self.bwrap = str(message["bwrap"])
         self.base = packed(base_options())
-        arch = seccomp.ARCHITECTURES[platform.machine()]
-        self.seccomp = sealed_file("seccomp", seccomp.program(arch))
+        arch = seccomp.ARCHITECTURES.get(platform.machine())
+        self.seccomp = sealed_file("seccomp", seccomp.program(arch) if arch else b"")
         self.system_files = tuple(sealed_file(path, data) for path, data in SYSTEM_FILES)
         gc.collect()
         gc.freeze()  # what is allocated by now is shared with each child, not copied
@@ -209,8 +209,6 @@ class Spawner:
             cell.launch(self, fds)
         except OSError as exc:
             self._free.append(slot)
-            if group is not None:
-                group.remove()
             fault = f"a sandbox could not be made ({exc.strerror})"
             self.report({"ev": "refused", "lease": lease, "op": "provision", "fault": fault})
             return

@@ -1,0 +1,102 @@
+"""The machine, line by line, as far as runners need it: what was found, and what mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from remit.model import Capabilities, Tier
+from remit.runners import hints
+from remit.runners.bubblewrap import SOUND, Bubblewrap, find
+from remit.runners.sandbox import SandboxRunner, SandboxSettings
+
+_LOW_DISK_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of `remit doctor`; `status` is `ok`, `warn` or `fail`, `fix` one command or none."""
+
+    name: str
+    status: str
+    found: str
+    fix: str | None = None
+
+
+async def machine_checks(
+    state_dir: Path, *, capabilities: Capabilities | None = None
+) -> list[Check]:
+    """Look at this machine; starts a sandbox runner for it unless one was probed already.
+
+    Changes nothing that stays: the runner it starts is closed, its control groups removed.
+    """
+    mode: str | None = None
+    if capabilities is None:
+        settings = SandboxSettings(state_dir=state_dir, gateway=f"doctor-{os.getpid()}")
+        runner = await SandboxRunner.open(settings)
+        capabilities, mode = runner.capabilities, runner.cgroup_mode
+        await runner.aclose()
+    bwrap = find(for_others=os.geteuid() == 0)
+    return [
+        _bubblewrap(bwrap),
+        _namespaces(capabilities),
+        _cgroups(capabilities, mode),
+        _tier(capabilities),
+        _user(capabilities),
+        _disk(state_dir),
+    ]
+
+
+def _bubblewrap(bwrap: Bubblewrap | None) -> Check:
+    if bwrap is None:
+        fix = hints.install_bubblewrap()
+        return Check(name="bubblewrap", status="fail", found="none that runs can use", fix=fix)
+    kind = "bundled" if bwrap.bundled else "the system's"
+    if bwrap.version >= SOUND:
+        return Check(name="bubblewrap", status="ok", found=f"{bwrap.text}, {kind}")
+    found = (
+        f"{bwrap.text}, {kind}; CVE-2026-87766 (before 0.12) lets set-up follow a symlink; "
+        "Remit mounts only at fixed paths of a fresh tmpfs, which holds none"
+    )
+    return Check(name="bubblewrap", status="warn", found=found, fix=hints.install_bubblewrap())
+
+
+def _namespaces(capabilities: Capabilities) -> Check:
+    if capabilities.holds.get("user_namespace"):
+        return Check(name="user namespaces", status="ok", found="a sandbox could be made")
+    fix = hints.user_namespaces()
+    return Check(name="user namespaces", status="fail", found="no sandbox could be made", fix=fix)
+
+
+def _cgroups(capabilities: Capabilities, mode: str | None) -> Check:
+    held = [name for name in ("memory_limit", "pids_limit") if capabilities.holds.get(name)]
+    where = f" ({mode})" if mode else ""
+    if len(held) == 2:
+        return Check(name="cgroups", status="ok", found=f"limits hold{where}")
+    found = f"memory and process limits do not hold{where}"
+    return Check(name="cgroups", status="fail", found=found, fix=hints.cgroups())
+
+
+def _tier(capabilities: Capabilities) -> Check:
+    missing = ", ".join(capabilities.missing)
+    if capabilities.tier in {Tier.NONE, Tier.DEGRADED}:
+        found = f"{capabilities.tier}, without: {missing}"
+        return Check(name="sandbox", status="fail", found=found, fix=capabilities.hint)
+    return Check(name="sandbox", status="ok", found=f"{capabilities.tier}, every probe held")
+
+
+def _user(capabilities: Capabilities) -> Check:
+    if capabilities.holds.get("own_uid"):
+        return Check(name="user of runs", status="ok", found="a host user of its own for each run")
+    found = f"the gateway's own (uid {os.geteuid()}), in a user namespace"
+    return Check(name="user of runs", status="ok", found=found)
+
+
+def _disk(state_dir: Path) -> Check:
+    existing = next(path for path in (state_dir, *state_dir.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    status = "ok" if free >= _LOW_DISK_BYTES else "warn"
+    fix = None if status == "ok" else "free some space, or set the data directory elsewhere"
+    return Check(name="disk", status=status, found=f"{free // (1024 * 1024)} MiB free", fix=fix)

@@ -1,0 +1,3 @@
+from tests.runners.fixtures import limited_runner, runner
+
+__all__ = ["limited_runner", "runner"]

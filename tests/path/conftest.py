@@ -119,7 +119,9 @@ class Path_:
     tools: list[Tool]
     heard: Heard = field(default_factory=Heard)
 
-    async def call(self, name: str, caller: Caller = AGENT, key: str | None = None, **arguments: Any) -> Reply:
+    async def call(
+        self, name: str, caller: Caller = AGENT, key: str | None = None, **arguments: Any
+    ) -> Reply:
         call = Call(
             id=self.clock.new_id("call"),
             caller=caller,

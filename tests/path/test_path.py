@@ -42,7 +42,9 @@ async def approve(path: object, approval_id: str, operator: Operator = OLGA) -> 
 # ------------------------------------------------------------------------------- the happy path
 
 
-async def test_allowed_call_runs_once_and_its_receipt_names_its_outcome(make_path: MakePath) -> None:
+async def test_allowed_call_runs_once_and_its_receipt_names_its_outcome(
+    make_path: MakePath,
+) -> None:
     path = await make_path()
     path.runner.behave = ends(b"done\n")
     reply = await path.call("act", count=2)
@@ -245,9 +247,7 @@ async def test_changed_argument_after_approval_is_refused(make_path: MakePath) -
 
 @pytest.mark.threat("T-09")
 @pytest.mark.parametrize("name", ["bot", "dana", "BOT"])
-async def test_requester_and_its_delegators_cannot_approve(
-    make_path: MakePath, name: str
-) -> None:
+async def test_requester_and_its_delegators_cannot_approve(make_path: MakePath, name: str) -> None:
     path = await make_path(ASK)
     first = await path.call("act")
     insider = Operator(subject=name, may=frozenset(Permission))
@@ -441,6 +441,15 @@ async def test_unknown_outcome_refuses_the_same_call_until_a_person_resolves_it(
     assert code(await path.call("act", count=9)) == "ok"
     await path.administration.resolve(OLGA, first.decision["run_id"], False, "looked: no effect")
     assert code(await path.call("act")) == "ok"
+
+
+async def test_approved_call_with_a_new_key_is_a_new_call(make_path: MakePath) -> None:
+    path = await make_path(ASK)
+    first = await path.call("act")
+    await approve(path, first.decision["approval_id"])
+    assert code(await path.call("act")) == "ok"
+    once_more = await path.call("act", key="again")
+    assert code(once_more) == "approval_required"
 
 
 async def test_unknown_outcome_of_an_idempotent_tool_is_linked_to_its_repetition(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Iterator
 
 import click
@@ -14,6 +13,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from remit.app import door_settings, open_gateway
+from remit.cli.invocation import pass_settings
 from remit.config import Settings
 from remit.doors.admin import admin_app
 from remit.doors.mcp import mcp_app
@@ -92,10 +92,9 @@ def announce(settings: Settings, gateway: Gateway) -> None:
 
 
 @click.command("serve")
-@click.pass_obj
+@pass_settings
 def serve(settings: Settings) -> None:
     """Serve agents (MCP) and operators (admin API) until interrupted."""
     telemetry = settings.sections.telemetry
     configure_logs(telemetry.log_format, telemetry.log_level)
-    sys.stdout.flush()
     uvloop.run(serve_until_signalled(settings))

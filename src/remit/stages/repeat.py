@@ -6,7 +6,8 @@
 | write, destructive | joins it | refused until resolved | stored result, `replayed` |
 | with an idempotency key | joins it | refused until resolved | stored result, at any age |
 
-An idempotent tool's unknown outcome does not refuse: the new run is linked to the old.
+An idempotent tool's unknown outcome does not refuse: the new run is linked to the old. A call with
+a key that was not used yet is a new call, whatever ran before it: that is how to say "once more".
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ async def find_repeat(
             return Fresh(parent_run_id=run.id)
         raise unknown(run.id)
     recent = run.settled_ms is not None and now_ms - run.settled_ms <= 1000 * result_ttl_s
-    by_approval = run.approval_id is not None and recent
+    by_approval = run.approval_id is not None and recent and key is None
     if (by_approval or earlier.by_key) and run.state is not RunState.NEVER_STARTED:
         return earlier
     return Fresh()

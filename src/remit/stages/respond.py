@@ -116,8 +116,9 @@ def finished(
     note = None
     if planned.plan.narrowed_from is not None:
         machine["narrowed_from"] = planned.plan.narrowed_from
+    if planned.arguments != planned.admitted.normal.arguments:
         machine["executed_arguments"] = planned.arguments.value()
-        note = "Policy narrowed this call. What ran: " + planned.arguments.text.decode()
+        note = "Policy changed the arguments. What ran: " + planned.arguments.text.decode()
     code = outcome.code
     return _reply(
         frozen,

@@ -98,12 +98,12 @@ class Play:
 
     async def changed_meanwhile(self) -> None:
         self._say.act("An approval whose target changes before it runs")
-        self._world.edit("desired", "production", "search", replicas=5)
-        first = self._machine(await self._call("apply_infra", environment="production"))
+        self._world.edit("desired", "staging", "search", replicas=5)
+        first = self._machine(await self._call("apply_infra", environment="staging"))
         self._decide(first["approval_id"])
-        self._world.edit("desired", "production", "search", replicas=50)
+        self._world.edit("desired", "staging", "search", replicas=50)
         self._say.fact("dana", "pushes another change: search goes to 50 replicas")
-        second = await self._call("apply_infra", environment="production")
+        second = await self._call("apply_infra", environment="staging")
         machine = self._machine(second)
         self._say.expect("it did not run", second.is_error is True)
         fresh = machine.get("approval_id")
@@ -151,12 +151,14 @@ class Play:
 
     def _tell(self, result: CallToolResult, took: float) -> None:
         machine = self._machine(result)
-        parts = [f"policy {short(machine['policy_revision'])}"] * bool(
-            machine.get("policy_revision")
-        )
+        parts = []
+        if "policy_revision" in machine:
+            parts.append(f"policy {short(machine['policy_revision'])}")
         if "plan_hash" in machine:
             parts.append(f"plan {short(machine['plan_hash'])}")
-        if "run_id" in machine:
+        if "run_id" in machine and machine.get("replayed"):
+            parts.append(f"stored result of run {machine['run_id'][-8:]}")
+        elif "run_id" in machine:
             parts.append(f"run {machine['run_id'][-8:]} in its own sandbox")
         receipt = (result.meta or {}).get(RECEIPT)
         if receipt:

@@ -55,7 +55,7 @@ def play(root: Path, say: Transcript) -> int:
             return _without_runner(say)
         asyncio.run(_acts(world, say))
         exported = root / "export.jsonl"
-        exported.write_bytes(admin.export())
+        exported.write_bytes(b"".join(admin.export()))
     _proof(world, exported, say)
     took = time.monotonic() - began
     say.line()

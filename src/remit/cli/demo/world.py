@@ -201,9 +201,9 @@ def _wait_until_ready(world: World, process: subprocess.Popen[bytes], said: Path
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    words = said.read_text(errors="replace")[-2000:]
+    sys.stderr.write(said.read_text(errors="replace")[-2000:])
     raise RemitError(
         Code.SERVER_UNREACHABLE,
-        f"the demo's gateway did not become ready\n{words}",
+        "the demo's gateway did not become ready; its last words are above",
         hint="`remit doctor` shows what this machine lacks",
     )

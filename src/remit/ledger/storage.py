@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from remit.errors import Code, LedgerFault
+from remit.ledger.schema import WAL_PAGES
 
 NETWORK = frozenset(
     [
@@ -38,6 +39,9 @@ NETWORK = frozenset(
 """File systems on which SQLite's locks and shared memory cannot be trusted."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
+
+FULL_WAL_PAGES = 100
+"""How far the write-ahead log may grow when the disk is full, before it is copied back."""
 
 
 def file_system(path: Path, mounts: str = "/proc/self/mountinfo") -> str | None:
@@ -131,14 +135,18 @@ class Reserve:
             return False
         self.released = False
         self._limit(db, held_back=self._size)
+        db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         return True
 
     def release(self, db: sqlite3.Connection) -> None:
-        """Give the room up for what must still be written."""
+        """Give the room up for what must still be written; not within a transaction."""
         self.released = True
         with contextlib.suppress(OSError):
             os.truncate(self._path, 0)
         self._limit(db, held_back=0)
+        db.execute(f"PRAGMA wal_autocheckpoint={FULL_WAL_PAGES}")
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def try_again(self, db: sqlite3.Connection) -> bool:
         """Take the reserve again if there is clearly room; looks at most once a second."""
@@ -155,10 +163,11 @@ class Reserve:
         return self.hold(db)
 
     def _bounded_full(self, db: sqlite3.Connection) -> bool:
+        """Whether the bound on the database leaves less than twice the reserve."""
         if self._max_bytes is None:
             return False
         page_size, pages = _pages(db)
-        return pages * page_size >= self._max_bytes - self._size
+        return pages * page_size >= self._max_bytes - 2 * self._size
 
     def _limit(self, db: sqlite3.Connection, *, held_back: int) -> None:
         if self._max_bytes is not None:

@@ -101,9 +101,7 @@ def approve(
             "that is not the hash of the plan that would run",
             hint=f"look again: remit approvals show {approval_id}",
         )
-    if reason is None and found["rule"]["reason_required"] and sys.stdin.isatty():
-        reason = click.prompt("Reason", err=True)
-    after = client.vote(approval_id, found["plan_hash"], "approve", reason)
+    after = client.vote(approval_id, found["plan_hash"], "approve", _reason(found, reason))
     _print_after(after, form)
     if after["state"] == ApprovalState.PENDING:
         note(f"{after['rule']['required'] - len(after['votes'])} more must agree")
@@ -124,6 +122,14 @@ def _is_hash_of(typed: str, plan_hash: str) -> bool:
     return hmac.compare_digest(typed.encode(), whole.encode())
 
 
+def _reason(found: dict[str, Any], given: str | None) -> str | None:
+    """The reason given, or asked for on a terminal where policy wants one."""
+    if given is None and found["rule"]["reason_required"] and sys.stdin.isatty():
+        asked: str = click.prompt("Reason", err=True)
+        return asked
+    return given
+
+
 @approvals.command()
 @click.argument("approval_id", metavar="ID")
 @click.option("--reason", help="Why not; the caller is told.")
@@ -132,7 +138,8 @@ def _is_hash_of(typed: str, plan_hash: str) -> bool:
 def deny(client: AdminClient, approval_id: str, reason: str | None, form: str) -> None:
     """Refuse; one denial is enough."""
     found = client.approval(approval_id)
-    _print_after(client.vote(approval_id, found["plan_hash"], "deny", reason), form)
+    after = client.vote(approval_id, found["plan_hash"], "deny", _reason(found, reason))
+    _print_after(after, form)
 
 
 @approvals.command()

@@ -27,9 +27,10 @@ _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
     "directory", type=click.Path(path_type=Path, file_okay=False), default=".", required=False
 )
 def init(directory: Path) -> None:
-    """Write a configuration, a starter policy and keys into DIRECTORY (by default here).
+    """Write a configuration, a starter policy and keys.
 
-    Never overwrites anything. The keys are in .remit/keys, for you alone to read.
+    They go into DIRECTORY (by default here); the keys into .remit/keys, for you alone to read.
+    Nothing that is there already is overwritten.
     """
     directory = directory.absolute()
     data_dir, config = directory / DATA_DIR, directory / "remit.yaml"

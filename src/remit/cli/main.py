@@ -27,13 +27,13 @@ COMMANDS = {
     "serve": "Serve agents (MCP) and operators (admin API) until interrupted.",
     "check": "Check configuration, tools and policy without starting anything.",
     "doctor": "Check this machine line by line, each with its fix.",
-    "demo": "Show the whole path on a small repository.",
-    "connect": "Bridge a client without HTTP to a gateway, over stdio.",
+    "demo": "Play the whole path once: a real agent's client, a real repository, real sandboxes.",
+    "connect": "Speak MCP over standard input and output, and HTTP to the gateway.",
     "tools": "The tools of the catalog.",
     "policy": "Test a policy and ask it questions.",
     "approvals": "Requests for people to agree, and your answer to them.",
     "runs": "What ran, what it printed, and what became of it.",
-    "audit": "The log: search, export, verify.",
+    "audit": "Verify, search and export the log.",
     "config": "The settings in force, their schema, and new keys.",
 }
 """Every command with its line in `remit --help`, in the order of a newcomer's way."""

@@ -22,7 +22,7 @@ from remit.doors.mcp import mcp_app
 from remit.identity.keys import new_key
 from remit.ledger.signer import FileSigner
 from remit.telemetry import configure_logs
-from remit.testing.scripted import ScriptedRunner
+from remit.testing.runner import NoopRunner
 
 GRANTS = {"agents": {"bench_true": ["staging"]}}
 TOOL = {
@@ -79,7 +79,7 @@ def make_world(root: Path, port: int, *, record_all: bool = False) -> str:
 
 async def serve(root: Path, runner: str) -> None:
     settings = load(root / "remit.yaml")
-    instead = ScriptedRunner() if runner == "noop" else None
+    instead = NoopRunner() if runner == "noop" else None
     async with open_gateway(settings, runner=instead) as gateway:
         await door(mcp_app(gateway, door_settings(settings)), settings.listen).serve()
 

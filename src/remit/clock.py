@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import time
 
 
 class SystemClock:
-    """Time from the operating system; names from 128 random bits.
+    """Time from the operating system; names from 104 random bits.
 
     Does not promise that time never goes back: the machine's administrator sets it.
     """
@@ -18,5 +17,5 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def new_id(self, prefix: str) -> str:
-        """The prefix, an underscore and 26 lower-case base32 characters."""
-        return f"{prefix}_{base64.b32encode(os.urandom(16))[:26].decode('ascii').lower()}"
+        """The prefix, an underscore and 104 random bits as 26 lower-case hex digits."""
+        return f"{prefix}_{os.urandom(13).hex()}"

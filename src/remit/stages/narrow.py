@@ -49,13 +49,16 @@ def narrow(
             `constraint_widens` if a constraint asks for more than was planned or would replace
             what the caller gave; `runner_degraded` if the runner is below the tier asked for.
     """
-    values = arguments.value()
-    forced = _force(values, supplied, constraints.force)
+    forced: Mapping[str, Any] = {}
+    frozen = arguments
+    if constraints.force or constraints.bounds:
+        forced = _force(arguments.value(), supplied, constraints.force)
+    if constraints.force:
+        frozen = Frozen(encode(forced))
     for name, bound in constraints.bounds.items():
         _within(name, forced, bound)
     lowered = _lower(limits, constraints)
     _runner(constraints, profile, tier)
-    frozen = Frozen(encode(forced))
     changed = frozen != arguments or lowered != limits
     return Narrowed(arguments=frozen, limits=lowered, changed=changed)
 

@@ -86,6 +86,14 @@ def header(scope: Scope, name: bytes) -> str | None:
     return found
 
 
+def trim(scope: Scope) -> None:
+    """Cut the white space around header values, which is no part of them (RFC 9110 §5.5).
+
+    Not every parser does; after this, everyone behind the door reads the same values.
+    """
+    scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+
+
 def source_ip(scope: Scope) -> str:
     """The address at the other end of the connection; never one that a header claims."""
     client = scope.get("client")

@@ -81,6 +81,7 @@ class McpDoor:
         """One request: checked in this order, then served or turned away."""
         source = edge.source_ip(scope)
         body: bytes | None = None
+        edge.trim(scope)
         try:
             # (1) no page of another site, whatever name it reached us by
             edge.check_host(scope, self._settings)

@@ -31,8 +31,6 @@ class Silence:
 
     wanted = False
 
-    wanted = False
-
     async def report(self, message: str) -> None:
         """Nothing."""
 

@@ -1,0 +1,259 @@
+"""A real gateway that serves the tools which the conformance suite calls by name.
+
+Each is a `command` tool whose result is MCP content, run in a sandbox of its own: what the suite
+sees has gone the whole path.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remit.identity.keys import new_key
+from remit.ledger.signer import FileSigner
+
+START_S = 30
+
+POLICY = """package remit
+
+import rego.v1
+import future.keywords.not
+
+default decision := {
+    "schema": "remit.decision/1", "decision": "deny",
+    "reasons": [{"code": "no_rule", "message": "no rule", "audience": "user"}],
+}
+
+decision := {
+    "schema": "remit.decision/1", "decision": "allow",
+    "reasons": [{"code": "fixture", "message": "a fixture of the conformance suite"}],
+} if input.tool.effect == "read"
+
+visible := {tool.name | some tool in input.tools}
+"""
+
+REPORTS = """import json, sys, time
+for step in ("0 of 100", "50 of 100", "100 of 100"):
+    print(step, file=sys.stderr, flush=True)
+    time.sleep(0.05)
+print(json.dumps({"content": [{"type": "text", "text": "done, in three steps"}]}))
+"""
+
+
+def _png() -> str:
+    """One red pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0\xff\0\0")), (b"IEND", b"")]
+    return _text(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts))
+
+
+def _wav() -> str:
+    """Eight samples of silence."""
+    data = b"\x80" * 8
+    form = struct.pack("<HHIIHH", 1, 1, 8_000, 8_000, 1, 8)
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form
+    body += b"data" + struct.pack("<I", len(data)) + data
+    return _text(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _embedded(uri: str, mime: str, text: str) -> dict[str, Any]:
+    return {"type": "resource", "resource": {"uri": uri, "mimeType": mime, "text": text}}
+
+
+IMAGE = {"type": "image", "data": _png(), "mimeType": "image/png"}
+AUDIO = {"type": "audio", "data": _wav(), "mimeType": "audio/wav"}
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "test_simple_text": {
+        "content": [{"type": "text", "text": "This is a simple text response for testing."}]
+    },
+    "test_image_content": {"content": [IMAGE]},
+    "test_audio_content": {"content": [AUDIO]},
+    "test_embedded_resource": {
+        "content": [
+            _embedded("test://embedded-resource", "text/plain", "This is an embedded resource.")
+        ]
+    },
+    "test_multiple_content_types": {
+        "content": [
+            {"type": "text", "text": "Multiple content types test:"},
+            IMAGE,
+            _embedded("test://mixed-content-resource", "application/json", '{"test":"data"}'),
+        ]
+    },
+    "test_error_handling": {
+        "isError": True,
+        "content": [
+            {"type": "text", "text": "This tool intentionally returns an error for testing"}
+        ],
+    },
+}
+
+
+SCHEMA_2020_12 = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "$defs": {
+        "address": {
+            "$anchor": "addressDef",
+            "type": "object",
+            "properties": {"street": {"type": "string"}, "city": {"type": "string"}},
+        }
+    },
+    "properties": {
+        "name": {"type": "string"},
+        "address": {"$ref": "#/$defs/address"},
+        "contactMethod": {"type": "string", "enum": ["phone", "email"]},
+        "phone": {"type": "string"},
+        "email": {"type": "string"},
+    },
+    "allOf": [{"anyOf": [{"required": ["phone"]}, {"required": ["email"]}]}],
+    "if": {"properties": {"contactMethod": {"const": "phone"}}, "required": ["contactMethod"]},
+    "then": {"required": ["phone"]},
+    "else": {"required": ["email"]},
+    "additionalProperties": False,
+}
+
+PLAIN = {
+    "test_logging_tool": ("Never sends a log message: Remit has no logging.", {"type": "object"}),
+    "test_streaming_elicitation": (
+        "Asks its client for nothing: Remit sends no requests.",
+        {"type": "object"},
+    ),
+    "json_schema_2020_12_tool": ("Has a schema with much of the vocabulary.", SCHEMA_2020_12),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fixture:
+    """A gateway that runs, and the one key that it knows."""
+
+    port: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+
+def tools() -> list[dict[str, Any]]:
+    """The catalog of the fixture."""
+    made = [
+        {
+            "name": name,
+            "description": f"Gives the content that the suite expects of {name}.",
+            "effect": "read",
+            "result": "mcp",
+            "command": {
+                "argv": ["/bin/cat", "result.json"],
+                "files": [{"path": "result.json", "content": json.dumps(result)}],
+            },
+        }
+        for name, result in RESULTS.items()
+    ]
+    plain = [
+        {
+            "name": name,
+            "description": why,
+            "effect": "read",
+            "input_schema": schema,
+            "command": {"argv": ["/bin/echo", "done"]},
+        }
+        for name, (why, schema) in PLAIN.items()
+    ]
+    progress = {
+        "name": "test_tool_with_progress",
+        "description": "Reports three steps on its standard error, then its result.",
+        "effect": "read",
+        "result": "mcp",
+        "command": {
+            "argv": ["/usr/bin/python3", "-I", "-S", "steps.py"],
+            "files": [{"path": "steps.py", "content": REPORTS}],
+        },
+    }
+    return [*made, *plain, progress]
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[Fixture]:
+    """Run `remit serve` on the fixture's catalog until the block ends."""
+    root.chmod(0o755)
+    key = new_key("suite")
+    mcp_port, admin_port = free_port(), free_port()
+    (root / "policy").mkdir()
+    (root / "policy" / "policy.rego").write_text(POLICY)
+    keys = root / "data" / "keys"
+    keys.mkdir(parents=True, mode=0o700)
+    (root / "data").chmod(0o700)
+    FileSigner.create(keys / "log.key", "remit.conformance")
+    config = {
+        "server": {
+            "listen": f"127.0.0.1:{mcp_port}",
+            "admin": f"127.0.0.1:{admin_port}",
+            "data_dir": "data",
+        },
+        "identity": {"keys": [{"id": key.id, "sha256": key.sha256, "subject": "suite"}]},
+        "catalog": {"tools": tools()},
+        "limits": {"calls_per_minute": 100_000},
+        "telemetry": {"log_level": "error"},
+    }
+    path = root / "remit.yaml"
+    path.write_text(json.dumps(config, indent=1))  # JSON is YAML
+    said = root / "gateway.log"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "remit", "--config", str(path), "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _until_ready(process, admin_port, said)
+        yield Fixture(port=mcp_port, key=key.token)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _until_ready(process: subprocess.Popen[bytes], port: int, said: Path) -> None:
+    deadline = time.monotonic() + START_S
+    last = "no answer"
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                return
+        except urllib.error.HTTPError as exc:
+            last = exc.read().decode(errors="replace")
+        except OSError as exc:
+            last = str(exc)
+        time.sleep(0.1)
+    raise AssertionError(f"not ready: {last}\n{said.read_text(errors='replace')[-3000:]}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

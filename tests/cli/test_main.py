@@ -23,6 +23,7 @@ from remit.errors import (
     Unverified,
 )
 from tests.cli.conftest import Remit
+from tests.cli.reference import MARK, PAGE, reference
 
 
 def test_help_names_every_command_and_the_exit_codes(remit: Remit) -> None:
@@ -105,3 +106,8 @@ def test_times_are_said_in_words() -> None:
     assert clock(0) == "1970-01-01T00:00:00Z"
     assert [away(t, 0) for t in (999, 59_000, 3_600_000)] == ["in 0 s", "in 59 s", "in 1 h"]
     assert away(0, 120_000) == "2 min ago"
+
+
+def test_reference_page_is_the_commands_own() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text[text.index(MARK) :] == reference(), "run: python -m tests.cli.reference"

@@ -128,13 +128,13 @@ async def look(config: Path, root: Path, told: str) -> None:
             assert effects.count(number) <= may_have_run.count(int(number)), told
         for run in [run for run in runs if run.state is RunState.UNKNOWN and not run.resolved_as]:
             await ledger.resolve(run.id, operator="test", succeeded=False, note="looked", now_ms=0)
-        name = gateway.settings.gateway
+        name, key = gateway.settings.gateway, ledger.verifier_key
     assert groups(name) == [], told
     assert mounts(str(root)) == [], told
     assert list((root / "data" / "runners" / "leases").iterdir()) == [], told
     verified = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "remit", "audit", "verify", str(root / "data" / "ledger.db"),
-        "--key-file", str(root / "data" / "keys" / "log.pub"),
+        "--key", key,
         stdout=subprocess.PIPE,
     )  # fmt: skip
     output, _ = await verified.communicate()

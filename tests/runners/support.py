@@ -106,3 +106,14 @@ def eventually(check, *, seconds: float) -> bool:
             return False
         time.sleep(0.002)
     return True
+
+
+def shared_directory(path: Path, runner: SandboxRunner) -> Path:
+    """A new directory that runs can be shown writable: theirs, and reachable from the root."""
+    path.mkdir()
+    if runner.mount_uid is not None:
+        os.chown(path, runner.mount_uid, runner.mount_uid)
+        for parent in path.parents:
+            if not parent.stat().st_mode & 1:
+                parent.chmod(parent.stat().st_mode | 0o011)
+    return path

@@ -129,6 +129,8 @@ class Channel:
     async def close(self) -> None:
         """Close the socket, which makes the spawner clean up and end; wait for that."""
         self._leave()
+        if self._process.returncode is not None:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
                 await self._ended()

@@ -23,6 +23,8 @@ _SYS_CLONE3 = 435
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC_HOLDING_GIL = ctypes.PyDLL(None)  # the child must come back as the thread that runs
+_IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The first two by Python, the others by the spawner."""
 _MAX_FD = 1_048_576
 
 
@@ -111,7 +113,7 @@ def _become(what: Launch, parent: int) -> None:
     _keep_only(what.fds)
     _lower(what.ceilings)
     os.umask(0o022)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, exec would keep that
+    for number in _IGNORED_HERE:  # exec would keep that, and a stop could not reach the command
         signal.signal(number, signal.SIG_DFL)
     if what.uid is not None:
         os.setgroups([])

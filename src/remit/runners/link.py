@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +33,7 @@ class Link:
         self._sweeping = asyncio.Lock()
         self._answer: asyncio.Future[dict[str, Any] | None] | None = None
         self._closing = False
+        self._burying: set[asyncio.Task[None]] = set()
         self.hello: dict[str, Any] = {"mode": "none", "roots": {}, "missing": None}
 
     @property
@@ -56,7 +57,7 @@ class Link:
             first = self._channel is None
             channel = Channel.open()
             channel.on_report = self._take
-            channel.on_gone = self._lose
+            channel.on_gone = functools.partial(self._lose, channel)
             self.hello = await self._ask(channel, {"op": "hello", **self._greeting})
             self._channel = channel
             if not first:
@@ -100,7 +101,11 @@ class Link:
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(report.message)
 
-    def _lose(self) -> None:
+    def _lose(self, channel: Channel) -> None:
+        if not self._closing:
+            task = asyncio.get_running_loop().create_task(channel.close())
+            self._burying.add(task)
+            task.add_done_callback(self._burying.discard)
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
         self._on_lost()
@@ -109,5 +114,5 @@ class Link:
         """End the spawner and everything it holds; none is started again."""
         self._closing = True
         if self._channel is not None:
-            with contextlib.suppress(OSError):
-                await self._channel.close()
+            await self._channel.close()
+        await asyncio.gather(*self._burying)

@@ -246,13 +246,13 @@ class _Guarded:
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
         source = edge.source_ip(scope)
         try:
-            edge.check_host(scope, self._settings)
-            edge.check_length(scope, self._settings.body_limit_bytes)
-            authorization = edge.header(scope, b"authorization")
-            operator = await self._gateway.operator(authorization, source)
+            headers = edge.fields(scope)
+            edge.check_host(headers, self._settings)
+            edge.check_length(headers, self._settings.body_limit_bytes)
+            operator = await self._gateway.operator(headers.get(b"authorization"), source)
             visit = Visit(self._gateway, operator, Request(scope))
             if scope["method"] == "POST":
-                edge.check_json(scope)
+                edge.check_json(headers)
                 visit.body = await edge.read_body(
                     receive, self._settings.body_limit_bytes, self._settings.body_timeout_s
                 )
@@ -282,7 +282,7 @@ class _Open:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            edge.check_host(scope, self._settings)
+            edge.check_host(edge.fields(scope), self._settings)
             response = await self._show(self._gateway)
         except TurnedAway as turned:
             response = turned_response(turned)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -35,6 +35,12 @@ PEEK_BYTES = 64 * 1024
 """Longest body that is read only to find out which request an answer is for."""
 PEEK_SECONDS = 2.0
 
+Fields = Mapping[bytes, str]
+
+_ONCE = frozenset({
+    b"host", b"origin", b"authorization", b"content-type", b"content-length",
+    b"mcp-session-id", b"idempotency-key",
+})  # fmt: skip
 _PORT = re.compile(r"(:[0-9]{1,5})?")
 
 
@@ -69,29 +75,29 @@ class TurnedAway(Exception):
         return {"code": self.code.value} | {k: v for k, v in fields.items() if v is not None}
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header that may be sent once; None when it was not sent.
+def fields(scope: Scope) -> Fields:
+    """A request's headers: each that decides something once, and without white space around it.
+
+    White space around a value is no part of it (RFC 9110 §5.5), but not every parser cuts it off:
+    after this, the scope too has it cut, and everyone behind the door reads the same.
 
     Raises:
-        TurnedAway: it was sent twice, so that two readers could take a different one.
+        TurnedAway: one was sent twice, so that two readers could take a different one.
     """
-    found: str | None = None
-    for key, value in scope["headers"]:
-        if key == name:
-            if found is not None:
-                raise TurnedAway(
-                    400, INVALID_REQUEST, Code.NOT_SERVED, f"the {name.decode()} header twice"
-                )
-            found = value.decode("latin-1")
+    trimmed = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+    scope["headers"] = trimmed
+    found: dict[bytes, str] = {}
+    for name, value in trimmed:
+        text = value.decode("latin-1")
+        if name not in found:
+            found[name] = text
+        elif name in _ONCE:
+            raise TurnedAway(
+                400, INVALID_REQUEST, Code.NOT_SERVED, f"the {name.decode()} header twice"
+            )
+        else:
+            found[name] += f", {text}"
     return found
-
-
-def trim(scope: Scope) -> None:
-    """Cut the white space around header values, which is no part of them (RFC 9110 §5.5).
-
-    Not every parser does; after this, everyone behind the door reads the same values.
-    """
-    scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
 
 
 def source_ip(scope: Scope) -> str:
@@ -103,18 +109,17 @@ def source_ip(scope: Scope) -> str:
 # ------------------------------------------------------------------------------- host and origin
 
 
-def check_host(scope: Scope, settings: DoorSettings) -> None:
+def check_host(headers: Fields, settings: DoorSettings) -> None:
     """Against DNS rebinding: the request names one of our own hosts, and its page another of them.
 
     Raises:
         TurnedAway: 421 for `Host`, 403 for `Origin`.
     """
-    host = header(scope, b"host")
-    if host is None or not listed(host, settings.allowed_hosts):
+    if not listed(headers.get(b"host", ""), settings.allowed_hosts):
         raise _not_here(
             421, "the Host header is not an address of this gateway", "server.allowed_hosts"
         )
-    origin = header(scope, b"origin")
+    origin = headers.get(b"origin")
     if origin is not None and not listed(origin, settings.allowed_origins):
         raise _not_here(403, "the Origin header is not one that may call", "server.allowed_origins")
 
@@ -138,16 +143,16 @@ def _not_here(status: int, message: str, setting: str) -> TurnedAway:
 # ------------------------------------------------------------------------------------- the body
 
 
-def check_json(scope: Scope) -> None:
+def check_json(headers: Fields) -> None:
     """A body is JSON; what a web page can send without being asked is turned away with 415."""
-    content_type = header(scope, b"content-type") or ""
+    content_type = headers.get(b"content-type", "")
     if content_type.split(";")[0].strip().lower() != "application/json":
         raise TurnedAway(415, INVALID_REQUEST, Code.NOT_SERVED, "send application/json")
 
 
-def check_length(scope: Scope, limit: int) -> None:
+def check_length(headers: Fields, limit: int) -> None:
     """Turn away a body that says it is too long, before any of it is read."""
-    declared = header(scope, b"content-length")
+    declared = headers.get(b"content-length")
     if declared is not None and (not declared.isdigit() or int(declared[:20]) > limit):
         raise too_large(limit)
 

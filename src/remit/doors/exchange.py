@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from starlette.types import Message, Receive, Send
@@ -23,6 +23,11 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _KEEPALIVE = b": still here\r\n\r\n"
+
+
+WATCH_AFTER_S = 0.01
+"""Age from which a request's connection is watched; most are answered before, and a connection
+that was closed meanwhile is seen as soon as it is looked at."""
 
 
 class Exchange:
@@ -48,7 +53,7 @@ class Exchange:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an exchange runs in a task")
-        watching = asyncio.ensure_future(self._watch(task))
+        watch = _Later(WATCH_AFTER_S, lambda: self._watch(task))
         try:
             await answering()
         except asyncio.CancelledError:
@@ -56,7 +61,7 @@ class Exchange:
                 raise  # not our doing: the server is stopping
             task.uncancel()
         finally:
-            watching.cancel()
+            watch.cancel()
 
     async def _watch(self, task: asyncio.Task[Any]) -> None:
         while True:
@@ -97,6 +102,23 @@ class Exchange:
                     {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
                 )
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+class _Later:
+    """A task that is only made if it is not cancelled before."""
+
+    def __init__(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.ensure_future(self._work())
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _event(data: bytes) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from mcp.server.auth.middleware.bearer_auth import (
@@ -27,10 +26,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from remit.doors import edge
-from remit.doors.edge import TurnedAway
+from remit.doors.edge import Fields, TurnedAway
 from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
-from remit.doors.protocol import INBOUND, Inbound, Protocol, session_claim
+from remit.doors.protocol import EXCHANGE, INBOUND, Inbound, Protocol, session_claim
 from remit.doors.settings import DoorSettings
 from remit.errors import Code, Refused, RemitError
 from remit.model import Caller
@@ -81,22 +80,21 @@ class McpDoor:
         """One request: checked in this order, then served or turned away."""
         source = edge.source_ip(scope)
         body: bytes | None = None
-        edge.trim(scope)
         try:
             # (1) no page of another site, whatever name it reached us by
-            edge.check_host(scope, self._settings)
-            legacy = _check_shape(scope)
+            headers = edge.fields(scope)
+            edge.check_host(headers, self._settings)
+            legacy = _check_shape(scope["method"], headers)
             # (2) bounded, by what it says of itself and then by what comes
-            edge.check_length(scope, self._settings.body_limit_bytes)
+            edge.check_length(headers, self._settings.body_limit_bytes)
             # (3) who asks
-            authorization = edge.header(scope, b"authorization")
-            caller = await self._gateway.authenticate(authorization, source)
+            caller = await self._gateway.authenticate(headers.get(b"authorization"), source)
             body = await edge.read_body(
                 receive, self._settings.body_limit_bytes, self._settings.body_timeout_s
             )
             # (4) one message, which every parser reads alike
             message = edge.read_message(body) if scope["method"] == "POST" else {}
-            inbound = _inbound(scope, caller, source, message)
+            inbound = _inbound(headers, caller, source, message)
         except TurnedAway as turned:
             await self._gateway.refuse_at_door(turned.code, source)
             await self._turn_away(turned, body, receive, send)
@@ -110,11 +108,18 @@ class McpDoor:
             return
         # (5) the library, with the same bytes
         again = edge.replay(body, receive)
+        scope[INBOUND] = inbound
         if legacy:
-            scope[INBOUND] = inbound
-            await self._serve_legacy(scope, caller, again, send)
+            await self._serve_legacy(scope, inbound, again, send)
         else:
-            await self._serve_modern(scope, inbound, receive, again, send)
+            exchange = Exchange(
+                receive,
+                send,
+                may_stream=_accepts(headers, "text/event-stream", "text/*"),
+                keepalive_s=self._settings.keepalive_s,
+            )
+            scope[EXCHANGE] = exchange
+            await exchange.run(lambda: self._modern.handle_request(scope, again, exchange.send))
 
     async def _turn_away(
         self, turned: TurnedAway, body: bytes | None, receive: Receive, send: Send
@@ -122,25 +127,13 @@ class McpDoor:
         to = await edge.peek_id(receive) if body is None else edge.request_id(body)
         await edge.answer(turned, to, send)
 
-    async def _serve_modern(
-        self, scope: Scope, inbound: Inbound, receive: Receive, again: Receive, send: Send
-    ) -> None:
-        exchange = Exchange(
-            receive,
-            send,
-            may_stream=_accepts(scope, "text/event-stream", "text/*"),
-            keepalive_s=self._settings.keepalive_s,
-        )
-        scope[INBOUND] = replace(inbound, exchange=exchange)
-        await exchange.run(lambda: self._modern.handle_request(scope, again, exchange.send))
-
     async def _serve_legacy(
-        self, scope: Scope, caller: Caller, receive: Receive, send: Send
+        self, scope: Scope, inbound: Inbound, receive: Receive, send: Send
     ) -> None:
         # A session answers only to the credential that opened it.
-        owner = _session_owner(caller)
+        owner = _session_owner(inbound.caller)
         scope["user"] = owner
-        if edge.header(scope, SESSION) is None:
+        if inbound.session_id is None:
             await self._legacy.make_room(owner)
         await self._legacy.handle_request(scope, receive, send)
 
@@ -190,25 +183,24 @@ class Sessions(StreamableHTTPSessionManager):
         ]
 
 
-def _check_shape(scope: Scope) -> bool:
+def _check_shape(method: str, headers: Fields) -> bool:
     """Whether the request is of a revision with a handshake; methods and media types fit it.
 
     Raises:
         TurnedAway: 405, 406 or 415.
     """
-    method = scope["method"]
-    version = next((value for key, value in scope["headers"] if key == VERSION), None)
-    legacy = version is None or version.decode("latin-1") in HANDSHAKE_PROTOCOL_VERSIONS
-    in_session = edge.header(scope, SESSION) is not None
-    if method not in METHODS or (method != "POST" and not (legacy and in_session)):
-        allow = b"GET, POST, DELETE" if legacy and in_session else b"POST"
+    version = headers.get(VERSION)
+    legacy = version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
+    in_session = legacy and SESSION in headers
+    if method not in METHODS or (method != "POST" and not in_session):
+        allow = b"GET, POST, DELETE" if in_session else b"POST"
         raise TurnedAway(
             405, edge.INVALID_REQUEST, Code.NOT_SERVED, "this method is not served here",
             headers=((b"allow", allow),),
         )  # fmt: skip
     if method == "POST":
-        edge.check_json(scope)
-        if not _accepts(scope, "application/json", "application/*"):
+        edge.check_json(headers)
+        if not _accepts(headers, "application/json", "application/*"):
             raise TurnedAway(
                 406, edge.INVALID_REQUEST, Code.NOT_SERVED,
                 "accept both application/json and text/event-stream",
@@ -216,19 +208,19 @@ def _check_shape(scope: Scope) -> bool:
     return legacy
 
 
-def _accepts(scope: Scope, *media_types: str) -> bool:
-    accepted = edge.header(scope, b"accept") or ""
-    offers = {part.split(";")[0].strip().lower() for part in accepted.split(",")}
+def _accepts(headers: Fields, *media_types: str) -> bool:
+    accepted = headers.get(b"accept", "").lower()
+    offers = {part.split(";")[0].strip() for part in accepted.split(",")}
     return "*/*" in offers or any(media_type in offers for media_type in media_types)
 
 
-def _inbound(scope: Scope, caller: Caller, source: str, message: dict[str, Any]) -> Inbound:
+def _inbound(headers: Fields, caller: Caller, source: str, message: dict[str, Any]) -> Inbound:
     return Inbound(
         caller=caller,
         source_ip=source,
         message=message,
-        idempotency_key=edge.header(scope, b"idempotency-key"),
-        session_id=session_claim(edge.header(scope, SESSION)),
+        idempotency_key=headers.get(b"idempotency-key"),
+        session_id=session_claim(headers.get(SESSION)),
     )
 
 

@@ -16,7 +16,6 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.shared.exceptions import MCPError
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from remit.canonical import encode
 from remit.doors.claims import Client, read_claims, read_idempotency_key
@@ -33,6 +32,9 @@ from remit.telemetry import logger
 
 INBOUND = "remit.inbound"
 """Where the door leaves an `Inbound` in a request's ASGI scope."""
+
+EXCHANGE = "remit.exchange"
+"""Where it leaves the `Exchange` of a request on the 2026-07-28 wire."""
 
 MAX_TOOL_NAME = 128
 
@@ -51,7 +53,6 @@ class Inbound:
     message: Mapping[str, Any]
     idempotency_key: str | None = None
     session_id: str | None = None
-    exchange: Exchange | None = None
 
 
 class Protocol:
@@ -175,8 +176,8 @@ def _sender(ctx: Context, inbound: Inbound) -> SendProgress | None:
     token = (inbound.message["params"].get("_meta") or {}).get("progressToken")
     if not isinstance(token, str | int):
         return None
-    exchange = inbound.exchange
-    if exchange is None or ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+    exchange = ctx.request.scope.get(EXCHANGE) if ctx.request is not None else None
+    if not isinstance(exchange, Exchange):
 
         async def over_session(count: int, message: str) -> None:
             await ctx.session.report_progress(count, message=message)

@@ -22,7 +22,6 @@ from remit.model import Caller, Effect, Reply, Tool
 
 DECISION = "dev.remit/decision"
 RECEIPT = "dev.remit/receipt"
-UNSAFE = "dev.remit/unsafe"
 
 X_MCP_HEADER = "x-mcp-header"
 MAX_WIRE_TOOLS = 20_000
@@ -51,9 +50,7 @@ def result_of(reply: Reply, version: str) -> dict[str, Any]:
         structured = {"decision": decision}
     meta: dict[str, Any] = {DECISION: decision}
     if reply.receipt is not None:
-        meta[RECEIPT] = receipt_json(reply.receipt)
-    if reply.unsafe:
-        meta[UNSAFE] = list(reply.unsafe)
+        meta[RECEIPT] = receipt_json(reply.receipt, reply.unsafe)
     result: dict[str, Any] = {
         "resultType": "complete",
         "content": content,

@@ -75,7 +75,7 @@ def make_world(root: Path) -> Path:
                 },
             ]
         },
-        "policy": {"path": "policy"},
+        "policy": {"path": "policy", "deadline_ms": 5000},
         "approvals": {"hold_s": 0},
         "ledger": {"origin": "remit.chaos/log"},
     }

@@ -16,6 +16,7 @@ from remit.catalog.command import build_tool
 from remit.catalog.spec import ToolSpec
 from remit.catalog.store import CommandCatalog
 from remit.clock import SystemClock
+from remit.identity.keys import KeyIdentity
 from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
 from remit.model import (
@@ -35,7 +36,6 @@ from remit.pipeline import Pipeline
 from remit.policy.bundle import bundle_of
 from remit.policy.point import PolicyPoint
 from remit.rates import MemoryRates
-from remit.identity.keys import KeyIdentity
 from remit.testing.scripted import ScriptedRunner
 
 HEAD = """package remit
@@ -187,7 +187,7 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
         clock = SystemClock()
         signer = FileSigner.create(folder / "log.key", "remit.test/log")
         ledger = SqliteLedger.open(folder / "ledger.db", signer=signer, gateway="gw", clock=clock)
-        policy = await PolicyPoint.start(bundle_of({"test.rego": rego}, {}))
+        policy = await PolicyPoint.start(bundle_of({"test.rego": rego}, {}), deadline_ms=5_000)
         runner = ScriptedRunner()
         backends = Backends(
             identity=KeyIdentity([], [], now=clock.now_ms),

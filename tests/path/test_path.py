@@ -19,7 +19,7 @@ from remit.model import (
     Verdict,
 )
 from remit.testing.scripted import ends
-from tests.path.conftest import AGENT, ALLOW, ASK, HEAD, OLGA, MakePath
+from tests.path.conftest import ALLOW, ASK, HEAD, OLGA, MakePath
 
 pytestmark = pytest.mark.anyio
 

@@ -46,9 +46,10 @@ class Visibility:
         tools = self._catalog.tools()
         document = list_document(caller=caller, tools=tools, now_ms=now)
         names = await self._policy.visible(document, [tool.name for tool in tools])
-        if len(self._views) >= MAX_CACHED_VIEWS:
-            self._views.clear()
-        self._views[key] = (now, names)
+        if names:  # an empty answer may be a fault of policy, which must not last ten seconds
+            if len(self._views) >= MAX_CACHED_VIEWS:
+                self._views.clear()
+            self._views[key] = (now, names)
         return names
 
     async def tools(self, caller: Caller) -> Sequence[Tool]:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from remit.errors import Code, RemitError
-from remit.identity.keys import new_key
+from remit.identity.keys import NewKey, new_key
 from remit.ledger.signer import FileSigner
 
 START_TIMEOUT_S = 30
@@ -99,7 +99,27 @@ def make(root: Path) -> World:
     mcp_port, admin_port = _free_port(), _free_port()
     tools = (templates / "demo" / "tools.yaml").read_text()
     tools = tools.replace("@state@", str(state)).replace("@port@", str(admin_port))
-    config = {
+    config = _config(agent, operator, mcp_port, admin_port)
+    config["catalog"] = yaml.safe_load(tools)
+    path = root / "remit.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    keys = root / ".remit" / "keys"
+    keys.mkdir(parents=True, mode=0o700)
+    (root / ".remit").chmod(0o700)
+    FileSigner.create(keys / "log.key", "remit.demo")
+    return World(
+        root=root,
+        state=state,
+        config=path,
+        agent_token=agent.token,
+        operator_token=operator.token,
+        mcp_port=mcp_port,
+        admin_port=admin_port,
+    )
+
+
+def _config(agent: NewKey, operator: NewKey, mcp_port: int, admin_port: int) -> dict[str, Any]:
+    return {
         "server": {
             "listen": f"127.0.0.1:{mcp_port}",
             "admin": f"127.0.0.1:{admin_port}",
@@ -127,27 +147,12 @@ def make(root: Path) -> World:
                 }
             ],
         },
-        "catalog": yaml.safe_load(tools),
-        "policy": {"path": "policy"},
+        "catalog": {},
+        "policy": {"path": "policy", "deadline_ms": 2000},
         "approvals": {"hold_s": 0},
         "ledger": {"origin": "remit.demo"},
         "telemetry": {"log_format": "json"},
     }
-    path = root / "remit.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    keys = root / ".remit" / "keys"
-    keys.mkdir(parents=True, mode=0o700)
-    (root / ".remit").chmod(0o700)
-    FileSigner.create(keys / "log.key", "remit.demo")
-    return World(
-        root=root,
-        state=state,
-        config=path,
-        agent_token=agent.token,
-        operator_token=operator.token,
-        mcp_port=mcp_port,
-        admin_port=admin_port,
-    )
 
 
 def _repository(state: Path) -> None:

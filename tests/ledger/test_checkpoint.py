@@ -222,6 +222,16 @@ def test_a_changed_receipt_is_refused(
         open_receipt(value | change, key)
 
 
+def test_a_hash_with_stray_bits_is_refused(signer: FileSigner, key: VerifierKey) -> None:
+    value = receipt_json(_receipt(signer)[0])
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    last = value["leaf"][-2]
+    stray = value["leaf"][:-2] + letters[letters.index(last) | 1] + "="
+    assert base64.b64decode(stray) == base64.b64decode(value["leaf"])
+    with pytest.raises(Unverified):
+        open_receipt(value | {"leaf": stray}, key)
+
+
 def test_what_is_no_receipt_at_all_is_refused(key: VerifierKey) -> None:
     values: list[object] = [None, [], "x", {}, 3]
     for value in values:

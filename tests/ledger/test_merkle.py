@@ -143,6 +143,25 @@ def test_no_proof_is_made_or_taken_for_what_is_not_in_the_tree() -> None:
         assert caught.value.code is Code.LOG_MALFORMED
 
 
+@pytest.mark.threat("T-21")
+def test_what_the_arithmetic_alone_would_let_pass_is_refused() -> None:
+    leaf, empty = leaf_hash(b"x"), b""
+    with pytest.raises(Unverified, match="32 bytes"):
+        verify_inclusion(0, 1, empty, [], empty)
+    with pytest.raises(Unverified, match="32 bytes"):
+        verify_consistency(2, 2, empty, empty, [])
+    with pytest.raises(Unverified, match="no consistency proof"):
+        verify_consistency(2, 2, leaf, leaf, [leaf])
+    with pytest.raises(Unverified, match="empty"):
+        verify_consistency(3, 5, leaf, leaf, [])
+    with pytest.raises(Unverified, match="too few"):
+        verify_consistency(3, 5, leaf, leaf, [leaf])
+    with pytest.raises(Unverified, match="too many"):
+        verify_consistency(1, 2, leaf, leaf, [leaf, leaf])
+    with pytest.raises(Unverified, match="too many"):
+        verify_inclusion(0, 1, leaf, [leaf], leaf)
+
+
 def _vectors(folder: Path) -> list[dict[str, Any]]:
     path = folder / "merkle-proofs.jsonl"
     if not path.is_file():

@@ -256,6 +256,30 @@ async def test_a_quiet_log_is_signed_within_seconds(
     await ledger.aclose()
 
 
+class BrokenSigner:
+    """A signer whose key is out of reach."""
+
+    def __init__(self, verifier_key: str) -> None:
+        self.verifier_key = verifier_key
+
+    def sign(self, text: bytes) -> str:
+        raise OSError("no key")
+
+
+async def test_without_its_key_a_ledger_still_writes_but_gives_no_receipts(
+    store: Path, signer: FileSigner, clock: SetClock, reopen: Reopen
+) -> None:
+    broken = BrokenSigner(signer.verifier_key)
+    ledger = SqliteLedger.open(store, signer=broken, gateway="gw-1", clock=clock)
+    assert list(await ledger.append([draft()])) == [0]
+    with pytest.raises(LedgerFault):
+        await ledger.receipt(0)
+    await ledger.aclose()
+    again = reopen()
+    assert (await again.receipt(0)).checkpoint.size == 1
+    await again.aclose()
+
+
 async def test_counts_of_refusals_are_written_at_the_end(
     ledger: SqliteLedger, reopen: Reopen, clock: SetClock
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sqlite3
@@ -18,6 +19,7 @@ from remit.ledger.records import read_store
 from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
 from remit.ledger.verify import verify
+from remit.model import EntryDraft
 from remit.testing.ledger_samples import SetClock
 from tests.ledger.conftest import tell_story
 from tests.ledger.forging import Lines, broken, check, edit, resign, texts, where
@@ -223,6 +225,26 @@ async def test_a_live_store_verifies_while_it_is_written(
     assert report.live
     assert (report.entries, report.plans) == (13, 3)
     assert report.entries >= report.signed
+
+
+@pytest.mark.threat("T-21")
+async def test_a_store_verifies_at_every_moment_of_being_written(
+    ledger: SqliteLedger, store: Path, clock: SetClock, key: VerifierKey
+) -> None:
+    await tell_story(ledger, clock)
+    writing = asyncio.ensure_future(_write_on(ledger))
+    seen = 0
+    while seen < 100:
+        report = await asyncio.to_thread(lambda: verify(read_store(store), key))
+        assert report.problem is None
+        seen = report.entries
+    writing.cancel()
+
+
+async def _write_on(ledger: SqliteLedger) -> None:
+    while True:
+        index = (await ledger.append([EntryDraft(event="e", public={}, sealed={"v": b"x"})]))[0]
+        await ledger.receipt(index)
 
 
 @pytest.mark.threat("T-21")

@@ -7,6 +7,7 @@ and on request by the plan that it names. An export ends with a checkpoint over 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -97,14 +98,17 @@ def export_store(
     """
     try:
         db = connect_reader(path)
+    except sqlite3.Error:
+        raise _unreadable(path) from None
+    try:
         checkpoints = read_checkpoints(db)
         size = int(db.execute("SELECT coalesce(max(seq) + 1, 0) FROM entry").fetchall()[0][0])
     except (sqlite3.Error, Unverified):
-        raise LedgerFault(
-            Code.LEDGER_UNAVAILABLE, "the file cannot be read as a ledger", place=str(path)
-        ) from None
+        db.close()
+        raise _unreadable(path) from None
     checkpoints = [each for each in checkpoints if 0 < each.size <= size]
     if not checkpoints:
+        db.close()
         raise LedgerFault(
             Code.NOT_FOUND,
             "nothing in the ledger is under a checkpoint yet",
@@ -118,4 +122,15 @@ def export_store(
         opening=(lambda name: read_opening(db, name)) if with_values else None,
         plan_text=(lambda name: read_plan(db, name)) if with_plans else None,
     )
-    return lines, size - end
+    return _then_close(lines, db), size - end
+
+
+def _unreadable(path: Path) -> LedgerFault:
+    return LedgerFault(
+        Code.LEDGER_UNAVAILABLE, "the file cannot be read as a ledger", place=str(path)
+    )
+
+
+def _then_close(lines: Iterator[bytes], db: sqlite3.Connection) -> Iterator[bytes]:
+    with contextlib.closing(db):
+        yield from lines

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from remit.errors import Code, NotFound
+from remit.errors import Code, LedgerFault, NotFound
 from remit.ledger.checkpoint import sign_checkpoint
 from remit.ledger.merkle import HASH_BYTES, Frontier, inclusion_proof
 from remit.model import Checkpoint, Receipt
@@ -60,15 +60,27 @@ class Head:
 
     def checkpoint(self, covering: int | None = None) -> Checkpoint:
         """The last checkpoint if it covers entry `covering` (all that is durable if None), else
-        a new one over all that is durable."""
+        a new one over all that is durable.
+
+        Raises:
+            LedgerFault: the signer failed.
+        """
         with self._signing:
             frontier, latest = self.durable, self.latest
             needed = frontier.size if covering is None else covering + 1
             if latest is None or latest.size < needed:
-                latest = sign_checkpoint(self._signer, self.origin, frontier.size, frontier.root())
+                latest = self._sign(frontier)
                 self._unsaved.append(latest)
                 self.latest = latest
             return latest
+
+    def _sign(self, frontier: Frontier) -> Checkpoint:
+        try:
+            return sign_checkpoint(self._signer, self.origin, frontier.size, frontier.root())
+        except Exception:  # noqa: BLE001 - a signer may be another process, and fail in any way
+            raise LedgerFault(
+                Code.LEDGER_UNAVAILABLE, "the log key could not be used to sign"
+            ) from None
 
     def take_unsaved(self) -> list[Checkpoint]:
         """The checkpoints that are not in the store yet; whoever takes them keeps them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remit.canonical import MAX_SAFE_INTEGER
@@ -21,17 +21,23 @@ SCHEMA = "remit.receipt/1"
 MAX_PROOF = 64
 
 _FIELDS = {"schema", "index", "leaf", "proof", "checkpoint"}
+_UNSAFE = "unsafe"
 
 
-def receipt_json(receipt: Receipt) -> dict[str, Any]:
-    """The receipt as a JSON object; hashes are base64."""
-    return {
+def receipt_json(receipt: Receipt, unsafe: Sequence[str] = ()) -> dict[str, Any]:
+    """The receipt as a JSON object; hashes are base64.
+
+    `unsafe` names what was unsafe about the gateway that gave it (threat T-01). The proof does
+    not cover that: it is for whoever reads the receipt, not for whoever verifies it.
+    """
+    value = {
         "schema": SCHEMA,
         "index": receipt.index,
         "leaf": _text(receipt.leaf_hash),
         "proof": [_text(step) for step in receipt.proof],
         "checkpoint": receipt.checkpoint.note,
     }
+    return value | ({_UNSAFE: list(unsafe)} if unsafe else {})
 
 
 def open_receipt(value: Any, key: VerifierKey, *, entry: bytes | None = None) -> Receipt:
@@ -62,7 +68,11 @@ def open_receipt(value: Any, key: VerifierKey, *, entry: bytes | None = None) ->
 
 
 def _read(value: Any, key: VerifierKey) -> Receipt:
-    if not isinstance(value, Mapping) or set(value) != _FIELDS or value["schema"] != SCHEMA:
+    if not isinstance(value, Mapping) or set(value) - {_UNSAFE} != _FIELDS:
+        raise _malformed(f"this is not a {SCHEMA} object")
+    unsafe = value.get(_UNSAFE, [])
+    named = isinstance(unsafe, list) and all(isinstance(name, str) for name in unsafe)
+    if value["schema"] != SCHEMA or not named:
         raise _malformed(f"this is not a {SCHEMA} object")
     index, proof, note = value["index"], value["proof"], value["checkpoint"]
     if type(index) is not int or not 0 <= index <= MAX_SAFE_INTEGER:

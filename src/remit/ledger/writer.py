@@ -10,6 +10,7 @@ A caller that stops waiting does not undo its work: only a piece that has not be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -107,7 +108,7 @@ class Writer:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.put(_Job(work, essential, future))
         if not self._thread.is_alive():
-            raise self._unavailable()
+            self._refuse_queued()  # it ended before it could see this; nobody else will answer
         return cast("T", await future)
 
     def why_not(self) -> str | None:
@@ -189,7 +190,8 @@ class Writer:
         self._rested = time.monotonic()
         if self._broken is not None:
             return
-        self._log.sign()
+        with contextlib.suppress(LedgerFault):  # whoever asks for a receipt hears of it
+            self._log.sign()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._log.begin(self._db)

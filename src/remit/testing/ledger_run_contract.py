@@ -203,6 +203,13 @@ class RunContract:
         await _not_settled(active, outcome)
         assert (await events(active)).count("call.outcome") == 1
 
+    async def test_an_open_state_is_no_outcome(self, active: Ledger, clock: SetClock) -> None:
+        grant = await granted(active, clock)
+        with pytest.raises(ValueError, match="open"):
+            await active.settle(
+                sample.outcome(clock, grant, RunState.STARTED), sample.outcome_entry()
+            )
+
     async def test_open_runs_are_listed_newest_first(self, active: Ledger, clock: SetClock) -> None:
         grants = [await granted(active, clock, plan=sample.plan(f"s{n}")) for n in range(3)]
         await active.start(grants[1], clock.now_ms())

@@ -14,6 +14,7 @@ depends_on = None
 def upgrade() -> None:
     _log()
     _runs()
+    _replies()
     _approvals()
     _in_force()
 
@@ -88,6 +89,9 @@ def _runs() -> None:
     op.create_index("run_call", "run", ["call_digest"])
     op.create_index("run_unsettled", "run", ["fence"], sqlite_where=unsettled)
     op.create_index("run_idempotency", "run", ["idempotency"], sqlite_where=keyed)
+
+
+def _replies() -> None:
     op.create_table(
         "reply",
         sa.Column("fence", sa.Integer(), sa.ForeignKey("run.fence"), primary_key=True),

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from remit.account import readable_by_others, same_user
 from remit.backends import Backends, PathSettings
 from remit.catalog.arguments import SchemaCheck
 from remit.catalog.store import CommandCatalog
@@ -20,7 +21,7 @@ from remit.clock import SystemClock
 from remit.config import Settings
 from remit.doors.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, DoorSettings
 from remit.errors import LedgerFault
-from remit.gateway import Gateway, same_user
+from remit.gateway import Gateway
 from remit.identity.keys import KeyIdentity
 from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
@@ -36,6 +37,7 @@ from remit.telemetry import LEFTOVERS, logger, tracing
 
 HOUSEKEEPING_EVERY_S = 5.0
 DRAIN_S = 30.0
+SAME_USER = "unsafe_same_user"
 OPEN = frozenset({RunState.INTENDED, RunState.STARTED})
 
 log = logger()
@@ -50,11 +52,19 @@ def gateway_id(data_dir: Path) -> str:
 
 
 def unsafe(settings: Settings) -> tuple[str, ...]:
-    """The names of what is unsafe here: settings that say so, and the account this runs under."""
+    """The names of what is unsafe here: settings that say so, and what others can read (T-01)."""
     found = list(settings.unsafe())
-    if same_user() and "unsafe_same_user" not in found:
-        found.append("unsafe_same_user")
+    if SAME_USER not in found and (same_user() or readable_by_others(private_files(settings))):
+        found.append(SAME_USER)
     return tuple(found)
+
+
+def private_files(settings: Settings) -> tuple[Path, ...]:
+    """The files that nobody but the gateway may read: keys, tokens and the ledger."""
+    ledger = settings.ledger_path
+    keys = {settings.key_file, *(settings.data_dir / "keys").glob("*")}
+    files = (*sorted(keys), ledger, *sorted(ledger.parent.glob(f"{ledger.name}-*")))
+    return tuple(path for path in files if path.is_file())
 
 
 @asynccontextmanager

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from remit import __version__
 from remit.administration import Administration, require
 from remit.backends import PathSettings
-from remit.model import Capabilities, Operator, Permission
+from remit.model import Capabilities, Operator, Permission, Tier
 from remit.pipeline import Pipeline
 from remit.ports import Ledger
 from remit.telemetry import exposition
-
-_NO_LOGIN = ("nologin", "false")
 
 
 class Gateway(Administration):
@@ -71,26 +67,15 @@ class Gateway(Administration):
         found = [
             ("policy", await b.policy.ready()),
             ("ledger", await b.ledger.ready()),
-            ("runner", _runner_ready(b.runner.capabilities.missing)),
+            ("runner", self._runner_ready(b.runner.capabilities)),
         ]
         return [f"{what}: {why}" for what, why in found if why is not None]
 
     def metrics(self) -> bytes:
         return exposition()
 
-
-def _runner_ready(missing: Sequence[str]) -> str | None:
-    return None if not missing else "does not hold here: " + ", ".join(missing)
-
-
-def same_user() -> bool:
-    """Whether people or agents may well run as the gateway's own OS user (threat T-01).
-
-    An account that cannot log in is taken for one made for the gateway alone. Anything else can
-    read the gateway's keys, ledger and operator credential, and Remit says so.
-    """
-    try:
-        shell = pwd.getpwuid(os.geteuid()).pw_shell
-    except KeyError:
-        return False
-    return not shell.endswith(_NO_LOGIN)
+    def _runner_ready(self, runner: Capabilities) -> str | None:
+        degraded = runner.tier is Tier.DEGRADED and "unsafe_degraded" in self.settings.unsafe
+        if not runner.missing or degraded:
+            return None
+        return "does not hold here: " + ", ".join(runner.missing)

@@ -196,6 +196,16 @@ async def test_a_body_that_never_comes_is_given_up() -> None:
     assert gateway.calls == []
 
 
+@pytest.mark.threat("T-05")
+async def test_a_body_that_says_it_is_too_long_is_not_waited_for() -> None:
+    gateway = FakeGateway()
+    async with served(mcp_app(gateway, DoorSettings(body_timeout_s=0.2))) as url:
+        lines = [f"{k}: {v}" for k, v in modern_headers("tools/call", "echo").items()]
+        head = ["POST /mcp HTTP/1.1", "Host: localhost", *lines, "Content-Length: 99999999999"]
+        answer = await raw(url, head, b"{", length=False)
+    assert answer.status == 413
+
+
 @pytest.mark.threat("T-06")
 @pytest.mark.parametrize(
     ("body", "rpc_code", "code"),

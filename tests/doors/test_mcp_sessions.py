@@ -12,7 +12,7 @@ import anyio
 import httpx2
 import pytest
 
-from remit.doors.mcp import mcp_app
+from remit.doors.mcp import end_streams, mcp_app
 from remit.doors.settings import DoorSettings
 from tests.doors.fake import FakeGateway
 from tests.doors.serving import LEGACY, http, served
@@ -238,3 +238,25 @@ async def test_ping_is_answered() -> None:
     async with session(FakeGateway()) as s:
         await s.open()
         assert result(await s.send("ping", id_=2))["result"] == {}
+
+
+async def test_a_server_that_stops_ends_the_streams_on_which_nothing_comes() -> None:
+    gateway = FakeGateway()
+    app = mcp_app(gateway, DoorSettings())
+    async with served(app) as url, http() as client:
+        s = Session(url, client)
+        await s.open()
+        called = asyncio.ensure_future(s.send("tools/call", {"name": "slow"}, id_=2))
+        with anyio.fail_after(5):
+            await gateway.started.wait()
+        async with client.stream("GET", s.url, headers=s.headers()) as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            with anyio.fail_after(5):
+                reading = asyncio.ensure_future(stream.aread())
+                while not reading.done():
+                    end_streams(app)  # the stream may not have been registered yet
+                    await asyncio.wait((reading,), timeout=0.05)
+        assert not called.done()
+        gateway.release.set()
+        assert result(await called)["result"]["content"][0]["text"] == "released"
+        assert (await s.send("tools/list", id_=3)).status_code == 200

@@ -55,7 +55,15 @@ def mcp_app(gateway: Gateway, settings: DoorSettings, *, now: Now = _system_now)
     door = McpDoor(gateway, settings, Protocol(gateway, settings, now).server())
     app = Starlette(routes=[Route("/mcp", endpoint=door)], lifespan=lambda _app: door.run())
     app.router.redirect_slashes = False  # a redirect would repeat the Host header
+    app.state.door = door
     return app
+
+
+def end_streams(app: Starlette) -> None:
+    """End the streams on which clients wait for nothing, so that a server that is asked to stop
+    need not wait for them. Calls under way go on."""
+    door: McpDoor = app.state.door
+    door.end_streams()
 
 
 class McpDoor:
@@ -75,6 +83,10 @@ class McpDoor:
         """Serve until the context ends; then every session is closed."""
         async with self._modern.run(), self._legacy.run():
             yield
+
+    def end_streams(self) -> None:
+        """End every stream that was opened by GET."""
+        self._legacy.end_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request: checked in this order, then served or turned away."""
@@ -166,6 +178,11 @@ class Sessions(StreamableHTTPSessionManager):
             if not transport._requests_in_flight:  # noqa: SLF001 - the library has no other word
                 await self._discard_session(session_id, transport)
                 return
+
+    def end_streams(self) -> None:
+        """End the standing stream of each session; the session itself stays."""
+        for transport in self._server_instances.values():
+            transport.close_standalone_sse_stream()
 
     def _admit_session(
         self, requestor: AuthorizationContext | None

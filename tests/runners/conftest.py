@@ -1,3 +1,3 @@
-from tests.runners.fixtures import limited_runner, runner
+from tests.runners.fixtures import limited_runner, reachable, runner
 
-__all__ = ["limited_runner", "runner"]
+__all__ = ["limited_runner", "reachable", "runner"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,15 @@ async def runner(tmp_path: Path) -> AsyncIterator[SandboxRunner]:
         yield runner
     finally:
         await runner.aclose()
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that every user of this host can reach, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="remit-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture

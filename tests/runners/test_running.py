@@ -192,8 +192,8 @@ async def test_waiting_for_an_end_can_be_given_up_without_harm(runner: SandboxRu
     await runner.destroy(lease)
 
 
-async def test_a_run_sees_a_mount_as_its_own(runner: SandboxRunner, tmp_path: Path) -> None:
-    source = shared_directory(tmp_path / "desired", runner)
+async def test_a_run_sees_a_mount_as_its_own(runner: SandboxRunner, reachable: Path) -> None:
+    source = shared_directory(reachable / "desired", runner)
     source.joinpath("state").write_text("blue")
     source.joinpath("state").chmod(0o666)
     mount = Mount(name="desired", source=str(source), writable=True)
@@ -229,6 +229,19 @@ async def test_a_mount_that_is_a_link_or_leads_out_is_refused(
     with pytest.raises(RunnerFault, match="never shown"):
         mount = Mount(name="x", source=f"{through}/ssl")
         await run(runner, shell("true", mounts=(mount,)))
+
+
+async def test_a_mount_that_runs_cannot_reach_is_refused_with_the_reason(
+    runner: SandboxRunner, reachable: Path
+) -> None:
+    if runner.mount_uid is None:
+        pytest.skip("runs are this user here; to run it: be root")
+    closed = reachable / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "inside").mkdir()
+    for source in (closed, closed / "inside"):
+        with pytest.raises(RunnerFault, match=f"cannot be reached by user {runner.mount_uid}"):
+            await run(runner, shell("true", mounts=(Mount(name="x", source=str(source)),)))
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../b", "", "a\0b"])

@@ -135,10 +135,10 @@ async def test_a_killed_spawner_takes_every_run_with_it(runner: SandboxRunner) -
 
 @pytest.mark.threat("T-15")
 async def test_the_death_of_the_spawner_never_starts_a_held_command(
-    runner: SandboxRunner, tmp_path: Path
+    runner: SandboxRunner, reachable: Path
 ) -> None:
     """bubblewrap takes the end of its block pipe for a release: it holds that pipe open itself."""
-    shared = shared_directory(tmp_path / "shared", runner)
+    shared = shared_directory(reachable / "shared", runner)
     lease = new_lease()
     mount = Mount(name="out", source=str(shared), writable=True)
     spec = shell("echo ran >/mnt/out/ran", mounts=(mount,))

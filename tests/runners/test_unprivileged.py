@@ -67,18 +67,14 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """The code and an interpreter where the other user can read them."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if not parent.stat().st_mode & 1:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    tmp_path.chmod(0o755)
-    shutil.copytree(ROOT / "src", tmp_path / "src")
-    shutil.copytree(ROOT / "tests/runners", tmp_path / "tests/runners")
-    (tmp_path / "tests/__init__.py").touch()
-    (tmp_path / "state").mkdir()
-    os.chown(tmp_path / "state", USER, USER)
-    return tmp_path
+def source(reachable: Path) -> Path:
+    """The code and a state directory, where the other user can read and write them."""
+    shutil.copytree(ROOT / "src", reachable / "src")
+    shutil.copytree(ROOT / "tests/runners", reachable / "tests/runners")
+    (reachable / "tests/__init__.py").touch()
+    (reachable / "state").mkdir()
+    os.chown(reachable / "state", USER, USER)
+    return reachable
 
 
 def _as_user(source: Path, groups: list[Path], *, unsafe: bool = False) -> dict:

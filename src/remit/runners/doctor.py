@@ -17,7 +17,10 @@ _LOW_DISK_BYTES = 512 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of `remit doctor`; `status` is `ok`, `warn` or `fail`, `fix` one command or none."""
+    """One line of `remit doctor`.
+
+    `status` is `ok`, `warn`, `fail` or `unknown`; `fix` is one command or none.
+    """
 
     name: str
     status: str
@@ -26,26 +29,38 @@ class Check:
 
 
 async def machine_checks(
-    state_dir: Path, *, capabilities: Capabilities | None = None
+    state_dir: Path,
+    *,
+    capabilities: Capabilities | None = None,
+    bwrap: Path | None = None,
+    unsafe_degraded: bool = False,
+    data_dir: Path | None = None,
 ) -> list[Check]:
     """Look at this machine; starts a sandbox runner for it unless one was probed already.
 
     Changes nothing that stays: the runner it starts is closed, its control groups removed.
+
+    Args:
+        state_dir: an existing directory that lease files may be put into for the moment.
+        bwrap: the bubblewrap to look at, as `SandboxSettings` takes it.
+        unsafe_degraded: runs are let go where only rlimits hold; a warning instead of a failure.
+        data_dir: where the ledger lies, for the room that is left; the state's if None.
     """
     mode: str | None = None
     if capabilities is None:
-        settings = SandboxSettings(state_dir=state_dir, gateway=f"doctor-{os.getpid()}")
+        settings = SandboxSettings(
+            state_dir=state_dir, gateway=f"doctor-{os.getpid()}", bwrap=bwrap
+        )
         runner = await SandboxRunner.open(settings)
         capabilities, mode = runner.capabilities, runner.cgroup_mode
         await runner.aclose()
-    bwrap = find(for_others=os.geteuid() == 0)
     return [
-        _bubblewrap(bwrap),
+        _bubblewrap(find(bwrap, for_others=os.geteuid() == 0)),
         _namespaces(capabilities),
-        _cgroups(capabilities, mode),
-        _tier(capabilities),
+        _cgroups(capabilities, mode, unsafe_degraded=unsafe_degraded),
+        _tier(capabilities, unsafe_degraded=unsafe_degraded),
         _user(capabilities),
-        _disk(state_dir),
+        _disk(data_dir or state_dir),
     ]
 
 
@@ -70,20 +85,26 @@ def _namespaces(capabilities: Capabilities) -> Check:
     return Check(name="user namespaces", status="fail", found="no sandbox could be made", fix=fix)
 
 
-def _cgroups(capabilities: Capabilities, mode: str | None) -> Check:
+def _cgroups(capabilities: Capabilities, mode: str | None, *, unsafe_degraded: bool) -> Check:
+    if not capabilities.holds.get("user_namespace"):
+        found = "could not be looked at without a sandbox"
+        return Check(name="cgroups", status="unknown", found=found)
     held = [name for name in ("memory_limit", "pids_limit") if capabilities.holds.get(name)]
     where = f" ({mode})" if mode else ""
     if len(held) == 2:
         return Check(name="cgroups", status="ok", found=f"limits hold{where}")
     found = f"memory and process limits do not hold{where}"
-    return Check(name="cgroups", status="fail", found=found, fix=hints.cgroups())
+    status = "warn" if unsafe_degraded else "fail"
+    return Check(name="cgroups", status=status, found=found, fix=hints.cgroups())
 
 
-def _tier(capabilities: Capabilities) -> Check:
+def _tier(capabilities: Capabilities, *, unsafe_degraded: bool) -> Check:
     missing = ", ".join(capabilities.missing)
     if capabilities.tier in {Tier.NONE, Tier.DEGRADED}:
         found = f"{capabilities.tier}, without: {missing}"
-        return Check(name="sandbox", status="fail", found=found, fix=capabilities.hint)
+        allowed = unsafe_degraded and capabilities.tier is Tier.DEGRADED
+        status = "warn" if allowed else "fail"
+        return Check(name="sandbox", status=status, found=found, fix=capabilities.hint)
     return Check(name="sandbox", status="ok", found=f"{capabilities.tier}, every probe held")
 
 

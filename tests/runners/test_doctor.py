@@ -1,0 +1,53 @@
+"""The machine, line by line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remit.model import Tier
+from remit.runners import probe
+from remit.runners.doctor import machine_checks
+from remit.runners.sandbox import SandboxRunner
+from tests.runners.support import groups_naming
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.needs("bwrap", "userns", "cgroup")
+async def test_a_machine_with_everything_fails_nothing_and_keeps_nothing(tmp_path: Path) -> None:
+    checks = await machine_checks(tmp_path)
+    assert [check.name for check in checks] == [
+        "bubblewrap",
+        "user namespaces",
+        "cgroups",
+        "sandbox",
+        "user of runs",
+        "disk",
+    ]
+    assert "fail" not in {check.status for check in checks}
+    assert groups_naming("remit-doctor") == []
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+async def test_each_line_that_fails_says_what_mends_it(tmp_path: Path) -> None:
+    nothing = probe.nothing(None)
+    checks = await machine_checks(tmp_path, capabilities=nothing)
+    failed = [check for check in checks if check.status == "fail"]
+    assert {"user namespaces", "cgroups", "sandbox"} <= {check.name for check in failed}
+    assert all(check.fix for check in failed)
+
+
+@pytest.mark.needs("bwrap", "userns", "cgroup")
+async def test_limits_that_do_not_hold_fail_though_the_walls_stand(
+    runner: SandboxRunner, tmp_path: Path
+) -> None:
+    holds = {**runner.capabilities.holds, "memory_limit": False}
+    degraded = replace(
+        runner.capabilities, tier=Tier.DEGRADED, holds=holds, missing=("memory_limit",), hint="x"
+    )
+    checks = {c.name: c for c in await machine_checks(tmp_path, capabilities=degraded)}
+    assert checks["user namespaces"].status == "ok"
+    assert checks["cgroups"].status == checks["sandbox"].status == "fail"

@@ -1,0 +1,283 @@
+"""Pure decisions: how a run ended, what may be mounted, what a tier is, which bubblewrap."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.model import Ending, RunResult, RunSpec, Tier
+from remit.runners import bubblewrap, hints, probe, wire
+from remit.runners.bubblewrap import Bubblewrap
+from remit.runners.mounts import file_fault, source_fault
+from remit.runners.request import read
+from remit.runners.verdict import judge
+from tests.plugins.machine import ROOT
+
+END: dict[str, Any] = {
+    "began": True,
+    "why": None,
+    "code": 0,
+    "signal": None,
+    "oom_kills": 0,
+    "pids_refused": 0,
+    "throttled": 0,
+    "files": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("seen", "ending", "limits"),
+    [
+        ({}, Ending.EXIT, ()),
+        ({"code": 3}, Ending.EXIT, ()),
+        ({"code": 139}, Ending.SIGNAL, ()),
+        ({"code": None, "signal": 9}, Ending.SIGNAL, ()),
+        ({"code": 137, "oom_kills": 1}, Ending.OUT_OF_MEMORY, ("memory",)),
+        ({"code": None, "signal": 9, "oom_kills": 2}, Ending.OUT_OF_MEMORY, ("memory",)),
+        ({"code": 0, "oom_kills": 1}, Ending.EXIT, ("memory",)),
+        ({"code": 139, "oom_kills": 1}, Ending.SIGNAL, ("memory",)),
+        ({"code": 2, "pids_refused": 9}, Ending.EXIT, ("pids",)),
+        ({"signal": 9, "code": None, "why": "wall"}, Ending.TIMED_OUT, ("wall",)),
+        ({"signal": 9, "code": None, "why": "output"}, Ending.OUTPUT_LIMIT, ("output",)),
+        ({"code": 0, "why": "stop"}, Ending.CANCELLED, ()),
+        ({"signal": 9, "code": None, "why": "gateway_gone"}, Ending.LOST, ()),
+        ({"began": False, "signal": 9, "code": None, "why": "wall"}, Ending.NOT_STARTED, ("wall",)),
+        ({"began": False, "code": 1}, Ending.NOT_STARTED, ()),
+        ({"files": [["a", "irregular"]]}, Ending.EXIT, ("collect",)),
+        ({"files": [["a", "missing"], ["b", "ok"]]}, Ending.EXIT, ()),
+    ],
+)
+def test_an_ending_is_what_was_done_before_what_was_seen(seen, ending, limits) -> None:
+    verdict = judge({**END, **seen})
+    assert (verdict.ending, verdict.limits_hit) == (ending, limits)
+    if ending is Ending.NOT_STARTED:
+        assert (verdict.exit_code, verdict.signal) == (None, None)
+
+
+@pytest.mark.threat("T-16")
+@given(st.text(max_size=20))
+def test_a_file_name_that_passes_stays_below_the_job_directory(name: str) -> None:
+    if file_fault(name) is None:
+        assert os.path.normpath(f"/job/{name}") == f"/job/{name}"
+
+
+@pytest.mark.threat("T-16")
+@given(st.lists(st.sampled_from(["..", ".", "", "usr", "proc", "etc"]), max_size=5))
+def test_a_mount_source_that_passes_is_spelt_plainly(parts: list[str]) -> None:
+    source = "/" + "/".join(parts)
+    if source_fault(source) is None:
+        assert os.path.normpath(source) == source
+        assert source.split("/")[1] == "usr"
+
+
+LIMITS = {
+    "wall_s": 1,
+    "memory_mb": 1,
+    "pids": 1,
+    "cpu_percent": 1,
+    "tmp_mb": 1,
+    "open_files": 1,
+}
+MESSAGE = {
+    "lease": "a",
+    "argv": ["true"],
+    "env": [],
+    "mounts": [],
+    "files": [],
+    "collect": [],
+    "deadline_ms": 0,
+    "limits": LIMITS,
+}
+
+
+@pytest.mark.threat("T-16")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lease": "../x"},
+        {"lease": ""},
+        {"lease": "a/b"},
+        {"argv": []},
+        {"argv": [""]},
+        {"argv": ["a\0b"]},
+        {"argv": "true"},
+        {"env": [["A=B", "x"]]},
+        {"env": [["A", "x\0--bind\0/\0/"]]},
+        {"files": ["../x"]},
+        {"collect": ["/etc/passwd"]},
+        {"mounts": [["../x", "/usr", False]]},
+        {"mounts": [["a", "/usr", False], ["a", "/usr", True]]},
+        {"limits": {**LIMITS, "pids": 0}},
+        {"limits": {**LIMITS, "pids": True}},
+        {"limits": {**LIMITS, "memory_mb": 1 << 40}},
+        {"limits": {**LIMITS, "wall_s": "1"}},
+    ],
+)
+def test_the_spawner_believes_nothing_it_is_told(wrong: dict) -> None:
+    read(MESSAGE, mount_uid=None)
+    with pytest.raises(ValueError):
+        read({**MESSAGE, **wrong}, mount_uid=None)
+
+
+def test_the_spawner_needs_nothing_but_the_standard_library() -> None:
+    script = (
+        f"import sys; sys.path.append({str(ROOT / 'src')!r}); before = set(sys.modules);"
+        "import remit.runners.spawner; print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True
+    )
+    tops = {name.partition(".")[0] for name in done.stdout.split()}
+    assert tops - set(sys.stdlib_module_names) == {"remit"}
+    ours = {name for name in done.stdout.split() if name.startswith("remit.")}
+    assert ours - {"remit.runners"} <= {
+        f"remit.runners.{path.stem}" for path in (ROOT / "src/remit/runners").glob("*.py")
+    }
+
+
+@given(st.binary(max_size=3), st.integers(0, 100_000))
+def test_messages_of_any_size_arrive_whole_with_their_descriptors(tail: bytes, size: int) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        sent = wire.sealed_file("x", tail)
+        wire.send(ours, {"text": "x" * size, "tail": tail.hex()}, [sent])
+        received = wire.receive(theirs)
+        assert received is not None
+        message, fds = received
+        assert message == {"text": "x" * size, "tail": tail.hex()}
+        assert [os.read(fd, 10) for fd in fds] == [tail]
+        wire.close_all([sent, *fds])
+        ours.close()
+        assert wire.receive(theirs) is None
+
+
+def test_a_sealed_file_cannot_be_changed_by_whoever_gets_it() -> None:
+    fd = wire.sealed_file("x", b"data")
+    with pytest.raises(PermissionError):
+        os.pwrite(fd, b"evil", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+    os.close(fd)
+
+
+BWRAP = Bubblewrap(path="/usr/bin/bwrap", version=(0, 12, 0), digest="0", bundled=False)
+
+
+async def _examined(answers: dict[str, RunResult | None], *, mode: str = "hybrid"):
+    async def run(_: RunSpec, name: str) -> RunResult | None:
+        return answers.get(name)
+
+    return await probe.examine(run, {"mode": mode, "own_uid": True}, BWRAP)
+
+
+GOOD: dict[str, RunResult | None] = {
+    "look": RunResult(ending=Ending.EXIT, stdout="\n".join(probe.ISOLATION).encode()),
+    "memory": RunResult(ending=Ending.OUT_OF_MEMORY, limits_hit=("memory",)),
+    "pids": RunResult(ending=Ending.EXIT, limits_hit=("pids",)),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", probe.ISOLATION)
+async def test_one_wall_that_does_not_stand_is_no_sandbox(name: str) -> None:
+    assert (await _examined(GOOD)).tier is Tier.SANDBOX
+    others = "\n".join(set(probe.ISOLATION) - {name}).encode()
+    found = await _examined({**GOOD, "look": RunResult(ending=Ending.EXIT, stdout=others)})
+    assert (found.tier, found.missing) == (Tier.NONE, (name,))
+    assert found.hint
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("changed", "missing"),
+    [
+        ({"memory": RunResult(ending=Ending.EXIT)}, ("memory_limit",)),
+        ({"memory": RunResult(ending=Ending.SIGNAL, limits_hit=("memory",))}, ("memory_limit",)),
+        ({"pids": None}, ("pids_limit",)),
+    ],
+)
+async def test_a_limit_that_was_not_seen_to_hold_is_degraded(changed, missing) -> None:
+    found = await _examined({**GOOD, **changed})
+    assert (found.tier, found.missing) == (Tier.DEGRADED, missing)
+
+
+@pytest.mark.anyio
+async def test_without_cgroups_no_bomb_is_set_off_to_find_out() -> None:
+    found = await _examined({"look": GOOD["look"]}, mode="none")
+    assert (found.tier, found.missing) == (Tier.DEGRADED, probe.LIMITS)
+
+
+@pytest.mark.anyio
+async def test_a_probe_that_could_not_run_holds_nothing() -> None:
+    found = await _examined({})
+    assert found.tier is Tier.NONE
+    assert not any(found.holds[name] for name in (*probe.ISOLATION, *probe.LIMITS))
+
+
+def _bwrap(path: Path, version: str) -> Path:
+    path.write_text(f"#!/bin/sh\necho bubblewrap {version}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_systems_bubblewrap_is_used_if_sound_else_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, bundled = tmp_path / "system", tmp_path / "bundled"
+    monkeypatch.setattr("shutil.which", lambda *_, **__: str(system))
+    monkeypatch.setattr(bubblewrap, "_bundled", lambda: str(bundled))
+    for own, other, wanted in (
+        ("0.12.0", "0.13.0", "0.12.0"),
+        ("0.8.0", "0.11.0", "0.11.0"),
+        ("0.11.1", "0.11.0", "0.11.1"),
+        ("0.7.0", "0.11.0", "0.11.0"),
+    ):
+        _bwrap(system, own)
+        _bwrap(bundled, other)
+        found = bubblewrap.find(for_others=False)
+        assert found is not None
+        assert found.text == wanted
+    _bwrap(system, "0.7.0")
+    _bwrap(bundled, "0.6.3")
+    assert bubblewrap.find(for_others=False) is None
+
+
+def test_a_bubblewrap_that_runs_cannot_reach_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    path = _bwrap(tmp_path / "closed/bwrap", "0.12.0")
+    assert bubblewrap.find(path, for_others=False) is not None
+    assert bubblewrap.find(path, for_others=True) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ({"/proc/sys/user/max_user_namespaces": "0"}, "user.max_user_namespaces"),
+        ({"/proc/sys/kernel/unprivileged_userns_clone": "0"}, "unprivileged_userns_clone=1"),
+        (
+            {"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"},
+            "apparmor_restrict_unprivileged_userns=0",
+        ),
+    ],
+)
+def test_the_hint_is_the_command_for_what_this_host_refuses(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], command: str
+) -> None:
+    monkeypatch.setattr(hints, "setting", settings.get)
+    assert command in hints.user_namespaces()
+
+
+def test_under_systemd_the_hint_for_limits_is_a_delegated_scope(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hints, "systemd", lambda: True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert hints.cgroups() == ("systemd-run --user --scope --quiet -p Delegate=yes -- remit serve")

@@ -62,6 +62,12 @@ def test_an_ending_is_what_was_done_before_what_was_seen(seen, ending, limits) -
         assert (verdict.exit_code, verdict.signal) == (None, None)
 
 
+def test_too_much_output_is_too_much_however_soon_it_ended() -> None:
+    verdict = judge(END, flooded=True)
+    assert (verdict.ending, verdict.exit_code) == (Ending.OUTPUT_LIMIT, 0)
+    assert judge({**END, "why": "wall"}, flooded=True).ending is Ending.TIMED_OUT
+
+
 @pytest.mark.threat("T-16")
 @given(st.text(max_size=20))
 def test_a_file_name_that_passes_stays_below_the_job_directory(name: str) -> None:

@@ -32,9 +32,9 @@ def judge(arch: Architecture, number: int, *arguments: int, audit: int | None = 
         at += 1
         match operation:
             case 0x20:
-                accumulator = struct.unpack_from("=I", data, k)[0]
+                (accumulator,) = struct.unpack_from("=I", data, k)
             case 0x06:
-                return k
+                return int(k)
             case 0x15:
                 at += if_true if accumulator == k else if_false
             case 0x35:

@@ -113,7 +113,7 @@ class Attempt:
         if end is None:
             began = self.starting
             return RunResult(ending=Ending.LOST if began else Ending.NOT_STARTED, **common)
-        verdict = judge(end)
+        verdict = judge(end, flooded=any(map(self.capture.truncated, Channel)))
         cpu_us = end["cpu_us"]
         return RunResult(
             ending=verdict.ending,

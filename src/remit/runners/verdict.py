@@ -20,7 +20,7 @@ class Verdict:
     limits_hit: tuple[str, ...]
 
 
-def judge(end: Mapping[str, Any]) -> Verdict:
+def judge(end: Mapping[str, Any], *, flooded: bool = False) -> Verdict:
     """The ending of a run, and which limits it met on the way.
 
     Our own reason for killing it comes before what the kernel reports of the kill. bubblewrap
@@ -28,6 +28,8 @@ def judge(end: Mapping[str, Any]) -> Verdict:
     code looks the same; both numbers are given.
     """
     code, why = end["code"], end["why"]
+    if flooded and why is None:  # it ended by itself before the kill came
+        why = "output"
     signal = end["signal"]
     if signal is None and code is not None and code > _SHELL_BASE:
         signal = code - _SHELL_BASE

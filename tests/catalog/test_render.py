@@ -194,6 +194,10 @@ class TestConsequence:
         assert "\\u{202e}" in self.said(service="a\u202eb")
         assert "\\u{3164}" in self.said(service="a\u3164b")
 
+    @pytest.mark.parametrize("char", "\u034f\ufe0f\U000e0100\u00ad\u2028\u00a0\u2800\U000e0041")
+    def test_characters_that_draw_nothing_are_shown_as_escapes(self, char: str) -> None:
+        assert f"a\\u{{{ord(char):x}}}b" in self.said(service=f"a{char}b")
+
     def test_long_value_shows_its_length_and_its_end(self) -> None:
         said = self.said(service="x" * 500 + "/END")
         assert "304 more characters" in said

@@ -67,6 +67,14 @@ def test_init_overwrites_nothing(home: Path, remit: Remit) -> None:
     assert everything() == before
 
 
+@pytest.mark.parametrize("there", ["remit.yaml", ".remit/keys/mine"])
+def test_init_that_refuses_leaves_nothing_behind(tmp_path: Path, remit: Remit, there: str) -> None:
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / there).write_text("mine")
+    assert remit("init", tmp_path).code == 2
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / there]
+
+
 def test_init_keeps_a_policy_that_is_there(tmp_path: Path, remit: Remit) -> None:
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy" / "mine.rego").write_text("package mine\n")

@@ -113,6 +113,12 @@ def test_bad_yaml_is_refused_with_its_line(file: Path, text: str, line: int) -> 
     assert at(error) == f"remit.yaml:{line}"
 
 
+@pytest.mark.threat("T-06")
+def test_key_that_stands_twice_is_refused_naming_both_lines(file: Path) -> None:
+    error = refused(file, "policy: {workers: 1}\nserver:\n  body_limit_bytes: 2000\npolicy: {}\n")
+    assert error.message == "the key policy stands here and on line 1"
+
+
 def _any(file: Path, text: str) -> ConfigError:
     with pytest.raises(ConfigError) as error:
         loaded(file, text)

@@ -103,7 +103,7 @@ def _check_events(text: str, name: str) -> None:
     depth = documents = 0
     for event in _events(text):
         line = event.start_mark.line
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+        if getattr(event, "anchor", None):  # what names an anchor, and what repeats one
             raise _invalid("anchors and aliases are not used", name, line, "write the text out")
         if getattr(event, "tag", None) is not None:
             raise _invalid("tags (!…) are not used", name, line, "quote text that begins with !")

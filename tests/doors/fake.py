@@ -22,7 +22,7 @@ from remit.model import (
 )
 from remit.ports import Progress
 
-KEYS = {"key-ann": "ann", "key-bob": "bob", "key-many": "many"}
+KEYS = {"key-ann": "ann", "key-ann-2": "ann", "key-bob": "bob"}
 HIDDEN = {"ann": {"secret_tool"}, "bob": {"echo"}}
 
 
@@ -87,10 +87,11 @@ class FakeGateway:
     async def authenticate(self, authorization: str | None, source_ip: str) -> Caller:
         if self.limited is not None:
             raise Refused(Code.RATE_LIMITED, "too many requests", retry_after_ms=self.limited)
-        subject = KEYS.get((authorization or "").removeprefix("Bearer "))
+        key = (authorization or "").removeprefix("Bearer ")
+        subject = KEYS.get(key)
         if subject is None:
             raise Refused(Code.UNAUTHENTICATED, "no credential that is known")
-        return Caller(tenant="t", subject=subject, kind=CallerKind.AGENT, key_id=f"k-{subject}")
+        return Caller(tenant="t", subject=subject, kind=CallerKind.AGENT, key_id=key)
 
     async def visible(self, caller: Caller) -> Sequence[Tool]:
         self.listed += 1

@@ -94,14 +94,15 @@ async def test_each_revision_with_a_handshake_is_served(revision: str) -> None:
 
 
 @pytest.mark.threat("T-02")
+@pytest.mark.parametrize("key", ["key-bob", "key-ann-2"])
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-async def test_another_callers_session_does_not_exist(method: str) -> None:
+async def test_a_session_of_another_credential_does_not_exist(method: str, key: str) -> None:
     gateway = FakeGateway()
     async with session(gateway) as s:
         await s.open()
         mine = s.headers()
         body = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"} if method == "POST" else None
-        stolen = mine | {"authorization": "Bearer key-bob"}
+        stolen = mine | {"authorization": f"Bearer {key}"}
         unknown = stolen | {"mcp-session-id": "0" * 32}
         theirs = await s.client.request(method, s.url, headers=stolen, json=body)
         nobodys = await s.client.request(method, s.url, headers=unknown, json=body)

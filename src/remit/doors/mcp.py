@@ -242,16 +242,9 @@ def _inbound(headers: Fields, caller: Caller, source: str, message: dict[str, An
 
 
 def _session_owner(caller: Caller) -> AuthenticatedUser:
-    """The caller as the library compares owners of sessions; it holds no token."""
-    return AuthenticatedUser(
-        AccessToken(
-            token="",
-            client_id=f"{caller.key_id}\n{caller.id}",
-            scopes=[],
-            subject=caller.subject,
-            claims={"iss": caller.issuer},
-        )
-    )
+    """The caller and its key, as the library compares owners of sessions; it holds no token."""
+    owner = f"{caller.key_id}\n{caller.id}"
+    return AuthenticatedUser(AccessToken(token="", client_id=owner, scopes=[]))
 
 
 def _unavailable() -> TurnedAway:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from remit.backends import Backends, PathSettings
-from remit.errors import Code, LedgerFault, Refused, RemitError
+from remit.errors import Code, LedgerFault, Refused
 from remit.model import (
     AdmittedCall,
     Approval,
@@ -25,6 +25,7 @@ from remit.model import (
     Limits,
     NormalCall,
     OnCancel,
+    Outcome,
     PlanKind,
     Planned,
     Preview,
@@ -48,7 +49,7 @@ from remit.stages.execute import execute
 from remit.stages.normalise import Visibility, normalise
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat
-from remit.stages.settle import settle
+from remit.stages.settle import settle, unrecorded
 from remit.telemetry import REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
 
 MAX_ROUNDS = 3
@@ -207,7 +208,7 @@ class Pipeline:
             result = await self._execute(grant, flight)
         # (9) what came of it, durable
         with stage("settle"):
-            outcome, index = await settle(b.ledger, b.clock, planned, grant, result)
+            outcome, index = await self._settle(planned, grant, result)
         tool = planned.admitted.normal.tool.name
         RUNS.labels(tool, result.ending.value).inc()
         RUN_SECONDS.labels(tool).observe(result.wall_ms / 1000)
@@ -226,12 +227,23 @@ class Pipeline:
                 progress=flight,
                 stop=flight.stop,
             )
-        except RemitError as fault:
-            # The compare-and-set failed or the plan could not be read: the command never ran.
-            log.warning("run_not_started", run=grant.run_id, error=str(fault))
-            return RunResult(ending=Ending.NOT_STARTED, limits_hit=(fault.code.value,))
         finally:
             RUNS_IN_FLIGHT.dec()
+
+    async def _settle(
+        self, planned: Planned, grant: Grant, result: RunResult
+    ) -> tuple[Outcome, int]:
+        b = self.backends
+        try:
+            return await settle(
+                b.ledger, b.clock, b.arguments, planned=planned, grant=grant, result=result
+            )
+        except Exception as fault:
+            log.critical("outcome_not_recorded", run=grant.run_id, ending=result.ending.value,
+                         error=str(fault))  # fmt: skip
+            if result.ending is Ending.NOT_STARTED:
+                raise
+            raise unrecorded(planned, grant) from fault
 
     # -------------------------------------------------------------------------- planning, preview
 
@@ -304,7 +316,8 @@ class Pipeline:
             if isinstance(finished, Approval):
                 await self._held(finished, flight)
                 continue
-            if finished.outcome.state is not RunState.SUCCEEDED:
+            # Output that was cut binds only a part of what was shown.
+            if finished.outcome.state is not RunState.SUCCEEDED or finished.result.stdout_truncated:
                 raise planning.preview_failed(finished.outcome, finished.result)
             return finished
         raise Refused(Code.DECISION_STALE, "what this call would do kept changing")

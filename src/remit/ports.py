@@ -81,13 +81,19 @@ class Catalog(Protocol):
 
 
 class ArgumentCheck(Protocol):
-    """Checks arguments against a tool's schema."""
+    """Checks arguments, and structured results, against a tool's schemas."""
 
     def normalise(self, tool: Tool, arguments: Mapping[str, Any]) -> Frozen:
         """The arguments in their one spelling, with the schema's defaults filled in.
 
         Raises:
             Refused: `invalid_arguments` with a place, and no value echoed.
+        """
+
+    def fits(self, tool: Tool, value: Any) -> bool:
+        """Whether a structured result is what the tool's output schema says; true without one.
+
+        The value is a tool's, so hostile: finding out takes bounded time, too much is false.
         """
 
 

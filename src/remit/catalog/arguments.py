@@ -213,6 +213,7 @@ class SchemaCheck:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
         self._compiled: dict[str, CompiledSchema] = {}
+        self._outputs: dict[str, CompiledSchema] = {}
 
     def normalise(self, tool: Tool, arguments: Mapping[str, Any]) -> Frozen:
         """The arguments as canonical JSON with the schema's defaults filled in.
@@ -238,6 +239,20 @@ class SchemaCheck:
         if broken:
             raise _refusal(compiled.schema, broken)
         return Frozen(text)
+
+    def fits(self, tool: Tool, value: Any) -> bool:
+        """Whether a structured result is what the tool's output schema says; true without one."""
+        if tool.output_schema is None:
+            return True
+        compiled = self._outputs.get(tool.digest)
+        if compiled is None:
+            compiled = CompiledSchema(tool.output_schema.value())
+            if tool.digest:
+                self._outputs[tool.digest] = compiled
+        try:
+            return not compiled.broken(value)
+        except Refused:
+            return False
 
 
 def _depth_over(value: Any, left: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from remit.backends import Backends, PathSettings
-from remit.errors import Code, LedgerFault
+from remit.errors import Code
 from remit.model import Approved, Call, NormalCall, Outcome, Receipt, Repeat, Reply, RunResult
 from remit.stages import respond
 from remit.stages.record import Record, refusal_entry
@@ -54,7 +54,7 @@ class Answers:
     async def _receipt(self, index: int) -> Receipt | None:
         try:
             return await self._backends.ledger.receipt(index)
-        except LedgerFault as fault:
+        except Exception as fault:  # noqa: BLE001 - what ran has an outcome, with or without proof
             log.warning("no_receipt", index=index, error=str(fault))
             return None
 
@@ -76,7 +76,7 @@ class Answers:
                 if not (drafts and drafts[-1].public.get("verdict") == "deny"):
                     drafts = (*drafts, refusal_entry(call, normal, refused))
                 await ledger.append(drafts)
-        except LedgerFault as fault:
+        except Exception as fault:  # noqa: BLE001 - a refusal stands whether or not it is recorded
             log.critical("refusal_not_recorded", call=call.id, error=str(fault))
         return respond.refusal(refused)
 

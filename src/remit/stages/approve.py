@@ -113,7 +113,9 @@ async def approve(
                 if known.state is ApprovalState.DENIED:
                     raise _denied(known)
             draft = await _draft(ledger, clock, planned, needed, ttl_max_s)
-            return await ledger.open_approval(draft, record.take())
+            with record.handed_over() as drafts:
+                # In a task of its own: a cancel must not take the decision out of the log.
+                return await asyncio.shield(ledger.open_approval(draft, drafts))
         case _:
             assert_never(decided.decision)
 

@@ -52,11 +52,5 @@ async def commit(
         claims=normal.call.claims,
         parent_run_id=parent_run_id,
     )
-    drafts = record.take()
-    try:
+    with record.handed_over() as drafts:
         return await ledger.commit_intent(intent, drafts)
-    except BaseException:
-        # The transaction wrote nothing, so what it carried is still to be recorded.
-        for draft in drafts:
-            record.add(draft)
-        raise

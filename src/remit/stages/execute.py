@@ -12,10 +12,13 @@ import codecs
 from collections.abc import Callable
 from dataclasses import replace
 
-from remit.errors import Code, LedgerFault, RunnerFault
-from remit.model import Ending, Grant, Lease, RunResult
+from remit.errors import Code, LedgerFault, RemitError, RunnerFault
+from remit.model import Destruction, Ending, Grant, Lease, RunResult
 from remit.ports import Clock, Ledger, Progress, Runner
 from remit.stages.plan import run_spec
+from remit.telemetry import logger
+
+log = logger()
 
 STOP_GRACE_S = 2.0
 """Time between TERM and KILL when a run is stopped."""
@@ -64,54 +67,59 @@ async def execute(
     """Run the granted plan once, and give what came of it with the evidence of destruction.
 
     Args:
-        stop: set by a cancel that should end the run: TERM, a grace, then KILL.
+        stop: set by a cancel that should end the run: TERM, a grace, then KILL; nothing is
+            started once it is set.
 
-    Never raises for what the runner or the command does: that is in the result.
-
-    Raises:
-        Refused: the compare-and-set failed, so nothing was started.
-        LedgerFault: the plan could not be read, or the start not be written; nothing was started.
+    Raises nothing but cancellation: what the ledger, the runner or the command did is in the
+    result. `not_started` says that the command was certainly never let go; whatever went wrong
+    after that is `lost`.
     """
-    text = await ledger.plan_text(grant.plan.hash)
-    if text is None:
-        raise LedgerFault(Code.LEDGER_UNAVAILABLE, "the plan of a grant is not in the ledger")
-    spec = run_spec(text, grant.plan.hash)
     lease = Lease(
         id=grant.run_id, gateway=gateway, fence=grant.fence, deadline_ms=grant.deadline_ms
     )
     try:
-        try:
-            await runner.provision(lease, spec)
-        except RunnerFault as fault:
-            result = _not_started(fault)
-        else:
-            await ledger.start(grant, clock.now_ms())
+        result = await _prepared(runner, ledger, clock, grant, lease=lease, stop=stop)
+        if result is None:
             result = await _carry_out(runner, lease, progress, stop)
     except BaseException:
-        await asyncio.shield(runner.destroy(lease))
+        await asyncio.shield(_destroy(runner, lease, clock))
         raise
-    evidence = await runner.destroy(lease)
-    return replace(result, destruction=evidence)
+    return replace(result, destruction=await _destroy(runner, lease, clock))
+
+
+async def _prepared(
+    runner: Runner, ledger: Ledger, clock: Clock, grant: Grant, *, lease: Lease, stop: Stop
+) -> RunResult | None:
+    """Make the runner and win the compare-and-set; a result only if the command may not go."""
+    try:
+        text = await ledger.plan_text(grant.plan.hash)
+        if text is None:
+            raise LedgerFault(Code.LEDGER_UNAVAILABLE, "the plan of a grant is not in the ledger")
+        await runner.provision(lease, run_spec(text, grant.plan.hash))
+        if stop.is_set:
+            return RunResult(ending=Ending.NOT_STARTED, limits_hit=(Code.CANCELLED.value,))
+        await ledger.start(grant, clock.now_ms())
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the command was not let go
+        return _not_started(lease, fault)
+    return None
 
 
 async def _carry_out(runner: Runner, lease: Lease, progress: Progress, stop: Stop) -> RunResult:
     try:
         await runner.start(lease)
     except RunnerFault as fault:
-        if fault.started:
-            return RunResult(ending=Ending.LOST, limits_hit=(str(fault.code),))
-        return _not_started(fault)
+        return _lost(lease, fault) if fault.started else _not_started(lease, fault)
+    except Exception as fault:  # noqa: BLE001 - it may have been let go
+        return _lost(lease, fault)
     stopping: list[asyncio.Future[None]] = []
-    stop.then(
-        lambda: stopping.append(asyncio.ensure_future(runner.stop(lease, grace_s=STOP_GRACE_S)))
-    )
+    stop.then(lambda: stopping.append(asyncio.ensure_future(_stop(runner, lease))))
     watching = asyncio.ensure_future(_watch(runner, lease, progress)) if progress.wanted else None
     try:
         result = await runner.collect(lease)
         if watching is not None:
             await watching
-    except RunnerFault as fault:
-        return RunResult(ending=Ending.LOST, limits_hit=(str(fault.code),))
+    except Exception as fault:  # noqa: BLE001 - it was let go, and nobody saw its end
+        return _lost(lease, fault)
     finally:
         stop.forget()
         for task in (*stopping, *([watching] if watching is not None else [])):
@@ -121,19 +129,60 @@ async def _carry_out(runner: Runner, lease: Lease, progress: Progress, stop: Sto
     return result
 
 
-def _not_started(fault: RunnerFault) -> RunResult:
-    return RunResult(
-        ending=Ending.NOT_STARTED, stderr=str(fault).encode(), limits_hit=(fault.code,)
+async def _stop(runner: Runner, lease: Lease) -> None:
+    try:
+        await runner.stop(lease, grace_s=STOP_GRACE_S)
+    except Exception as fault:  # noqa: BLE001 - its deadline still ends it
+        log.warning("run_not_stopped", run=lease.id, error=str(fault))
+
+
+async def _destroy(runner: Runner, lease: Lease, clock: Clock) -> Destruction:
+    """Destroy the runner. Where that fails, what ran still ran: the evidence says what is not known."""
+    try:
+        return await runner.destroy(lease)
+    except Exception as fault:  # noqa: BLE001 - the outcome of the run must not be lost over it
+        log.critical("runner_not_destroyed", run=lease.id, error=str(fault))
+    return Destruction(
+        lease_id=lease.id,
+        processes_left=-1,
+        cgroup_removed=False,
+        directory_removed=False,
+        mounts_left=-1,
+        destroyed_ms=clock.now_ms(),
+        took_us=0,
+        note="destroying it failed, so nothing is known (-1); a sweep looks again",
     )
+
+
+def _not_started(lease: Lease, fault: Exception) -> RunResult:
+    log.warning("run_not_started", run=lease.id, error=str(fault))
+    return RunResult(ending=Ending.NOT_STARTED, stderr=_why(fault), limits_hit=_code(fault))
+
+
+def _lost(lease: Lease, fault: Exception) -> RunResult:
+    log.error("run_lost", run=lease.id, error=str(fault))
+    return RunResult(ending=Ending.LOST, limits_hit=_code(fault))
+
+
+def _why(fault: Exception) -> bytes:
+    """What operators read of it; no caller does."""
+    return str(fault).encode() if isinstance(fault, RemitError) else b""
+
+
+def _code(fault: Exception) -> tuple[str]:
+    return (fault.code.value if isinstance(fault, RemitError) else Code.INTERNAL.value,)
 
 
 async def _watch(runner: Runner, lease: Lease, progress: Progress) -> None:
     """Pass each finished line of standard error on as a progress message."""
     lines = Lines(MAX_PROGRESS_LINE)
-    async for frame in runner.stream(lease):
-        if frame.channel.value == "stderr":
-            for line in lines.feed(frame.data):
-                await progress.report(line)
+    try:
+        async for frame in runner.stream(lease):
+            if frame.channel.value == "stderr":
+                for line in lines.feed(frame.data):
+                    await progress.report(line)
+    except Exception as fault:  # noqa: BLE001 - the run and its outcome do not depend on it
+        log.warning("progress_lost", run=lease.id, error=str(fault))
 
 
 class Lines:

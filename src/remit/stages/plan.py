@@ -31,6 +31,7 @@ from remit.model import (
     ResultKind,
     RunResult,
     RunSpec,
+    RunState,
 )
 from remit.stages.normalise import caller_facts
 from remit.stages.respond import printable
@@ -295,6 +296,12 @@ def preview_result(run_id: str, result: RunResult, subject: bytes) -> PreviewRes
 
 def preview_failed(outcome: Outcome, result: RunResult) -> Refused:
     """The refusal of a call whose preview did not succeed; its own action was never planned."""
+    if outcome.state is RunState.NEVER_STARTED:
+        return Refused(
+            outcome.code or Code.RUNNER_UNAVAILABLE,
+            "the preview of this action could not be started, so the action was not planned",
+            run_id=outcome.run_id,
+        )
     tail = printable(result.stdout + result.stderr)[-500:].strip()
     return Refused(
         Code.PREVIEW_FAILED,

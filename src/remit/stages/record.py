@@ -7,7 +7,8 @@ printed is sealed: it goes in as a salted commitment, with the value in a side t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, assert_never
 
 from remit.canonical import encode
@@ -54,6 +55,20 @@ class Record:
         drafts = tuple(self._drafts)
         self._drafts.clear()
         return drafts
+
+    @contextmanager
+    def handed_over(self) -> Iterator[tuple[EntryDraft, ...]]:
+        """What is taken for the block's one transaction; taken back if that did not happen.
+
+        A transaction that is cancelled may have happened all the same, so then nothing is taken
+        back: an entry must not stand in the log twice.
+        """
+        drafts = self.take()
+        try:
+            yield drafts
+        except Exception:
+            self._drafts[:0] = drafts
+            raise
 
 
 def decision_entry(planned: Planned, decision: Decision) -> EntryDraft:

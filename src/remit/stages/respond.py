@@ -68,7 +68,7 @@ def failure_content(tool: Tool, state: RunState, code: Code, result: RunResult) 
         parts.insert(1, f"Exit status {result.exit_code}.")
     text = " ".join(parts)
     tail = printable(result.stdout + result.stderr)[-MAX_ERROR_TAIL:].strip()
-    if tail and code is not Code.OUTPUT_INVALID:
+    if tail and code is not Code.OUTPUT_INVALID and state is not RunState.NEVER_STARTED:
         text += "\n" + tail
     return content_of([{"type": "text", "text": text}], None, error=True)
 
@@ -82,6 +82,8 @@ _WHAT: Mapping[Code, str] = {
     Code.RUN_KILLED: "The command was ended by a signal.",
     Code.CANCELLED: "The run was cancelled.",
     Code.RUNNER_UNAVAILABLE: "No runner could be made for this action.",
+    Code.FROZEN: "An operator stopped all actions before this one was started.",
+    Code.DEADLINE_PASSED: "This action's deadline passed before it was started.",
     Code.OUTCOME_UNKNOWN: "The runner was lost.",
 }
 
@@ -224,6 +226,7 @@ def _sentence(refused: Refused) -> str:
         Code.POLICY_DENIED: "Denied by policy: ",
         Code.INVALID_ARGUMENTS: "Invalid arguments: ",
         Code.APPROVAL_REQUIRED: "Approval required: ",
+        Code.OUTCOME_UNKNOWN: "Outcome unknown: ",
     }.get(refused.code, "Refused: ")
     place = f" (at {refused.place})" if refused.place else ""
     parts = [f"{opening}{refused.message}{place}."]

@@ -11,12 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from mcp_types import CallToolResult
-from pydantic import ValidationError
 
 from remit.canonical import parse
-from remit.errors import Code, InputError
+from remit.errors import Code, Refused
 from remit.model import (
     Effect,
     Ending,
@@ -30,7 +28,7 @@ from remit.model import (
     RunState,
     Tool,
 )
-from remit.ports import Clock, Ledger
+from remit.ports import ArgumentCheck, Clock, Ledger
 from remit.stages.record import outcome_entry
 from remit.stages.respond import content_of, failure_content, printable
 
@@ -45,7 +43,13 @@ _ENDED_BY_FORCE: Mapping[Ending, Code] = {
 
 
 async def settle(
-    ledger: Ledger, clock: Clock, planned: Planned, grant: Grant, result: RunResult
+    ledger: Ledger,
+    clock: Clock,
+    check: ArgumentCheck,
+    *,
+    planned: Planned,
+    grant: Grant,
+    result: RunResult,
 ) -> tuple[Outcome, int]:
     """Judge and write the outcome; give it with its index in the log.
 
@@ -58,7 +62,7 @@ async def settle(
     state, code = judge(effect, result)
     reply: Frozen | None = None
     if planned.plan.kind is PlanKind.MAIN:
-        state, code, reply = _reply(tool, state, code, result)
+        state, code, reply = _reply(check, tool, state, code, result)
     outcome = Outcome(
         run_id=grant.run_id,
         fence=grant.fence,
@@ -75,7 +79,7 @@ async def settle(
 def judge(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:
     """What a run's ending says about its effect."""
     if result.ending is Ending.NOT_STARTED:
-        return RunState.NEVER_STARTED, Code.RUNNER_UNAVAILABLE
+        return RunState.NEVER_STARTED, _why_not_started(result)
     if result.ending is Ending.EXIT:
         if result.exit_code == 0:
             return RunState.SUCCEEDED, None
@@ -86,8 +90,33 @@ def judge(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:
     return RunState.UNKNOWN, code
 
 
+_BEFORE_START = (Code.FROZEN, Code.DEADLINE_PASSED, Code.CANCELLED)
+
+
+def _why_not_started(result: RunResult) -> Code:
+    met = (code for code in _BEFORE_START if code.value in result.limits_hit)
+    return next(met, Code.RUNNER_UNAVAILABLE)
+
+
+def unrecorded(planned: Planned, grant: Grant) -> Refused:
+    """What a caller hears when a command was let go and its outcome could not be written."""
+    if planned.plan.kind is PlanKind.PREVIEW:
+        return Refused(
+            Code.PREVIEW_FAILED,
+            "the outcome of this action's preview could not be recorded; the action was not planned",
+            run_id=grant.run_id,
+        )
+    return Refused(
+        Code.OUTCOME_UNKNOWN,
+        "the action was started, and what came of it could not be recorded",
+        run_id=grant.run_id,
+        plan_hash=grant.plan.hash,
+        hint="a person has to look at what it did before it is tried again",
+    )
+
+
 def _reply(
-    tool: Tool, state: RunState, code: Code | None, result: RunResult
+    check: ArgumentCheck, tool: Tool, state: RunState, code: Code | None, result: RunResult
 ) -> tuple[RunState, Code | None, Frozen]:
     """The content that is stored and answered; output that is not what the tool says is an error.
 
@@ -95,37 +124,37 @@ def _reply(
     """
     if state is not RunState.SUCCEEDED:
         return state, code, failure_content(tool, state, code or Code.RUN_FAILED, result)
+    if result.stdout_truncated:
+        reply = failure_content(tool, state, Code.OUTPUT_TOO_LARGE, result)
+        return state, Code.OUTPUT_TOO_LARGE, reply
     try:
-        return state, None, _checked(tool, result.stdout)
-    except (InputError, ValidationError, ValueError):
+        return state, None, _checked(check, tool, result.stdout)
+    except Exception:  # noqa: BLE001 - no output whatever may leave a run without its outcome
         reply = failure_content(tool, state, Code.OUTPUT_INVALID, result)
         return state, Code.OUTPUT_INVALID, reply
 
 
-def _checked(tool: Tool, stdout: bytes) -> Frozen:
+def _checked(check: ArgumentCheck, tool: Tool, stdout: bytes) -> Frozen:
     match tool.result:
         case ResultKind.TEXT:
             return content_of([{"type": "text", "text": printable(stdout)}], None, error=False)
         case ResultKind.JSON:
             value = parse(stdout)
-            _check_schema(tool, value)
+            _check_schema(check, tool, value)
             text = json.dumps(value, ensure_ascii=False)
             return content_of([{"type": "text", "text": text}], value, error=False)
         case ResultKind.MCP:
             document = parse(stdout)
             result = CallToolResult.model_validate(document, strict=False)
             if not result.is_error:
-                _check_schema(tool, result.structured_content)
+                _check_schema(check, tool, result.structured_content)
             dumped = result.model_dump(mode="json", by_alias=True, exclude_none=True)
             return content_of(
                 dumped["content"], dumped.get("structuredContent"), error=bool(result.is_error)
             )
 
 
-def _check_schema(tool: Tool, value: Any) -> None:
+def _check_schema(check: ArgumentCheck, tool: Tool, value: Any) -> None:
     """Raise ValueError when the tool declares an output schema and the value is not of it."""
-    if tool.output_schema is None:
-        return
-    validator = Draft202012Validator(tool.output_schema.value())
-    if not validator.is_valid(value):
+    if not check.fits(tool, value):
         raise ValueError("output schema")

@@ -168,7 +168,11 @@ async def test_input_too_large_is_denied_and_never_reaches_the_engine() -> None:
 
 
 @pytest.mark.threat("T-12")
-@pytest.mark.parametrize("value", [2**53, float("nan"), "\ud800", {1: 2}, object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value",
+    [2**53, float("nan"), "\ud800", {1: 2}, object()],
+    ids=lambda value: type(value).__name__,
+)
 async def test_input_without_a_canonical_form_is_denied(value: Any) -> None:
     async with asking(policy(when("odd", 'answer("allow", {})'))) as point:
         assert code_of(await ask(point, "odd", arguments={"a": value})) == "policy_error"

@@ -146,6 +146,18 @@ def test_second_policy_is_refused_by_a_worker_that_has_one() -> None:
         assert kind == b"F"
 
 
+@pytest.mark.threat("T-27")
+def test_panic_is_told_as_one_and_ends_the_worker() -> None:
+    """A panic derives from BaseException: what catches only Exception would lose the answer."""
+    with _worker_with(MODULE + "x := time.parse_duration_ns(input.words)\n") as process:
+        question = '{"words": "1é"}'.encode()
+        kind, text = _ask(process, frame(b"E", b"data.remit.x\n" + question))
+        assert kind == b"P"
+        assert json.loads(text)["message"].startswith("the engine panicked: ")
+        assert b"backtrace" not in text.lower()
+        assert process.wait(10) == 0
+
+
 def test_frame_of_no_known_kind_is_a_fault() -> None:
     with _worker() as process:
         assert _ask(process, frame(b"?", b"")) == (b"F", _fault("the frame's kind is not known"))

@@ -81,7 +81,7 @@ def when(case: str, body: str) -> str:
 
 @asynccontextmanager
 async def asking(
-    bundle: PolicyBundle, *, deadline_ms: int = 2_000, workers: int = 1, memory_mb: int = 512
+    bundle: PolicyBundle, *, deadline_ms: int = 10_000, workers: int = 1, memory_mb: int = 512
 ) -> AsyncIterator[PolicyPoint]:
     """A point on the real engine; the deadline is long so that a busy machine is not a fault."""
     engine = EmbeddedEngine(deadline_ms=deadline_ms, workers=workers, memory_mb=memory_mb)

@@ -164,8 +164,9 @@ class Spawner:
     def _hello(self, message: dict[str, Any]) -> None:
         self._gateway = requests.identifier(message["gateway"])
         self._layout = find_layout(self._gateway, os.getppid())
-        if os.geteuid() == 0:
-            self._uid_base = int(message["uid_base"])
+        base, most = int(message["uid_base"]), int(message["max_runs"])
+        if os.geteuid() == 0 and _exist_here(base, base + most):
+            self._uid_base = base
         self._free = list(range(int(message["max_runs"]), 0, -1))
         self.bwrap = str(message["bwrap"])
         self.base = packed(base_options())
@@ -260,6 +261,18 @@ class Spawner:
 def _ours(root: str, gateway: str) -> bool:
     plain = os.path.normpath(root) == root and root.startswith("/sys/fs/cgroup/")
     return plain and root.endswith(f"/remit-{gateway}")
+
+
+def _exist_here(first: int, last: int) -> bool:
+    """Whether these users and groups exist in this process's user namespace: root of a rootless
+    container has few (user_namespaces(7))."""
+    return all(
+        any(
+            int(inside) <= first and last < int(inside) + int(count)
+            for inside, _, count in (line.split() for line in open(path))
+        )
+        for path in ("/proc/self/uid_map", "/proc/self/gid_map")
+    )
 
 
 def main() -> None:

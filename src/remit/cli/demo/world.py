@@ -202,7 +202,7 @@ def _wait_until_ready(world: World, process: subprocess.Popen[bytes], said: Path
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{world.admin_url}/readyz", timeout=2):  # noqa: S310
+            with urllib.request.urlopen(f"{world.admin_url}/healthz", timeout=2):  # noqa: S310
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

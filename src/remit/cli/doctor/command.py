@@ -1,0 +1,109 @@
+"""The `remit doctor` command: asks for every line, prints them, and ends with what they mean."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from remit.cli.doctor import installation, machine
+from remit.cli.invocation import Invocation
+from remit.cli.output import Exit, output_option, print_one
+from remit.config import Settings
+from remit.runners.doctor import Check, machine_checks
+from remit.visible import visible
+
+SANDBOX = ("bubblewrap", "user namespaces", "cgroups", "sandbox")
+"""The lines without which no tool runs, in the order in which one depends on the other."""
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def doctor(invocation: Invocation, form: str) -> None:
+    """Check this machine line by line, each with its fix.
+
+    Changes nothing. Ends 0 if all is well or worth a warning at most, 1 if something fails, 3 if
+    something could not be found out, or if no sandbox can be had here: then the last line is the
+    one command that enables it.
+    """
+    checks = asyncio.run(look(invocation.config))
+    ended = ending(checks)
+    facts = {
+        "ok": ended is Exit.YES,
+        "enable": enable(checks),
+        "checks": [asdict(check) for check in checks],
+    }
+    print_one(form, facts, lambda: "\n".join(as_text(checks)))
+    sys.exit(ended)
+
+
+async def look(config: Path) -> list[Check]:
+    """Every line, in the order of a request's way."""
+    settings, told = installation.configuration(config)
+    # In the order of the gateway's own start: the spawner comes before any other process.
+    sandbox = await _sandbox(settings)
+    data_dir = Path(".remit") if settings is None else settings.data_dir
+    return [
+        machine.python(),
+        told,
+        *([] if settings is None else installation.files(settings)),
+        installation.account(settings),
+        await installation.policy_engine(settings),
+        *sandbox,
+        machine.durable_write(data_dir),
+        machine.clock(),
+    ]
+
+
+async def _sandbox(settings: Settings | None) -> list[Check]:
+    chosen = None if settings is None else settings.sections.runners.sandbox
+    data_dir = machine.existing(Path.cwd() if settings is None else settings.data_dir)
+    try:
+        with tempfile.TemporaryDirectory(prefix="remit-doctor-") as state:
+            checks = await machine_checks(
+                Path(state),
+                bwrap=Path(chosen.bwrap) if chosen and chosen.bwrap else None,
+                unsafe_degraded=bool(chosen and chosen.unsafe_degraded),
+                data_dir=data_dir,
+            )
+    except OSError as error:
+        found = f"could not be looked at: {error.strerror}"
+        return [Check(name="sandbox", status="unknown", found=found)]
+    return checks
+
+
+def ending(checks: Sequence[Check]) -> Exit:
+    """What all lines together say."""
+    if any(check.name in SANDBOX and check.status in ("fail", "unknown") for check in checks):
+        return Exit.UNKNOWN
+    if any(check.status == "fail" for check in checks):
+        return Exit.NO
+    return Exit.UNKNOWN if any(check.status == "unknown" for check in checks) else Exit.YES
+
+
+def enable(checks: Sequence[Check]) -> str | None:
+    """The one command that lets tools run here; None if they do, or if none is known."""
+    broken = {c.name: c.fix for c in checks if c.name in SANDBOX and c.status == "fail" and c.fix}
+    return next((broken[name] for name in SANDBOX if name in broken), None)
+
+
+def as_text(checks: Sequence[Check]) -> list[str]:
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.status:<8}{check.name:<{width}}  {visible(check.found)}")
+        if check.fix and check.status != "ok":
+            lines.append(f"{'':<8}{'':<{width}}  fix: {visible(check.fix)}")
+    if ending(checks) is Exit.UNKNOWN and any(
+        c.name in SANDBOX and c.status != "ok" for c in checks
+    ):
+        command = enable(checks)
+        lines += ["", "No tool runs on this machine until a sandbox can be made."]
+        lines += [f"This enables it: {visible(command)}"] if command else []
+    return lines

@@ -1,0 +1,150 @@
+"""This installation: its configuration, who can read its files, its account, its policy engine."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import stat
+import time
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from remit.account import readable_by_others, same_user, writable_by_others
+from remit.app import private_files
+from remit.config import DEFAULT_FILE, Settings, examine
+from remit.errors import RemitError
+from remit.policy.bundle import PolicyBundle, load_bundle
+from remit.policy.point import PolicyPoint
+from remit.runners.doctor import Check
+
+OWN_USER = (
+    "sudo useradd --system --user-group --create-home --home-dir /var/lib/remit"
+    " --shell /usr/sbin/nologin remit"
+)
+"""Makes the account; docs/doctor.md has what follows."""
+
+
+def configuration(path: Path) -> tuple[Settings | None, Check]:
+    """The settings, if there is a file and it is well."""
+    if not path.exists() and path == Path(DEFAULT_FILE):
+        found = f"no {path} here; what follows is about a new installation"
+        return None, Check(name="configuration", status="ok", found=found, fix="remit init")
+    settings, problems = examine(path)
+    if settings is None:
+        first, more = problems[0], len(problems) - 1
+        where = f"{first.place}: " if first.place else ""
+        found = where + first.message + (f", and {more} more" if more else "")
+        fix = f"remit --config {shlex.quote(str(path))} check"
+        return None, Check(name="configuration", status="fail", found=found, fix=fix)
+    found = f"{path}, {len(settings.tools)} tools, {len(settings.callers)} callers' keys"
+    return settings, Check(name="configuration", status="ok", found=found)
+
+
+def files(settings: Settings) -> list[Check]:
+    """Whether keys and data are for their owner alone, and nobody else can change the rules."""
+    try:
+        return [_closed(settings), _unchanged(settings)]
+    except OSError as error:
+        found = f"could not be looked at: {error.strerror}"
+        return [Check(name="file modes", status="unknown", found=found, fix=_as_owner(settings))]
+
+
+def _closed(settings: Settings) -> Check:
+    data_dir, name = settings.data_dir, "file modes"
+    if not data_dir.exists():
+        return Check(name=name, status="ok", found=f"{data_dir} is not made yet")
+    owner = data_dir.stat().st_uid
+    if owner != os.geteuid():
+        found = f"{data_dir.name} belongs to {_called(owner)}, and this is {_called(os.geteuid())}"
+        return Check(name=name, status="unknown", found=found, fix=_as_owner(settings))
+    secret = private_files(settings)
+    foreign = [path for path in secret if path.stat().st_uid != owner]
+    if foreign:
+        found = f"not the gateway's own: {_named(foreign)}"
+        fix = f"sudo chown -R {_called(owner)} {shlex.quote(str(data_dir))}"
+        return Check(name=name, status="fail", found=found, fix=fix)
+    wrong = [path for path in (data_dir, *secret) if _mode(path) & 0o077]
+    if wrong:
+        reach = "others can read them" if readable_by_others(wrong) else "out of reach for now"
+        found = f"open to more than their owner ({reach}): {_named(wrong)}"
+        fix = "chmod go= " + " ".join(shlex.quote(str(path)) for path in wrong)
+        return Check(name=name, status="fail", found=found, fix=fix)
+    found = f"{len(secret)} keys and ledger files 0600, {data_dir.name} 0700"
+    return Check(name=name, status="ok", found=found)
+
+
+def _as_owner(settings: Settings) -> str:
+    owner = _called(settings.data_dir.stat().st_uid)
+    return f"sudo -u {owner} remit --config {shlex.quote(str(settings.file))} doctor"
+
+
+def _called(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _unchanged(settings: Settings) -> Check:
+    rules = [settings.file, settings.policy_path, *settings.policy_path.rglob("*")]
+    open_to_all = writable_by_others(rules)
+    if open_to_all:
+        found = f"others can change what is allowed: {_named(open_to_all)}"
+        fix = "chmod go-w " + " ".join(shlex.quote(str(path)) for path in open_to_all)
+        return Check(name="rules", status="fail", found=found, fix=fix)
+    return Check(
+        name="rules", status="ok", found="only their owner can change configuration and policy"
+    )
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _named(paths: Iterable[Path]) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def account(settings: Settings | None) -> Check:
+    """Whether agents may run as the account that Remit runs as (threat T-01)."""
+    why = same_user()
+    if why is None:
+        return Check(name="same user", status="ok", found="this account seems to be Remit's own")
+    known = settings is not None and settings.sections.identity.unsafe_same_user
+    acknowledged = " (acknowledged in remit.yaml)" if known else ""
+    found = (
+        f"unsafe_same_user: {why}; an agent under the same account can read keys and ledger, "
+        f"and approve for itself{acknowledged}"
+    )
+    return Check(name="same user", status="warn", found=found, fix=OWN_USER)
+
+
+async def policy_engine(settings: Settings | None) -> Check:
+    """Whether the engine starts, loads the policy and answers its probes."""
+    began = time.monotonic()
+    try:
+        bundle = _bundle(settings)
+        point = await PolicyPoint.start(bundle)
+    except RemitError as error:
+        where = f"{error.place}: " if error.place else ""
+        found = where + error.message
+        return Check(name="policy engine", status="fail", found=found, fix=error.hint)
+    except OSError as error:
+        found = f"its worker could not be started: {error.strerror}"
+        return Check(name="policy engine", status="unknown", found=found)
+    name = point.engine
+    await point.aclose()
+    took_ms = 1000 * (time.monotonic() - began)
+    whose = "the starter policy" if settings is None else f"{len(bundle.modules)} modules"
+    found = f"{name} loaded {whose} and answered its probes in {took_ms:.0f} ms"
+    return Check(name="policy engine", status="ok", found=found)
+
+
+def _bundle(settings: Settings | None) -> PolicyBundle:
+    if settings is not None:
+        return load_bundle(settings.policy_path)
+    with resources.as_file(resources.files("remit") / "templates" / "policy") as starter:
+        return load_bundle(starter)

@@ -20,7 +20,7 @@ from remit.catalog.store import CommandCatalog
 from remit.clock import SystemClock
 from remit.config import Settings
 from remit.doors.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, DoorSettings
-from remit.errors import LedgerFault
+from remit.errors import Code, ConfigError, LedgerFault
 from remit.gateway import Gateway
 from remit.identity.keys import KeyIdentity
 from remit.ledger.signer import FileSigner
@@ -92,7 +92,7 @@ async def open_gateway(
         clock = SystemClock()
         ledger = SqliteLedger.open(
             settings.ledger_path,
-            signer=FileSigner.load(settings.key_file),
+            signer=_signer(settings),
             gateway=name,
             clock=clock,
         )
@@ -143,6 +143,20 @@ async def _sandbox(
     return runner
 
 
+def _signer(settings: Settings) -> FileSigner:
+    """The log's key, which must be of the origin that the operator named."""
+    signer = FileSigner.load(settings.key_file)
+    wanted = settings.sections.ledger.origin
+    if wanted is not None and signer.origin != wanted:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"ledger.origin is {wanted}, but the log's key was made for {signer.origin}",
+            place=str(settings.file),
+            hint="name the key's own origin; a log never changes its origin",
+        )
+    return signer
+
+
 def _backends(
     settings: Settings, policy: PolicyPoint, runner: Runner, ledger: Ledger, clock: SystemClock
 ) -> Backends:
@@ -171,6 +185,7 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         gateway=name,
         hold_s=approvals.hold_s,
         result_ttl_s=approvals.result_ttl_s,
+        ttl_s=approvals.ttl_s,
         ttl_max_s=approvals.ttl_max_s,
         concurrent_runs=settings.sections.limits.concurrent_runs,
         unsafe=unsafe(settings),

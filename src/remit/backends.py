@@ -37,6 +37,7 @@ class PathSettings:
     gateway: str
     hold_s: float = 50
     result_ttl_s: int = 900
+    ttl_s: int = 900
     ttl_max_s: int = 86_400
     concurrent_runs: int = 8
     unsafe: tuple[str, ...] = ()

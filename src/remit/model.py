@@ -418,13 +418,13 @@ class Obligation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRule:
-    """Who has to agree, how many, and for how long that holds."""
+    """Who has to agree, how many, and for how long that holds (`ttl_s` None: the gateway's)."""
 
     required: int = 1
     groups: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     separation_of_duties: bool = True
-    ttl_s: int = 900
+    ttl_s: int | None = None
     reason_required: bool = False
 
 

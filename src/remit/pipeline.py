@@ -175,7 +175,7 @@ class Pipeline:
                 b.clock,
                 decided,
                 record,
-                ttl_max_s=self.settings.ttl_max_s,
+                settings=self.settings,
             )
         if isinstance(approved, Approval):
             return approved

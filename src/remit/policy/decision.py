@@ -273,7 +273,7 @@ def _approvals(value: Any) -> ApprovalRule | None:
             found.get("separation_of_duties", rule.separation_of_duties),
             f"{at}/separation_of_duties",
         ),
-        ttl_s=integer(found.get("ttl_s", rule.ttl_s), f"{at}/ttl_s", 1, 604_800),
+        ttl_s=integer(found["ttl_s"], f"{at}/ttl_s", 1, 604_800) if "ttl_s" in found else None,
         reason_required=flag(found.get("reason_required", False), f"{at}/reason_required"),
     )
 

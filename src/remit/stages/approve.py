@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, assert_never
 
+from remit.backends import PathSettings
 from remit.canonical import encode
 from remit.command import render_consequence
 from remit.errors import Code, Refused
@@ -93,7 +94,7 @@ async def approve(
     decided: Decided,
     record: Record,
     *,
-    ttl_max_s: int,
+    settings: PathSettings,
 ) -> Approved | Approval:
     """The plan with the agreement it needs, or the approval that is still waited for.
 
@@ -112,7 +113,7 @@ async def approve(
                     return await _agreed(authorize, decided, record, known)
                 if known.state is ApprovalState.DENIED:
                     raise _denied(known)
-            draft = await _draft(ledger, clock, planned, needed, ttl_max_s)
+            draft = await _draft(ledger, clock, planned, needed, settings)
             with record.handed_over() as drafts:
                 # In a task of its own: a cancel must not take the decision out of the log.
                 return await asyncio.shield(ledger.open_approval(draft, drafts))
@@ -210,7 +211,9 @@ def ineligible(
 def check_vote(
     approval: Approval, operator: Operator, verdict: Verdict, reason: str | None, now_ms: int
 ) -> Vote:
-    """The vote of an operator, if they may give it. Denying needs the same eligibility.
+    """The vote of an operator, if they may give it.
+
+    Denying needs the same eligibility, but never a reason.
 
     Raises:
         Refused: `approval_not_eligible`.
@@ -220,7 +223,8 @@ def check_vote(
         if Permission.APPROVE not in operator.may
         else ineligible(approval.rule, approval.caller, operator.subject, operator.groups)
     )
-    if why is None and approval.rule.reason_required and not reason:
+    agreeing = verdict is Verdict.APPROVE
+    if why is None and agreeing and approval.rule.reason_required and not reason:
         why = "policy wants a reason: give one with --reason"
     if why is not None:
         raise Refused(Code.APPROVAL_NOT_ELIGIBLE, why, approval_id=approval.id)
@@ -237,7 +241,7 @@ def check_vote(
 
 
 async def _draft(
-    ledger: Ledger, clock: Clock, planned: Planned, needed: RequireApproval, ttl_max_s: int
+    ledger: Ledger, clock: Clock, planned: Planned, needed: RequireApproval, settings: PathSettings
 ) -> ApprovalDraft:
     normal = planned.admitted.normal
     now = clock.now_ms()
@@ -267,7 +271,7 @@ async def _draft(
         decision_id=needed.evaluation.decision_id,
         revision=needed.evaluation.revision,
         opened_ms=now,
-        expires_ms=now + 1000 * min(needed.approvals.ttl_s, ttl_max_s),
+        expires_ms=now + 1000 * min(needed.approvals.ttl_s or settings.ttl_s, settings.ttl_max_s),
         shown=Frozen(encode(shown)),
     )
 

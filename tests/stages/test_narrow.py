@@ -26,6 +26,7 @@ def apply(constraints: Constraints, arguments: dict[str, Any], **supplied: Any) 
         limits=supplied.get("limits", LIMITS),
         profile="sandbox",
         tier=supplied.get("tier", Tier.SANDBOX),
+        schema=Frozen(encode({"properties": {name: {} for name in "abcdxreplicas"} | {"x": {}}})),
     )
 
 
@@ -131,13 +132,24 @@ def test_forcing_is_idempotent_or_refused(arguments: dict[str, int], data: st.Da
     assert all(after[name] <= value for name, value in arguments.items())
 
 
+def test_bound_on_an_argument_the_tool_does_not_have_is_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        apply(Constraints(bounds={"replicaz": Bound(maximum=3)}), {"x": 1})
+    assert refused.value.code is Code.POLICY_BAD_DECISION
+
+
+def test_bound_on_an_argument_that_was_left_out_holds_by_itself() -> None:
+    assert not apply(Constraints(bounds={"a": Bound(maximum=3)}), {}).changed
+
+
 def test_another_runner_profile_is_refused() -> None:
     with pytest.raises(Refused):
         apply(Constraints(profile="other"), {})
 
 
 @pytest.mark.parametrize(
-    ("tier", "wanted"), [(Tier.DEGRADED, "sandbox"), (Tier.SANDBOX, "gvisor"), (Tier.NONE, "remote")]
+    ("tier", "wanted"),
+    [(Tier.DEGRADED, "sandbox"), (Tier.SANDBOX, "gvisor"), (Tier.NONE, "remote")],
 )
 def test_a_runner_below_the_tier_policy_wants_is_refused(tier: Tier, wanted: str) -> None:
     with pytest.raises(Refused) as refused:

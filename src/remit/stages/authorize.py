@@ -57,14 +57,26 @@ class Authorize:
             return Decided(planned=planned, decision=decision)
         self._check_narrowed(planned, narrowed)
         final = await replan(narrowed.arguments, narrowed.limits, planned.plan.hash)
-        decision = await self.ask(final, record)
-        if self._narrow(final, decision).changed:
+        return Decided(planned=final, decision=await self.confirm(final, record))
+
+    async def confirm(
+        self, planned: Planned, record: Record, approval: Approval | None = None
+    ) -> Permitted:
+        """Policy's answer to a plan that was narrowed, or agreed to: it has to be as it is now.
+
+        Raises:
+            Refused: as `__call__`; `policy_inconsistent` if policy would narrow it further.
+        """
+        decision = await self.ask(planned, record, approval)
+        if self._narrow(planned, decision).changed:
             raise _refused(
                 decision,
                 Code.POLICY_INCONSISTENT,
-                "policy narrowed the plan and then wanted it narrower still",
+                "policy narrowed the plan and then wanted it narrower still"
+                if approval is None
+                else "policy wants the plan narrower than the one that people agreed to",
             )
-        return Decided(planned=final, decision=decision)
+        return decision
 
     async def ask(
         self, planned: Planned, record: Record, approval: Approval | None = None
@@ -103,6 +115,7 @@ class Authorize:
                 limits=planned.plan.limits,
                 profile=normal.tool.runner,
                 tier=self._runner.tier,
+                schema=normal.tool.input_schema,
             )
         except Refused as refused:
             raise _refused(
@@ -150,7 +163,8 @@ def _refused(
     hint: str | None = None,
     detail: str | None = None,
 ) -> Refused:
-    path = next((reason.path for reason in decision.reasons if reason.path), None)
+    told = (reason.path for reason in decision.reasons if reason.audience == "user")
+    path = next(filter(None, told), None)
     return Refused(
         code,
         message,

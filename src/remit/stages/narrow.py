@@ -7,6 +7,7 @@ the caller gave is not quietly replaced, the call is refused instead.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,7 @@ def narrow(
     limits: Limits,
     profile: str,
     tier: Tier,
+    schema: Frozen,
 ) -> Narrowed:
     """Apply constraints to what was planned.
 
@@ -43,16 +45,19 @@ def narrow(
         supplied: names of the arguments that the caller gave itself.
         limits: the planned limits.
         profile, tier: of the runner that is planned.
+        schema: the tool's input schema, which says what arguments there are.
 
     Raises:
         Refused: `argument_out_of_bounds` if an argument is outside a bound;
             `constraint_widens` if a constraint asks for more than was planned or would replace
-            what the caller gave; `runner_degraded` if the runner is below the tier asked for.
+            what the caller gave; `policy_bad_decision` if it bounds an argument that the tool
+            does not have, for then it bounds nothing; `runner_degraded` if the runner is below the tier asked for.
     """
     forced: Mapping[str, Any] = {}
     frozen = arguments
     if constraints.force or constraints.bounds:
         forced = _force(arguments.value(), supplied, constraints.force)
+        _known(constraints.bounds, schema)
     if constraints.force:
         frozen = Frozen(encode(forced))
     for name, bound in constraints.bounds.items():
@@ -88,8 +93,9 @@ def _shrinks(given: Any, wanted: Any) -> bool:
     if isinstance(given, int | float) and isinstance(wanted, int | float):
         return 0 <= wanted <= given if given >= 0 else wanted == given
     if isinstance(given, list) and isinstance(wanted, list):
-        return all(item in given for item in wanted)
-    return bool(given == wanted)
+        # Canonical bytes tell true from 1, which `in` does not; and nothing may come twice.
+        return not Counter(map(encode, wanted)) - Counter(map(encode, given))
+    return encode(given) == encode(wanted)
 
 
 def _within(name: str, values: Mapping[str, Any], bound: Bound) -> None:
@@ -105,6 +111,17 @@ def _within(name: str, values: Mapping[str, Any], bound: Bound) -> None:
         raise _out_of_bounds(name, f"policy allows no more than {bound.maximum:g} here")
     if bound.one_of is not None and not _member(value, bound.one_of):
         raise _out_of_bounds(name, "policy does not allow this value here")
+
+
+def _known(bounds: Mapping[str, Bound], schema: Frozen) -> None:
+    names = schema.value().get("properties", {})
+    for name in bounds:
+        if name not in names:
+            raise Refused(
+                Code.POLICY_BAD_DECISION,
+                "policy bounds an argument that this tool does not have",
+                place=f"/{name}",
+            )
 
 
 def _member(value: Any, allowed: tuple[Any, ...]) -> bool:

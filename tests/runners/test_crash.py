@@ -17,7 +17,17 @@ import pytest
 
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from tests.plugins.machine import ROOT
-from tests.runners.support import alive, eventually, groups_naming, processes_of
+from tests.runners.support import (
+    alive,
+    begin,
+    contained,
+    eventually,
+    first_line,
+    groups_naming,
+    new_lease,
+    processes_of,
+    shell,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -90,16 +100,18 @@ async def test_gateway_and_spawner_killed_together_leave_only_what_a_sweep_ends(
 async def test_a_killed_spawner_is_replaced_and_the_next_run_works(
     runner: SandboxRunner,
 ) -> None:
-    from tests.runners.support import begin, contained, first_line, shell
-
-    lease = await begin(runner, shell("echo; sleep 60"))
-    await first_line(runner, lease)
+    running = await begin(runner, shell("echo; sleep 60"))
+    held = new_lease("held")
+    await runner.provision(held, shell("echo never"))
+    await first_line(runner, running)
     first = runner.spawner_pid
     os.kill(first or 0, signal.SIGKILL)
-    await runner.collect(lease)
+    await runner.collect(running)
     assert (await contained(runner, shell("echo next"))).stdout == b"next\n"
     assert runner.spawner_pid not in {first, None}
-    assert (await runner.destroy(lease)).complete
+    assert groups_naming(held.id) == groups_naming(running.id) == []
+    for lease in (running, held):
+        assert (await runner.destroy(lease)).complete
 
 
 async def test_a_stopped_gateway_does_not_stop_its_deadlines(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from pathlib import Path
 
@@ -169,6 +170,29 @@ async def test_a_destroy_while_it_runs_ends_the_run(runner: SandboxRunner) -> No
     assert alive(pids) == []
     assert groups_naming(lease.id) == []
     assert (await collecting).ending is Ending.CANCELLED
+
+
+@pytest.mark.threat("T-14")
+async def test_what_is_called_not_started_had_no_effect(
+    runner: SandboxRunner, reachable: Path, seed: int
+) -> None:
+    """A kill anywhere between the release and the first instruction: never a wrong claim."""
+    shared = shared_directory(reachable / "shared", runner)
+    mount = Mount(name="shared", source=str(shared), writable=True)
+    choose = random.Random(seed)
+    endings = set()
+    for n in range(40):
+        lease = new_lease()
+        await runner.provision(lease, shell(f": >/mnt/shared/{n}; sleep 60", mounts=(mount,)))
+        await runner.start(lease)
+        await asyncio.sleep(choose.random() * 0.008)
+        await runner.stop(lease, grace_s=0)
+        ending = (await runner.collect(lease)).ending
+        endings.add(ending)
+        if ending is Ending.NOT_STARTED:
+            assert not (shared / str(n)).exists()
+        assert (await runner.destroy(lease)).complete
+    assert endings <= {Ending.NOT_STARTED, Ending.CANCELLED}
 
 
 async def test_a_cancelled_provision_leaves_nothing(runner: SandboxRunner) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from remit.runners import collected
 from remit.runners.group import Counters, Group
 from remit.runners.jail import packed, run_options
-from remit.runners.launch import Ceilings, Launch, launch
+from remit.runners.launch import Ceilings, Launch, launch, tasks_of
 from remit.runners.request import Request
 from remit.runners.wire import close_all, read_file, reopen, sealed_file
 
@@ -130,7 +130,7 @@ class Cell:
             open_files=request.open_files,
             file_bytes=2 * request.tmp_bytes,  # above the tmpfs, which is to say ENOSPC first
             memory_bytes=None if held else request.memory_bytes,
-            processes=None if held else request.pids + 2,
+            processes=None if held else tasks_of(self.uid) + request.pids + 2,
             cpu_seconds=None if held else request.wall_s,
         )
 

@@ -8,6 +8,7 @@ standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -137,6 +138,20 @@ def _keep_only(fds: Sequence[int]) -> None:
     for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]):
         os.dup2(fd, number)
     os.closerange(len(fds), _MAX_FD)
+
+
+def tasks_of(uid: int | None) -> int:
+    """How many processes and threads a user has now; this process's own user if None.
+
+    RLIMIT_NPROC counts all of them, so a limit for one run has to come on top.
+    """
+    wanted, found = os.geteuid() if uid is None else uid, 0
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError):
+                tasks = os.stat(f"/proc/{name}/task")
+                found += tasks.st_nlink - 2 if tasks.st_uid == wanted else 0
+    return found
 
 
 def _lower(ceilings: Ceilings) -> None:

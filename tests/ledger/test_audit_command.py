@@ -60,7 +60,7 @@ async def test_evidence_from_outside_says_more(told: Path, signer: FileSigner) -
     )
     found = json.loads(done.stdout)
     assert (done.exit_code, found["ok"], found["outside"]) == (0, True, 13)
-    assert "kept elsewhere" not in done.stdout
+    assert "--checkpoint" not in done.stdout
 
 
 @pytest.mark.threat("T-21")

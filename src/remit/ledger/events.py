@@ -43,11 +43,12 @@ class Event(StrEnum):
 
 
 def caller_fields(caller: Caller) -> dict[str, Any]:
-    """Who asked: subject and kind, with those on whose behalf, the original authority first."""
+    """Who asked, with which key, and on whose behalf, the original authority first."""
     return {
         "subject": caller.subject,
         "kind": caller.kind.value,
         "chain": [{"subject": a.subject, "kind": a.kind.value} for a in caller.chain],
+        "key": caller.key_id,
     }
 
 

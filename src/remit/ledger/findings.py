@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from remit.errors import Code
@@ -9,30 +10,33 @@ from remit.ledger.verify import Report
 
 SCHEMA = "remit.verification/1"
 
-RULES = (
-    "each intent after a decision for the same plan, and its approval where one is named; "
-    "no run with two outcomes; fences growing"
-)
+WIDTH = 100
 
 
 def held(report: Report) -> list[str]:
     """What was checked and holds; if there is a problem, up to it."""
-    if report.entries == 0:
-        return []
-    runs = f"{_count(report.intents, 'intent')} and {_count(report.outcomes, 'outcome')}"
-    signed = f"the last over {_of(report.signed, report.entries)} entries"
-    found = [
-        f"{report.entries:,} entries, each in its place and as it was written",
-        f"{_count(report.checkpoints, 'checkpoint')} signed by {report.key}"
-        + (f", {signed}" if report.checkpoints else ""),
-        f"{runs}: {RULES}",
-    ]
+    found = []
+    if report.signed:
+        found += [
+            f"{_entries(report.signed)}, each in its place and as it was signed",
+            f"{_count(report.checkpoints, 'checkpoint')} signed by {report.key}",
+        ]
+    if report.entries > report.signed:
+        newer = _entries(report.entries - report.signed)
+        more = " more" if report.signed else ""
+        found.append(f"{newer}{more} that match their own hashes, under no checkpoint")
+    if report.intents:
+        found.append(
+            f"{_count(report.intents, 'intent')} and {_count(report.outcomes, 'outcome')} in an "
+            "order that the rules allow: the decision for that plan, the approval where there is "
+            "one, the intent, at most one outcome"
+        )
     if report.opened:
-        found.append(f"{_count(report.opened, 'value')} that the log only commits to, unchanged")
+        found.append(f"{_count(report.opened, 'value')} that entries commit to, unchanged")
     if report.plans:
         found.append(f"{_count(report.plans, 'plan')} with the text of its hash")
     if report.outside:
-        found.append(f"agreement with what was kept outside, over {report.outside:,} entries")
+        found.append(f"agreement with what was kept elsewhere, over {_entries(report.outside)}")
     return found
 
 
@@ -45,8 +49,8 @@ def remarks(report: Report) -> list[str]:
     found += [f"run {run} has an unknown outcome" for run in report.unresolved]
     if report.live and report.entries > report.signed:
         found.append(
-            f"{_count(report.entries - report.signed, 'newer entry', 'newer entries')} not under "
-            "a checkpoint yet: a change to them would not be noticed"
+            f"{_entries(report.entries - report.signed)} at the end under no checkpoint yet: a "
+            "change to them would not be noticed"
         )
     return found
 
@@ -56,15 +60,15 @@ def not_proved(report: Report) -> list[str]:
     if report.outside is None:
         cut = (
             "that nothing was cut off the end, and that others were not shown another log: "
-            "give a checkpoint or a receipt that was kept elsewhere"
+            "--checkpoint and --receipt take what was kept elsewhere"
         )
     elif report.outside < report.entries:
         cut = (
-            f"that nothing was cut off after entry {report.outside - 1}, the last that the "
-            "checkpoint or receipt from outside covers"
+            f"that nothing was cut off after entry {report.outside - 1}, the last that what was "
+            "kept elsewhere covers"
         )
     else:
-        cut = "that nothing was written after what the checkpoint or receipt from outside covers"
+        cut = "that nothing was written since: what was kept elsewhere ends where this ends"
     found = [
         cut,
         "that the gateway told the truth when it wrote, and that nobody else had its log key",
@@ -88,7 +92,7 @@ def as_text(report: Report, source: str) -> str:
     }
     for title, found in parts.items():
         if found:
-            lines += [title, *(f"  - {each}" for each in found), ""]
+            lines += [title, *(_item(each) for each in found), ""]
     return "\n".join(lines).rstrip()
 
 
@@ -130,9 +134,13 @@ def _problem(report: Report) -> str:
     return prefix + problem.message
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def _count(number: int, one: str) -> str:
+    return f"{number:,} {one}" + ("" if number == 1 else "s")
 
 
-def _of(part: int, whole: int) -> str:
-    return f"all {whole:,}" if part == whole else f"{part:,} of {whole:,}"
+def _entries(number: int) -> str:
+    return f"{number:,} {'entry' if number == 1 else 'entries'}"
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")

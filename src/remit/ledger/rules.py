@@ -86,7 +86,8 @@ def _check_in_force(intent: Intent, standing: Standing) -> None:
         )
     if standing.tool_digest is None or standing.tool_digest != intent.tool_digest:
         raise Refused(Code.TOOL_CHANGED, "the tool changed after the decision")
-    if not standing.key_active:
+    expires_ms = intent.caller.expires_ms
+    if not standing.key_active or (expires_ms is not None and expires_ms <= intent.now_ms):
         raise Refused(Code.CALLER_REVOKED, "the caller's credential is no longer valid")
 
 
@@ -207,7 +208,7 @@ def check_vote(found: Approval | None, plan_hash: str, vote: Vote) -> ApprovalSt
         raise Refused(Code.APPROVAL_EXPIRED, "the approval has expired", approval_id=approval.id)
     if approval.state is not ApprovalState.PENDING:
         raise Conflict(Code.WRONG_STATE, f"the approval is {approval.state.value}")
-    if any(each.subject == vote.subject for each in approval.votes):
+    if any(each.subject.casefold() == vote.subject.casefold() for each in approval.votes):
         raise Conflict(Code.WRONG_STATE, "this person has voted already")
     if vote.verdict is Verdict.DENY:
         return ApprovalState.DENIED

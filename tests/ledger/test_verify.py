@@ -20,6 +20,7 @@ from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
 from remit.ledger.verify import verify
 from remit.model import EntryDraft
+from remit.testing import ledger_samples as sample
 from remit.testing.ledger_samples import SetClock
 from tests.ledger.conftest import tell_story
 from tests.ledger.forging import Lines, broken, check, edit, resign, texts, where
@@ -213,6 +214,23 @@ async def test_a_plan_that_is_not_its_hashs_or_nobodys_is_noticed(
     at = next(n for n, line in enumerate(lines) if b'"plan":' in line)
     swapped = json.loads(lines[at]) | {"plan": "{}"}
     assert not check([*lines[:at], encode(swapped) + b"\n", *lines[at + 1 :]], key).ok
+    foreign = sample.plan("nobody's")
+    stray = encode({"hash": foreign.hash, "plan": foreign.text.decode()}) + b"\n"
+    assert not check([*lines[:at], stray, *lines[at:]], key).ok
+
+
+@pytest.mark.threat("T-22")
+async def test_a_rewritten_entry_that_someone_has_a_receipt_for_is_named(
+    ledger: SqliteLedger, store: Path, clock: SetClock, key: VerifierKey, signer: FileSigner
+) -> None:
+    await tell_story(ledger, clock)
+    given = open_receipt(receipt_json(await ledger.receipt(9)), key)
+    await ledger.aclose()
+    lines = list(export_store(store)[0])
+    edit(lines, 9, lambda entry: entry.update(exit_code=1))
+    problem = check(resign(texts(lines), signer), key, receipt=given).problem
+    assert problem is not None
+    assert (problem.code, problem.index) == (Code.LOG_INCONSISTENT, 9)
 
 
 @pytest.mark.threat("T-21")

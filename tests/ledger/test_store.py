@@ -18,8 +18,9 @@ from remit.errors import Code, LedgerFault, Refused
 from remit.ledger.schema import HEAD, connect_reader
 from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
-from remit.ledger.storage import file_system, refuse_network
+from remit.ledger.storage import Reserve, file_system, refuse_network
 from remit.ledger.tables import metadata
+from remit.ledger.writer import Transaction
 from remit.model import EntryDraft, RunState
 from remit.testing import ledger_samples as sample
 from remit.testing.ledger_samples import NOTHING, SetClock, events, granted
@@ -331,6 +332,36 @@ async def test_when_the_store_is_full_intents_stop_and_outcomes_go_on(
 async def test_the_reserve_is_room_on_the_disk(ledger: SqliteLedger, store: Path) -> None:
     held = os.stat(store.with_name("ledger.db.reserve"))
     assert held.st_blocks * 512 >= 65_536
+
+
+async def test_the_reserve_is_taken_again_once_there_is_room(
+    ledger: SqliteLedger, store: Path
+) -> None:
+    path = store.with_name("ledger.db.reserve")
+    await ledger._writer.run(lambda tx: tx.append([draft()]))
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as db:
+        reserve = Reserve(path, size=65_536)
+        reserve.release(db)
+        assert (reserve.released, path.stat().st_size) == (True, 0)
+        assert reserve.try_again(db)
+        assert (reserve.released, path.stat().st_size) == (False, 65_536)
+
+
+async def test_a_failing_store_fails_all_that_were_written_together(ledger: SqliteLedger) -> None:
+    def failing(tx: Transaction) -> None:
+        tx.append([draft("with it")])
+        tx.db.execute("SELECT * FROM no_such_table")
+
+    results = await asyncio.gather(
+        ledger.append([draft("before")]),
+        ledger._writer.run(failing),
+        ledger.append([draft("after")]),
+        return_exceptions=True,
+    )
+    written = [each for each in results if not isinstance(each, LedgerFault)]
+    assert await events(ledger) == ["before"] * len(written)  # alone in a batch before, or not
+    assert len(written) <= 1
 
 
 async def test_a_store_that_fails_is_not_written_again_until_it_is_opened_anew(

@@ -35,6 +35,7 @@ from remit.model import (
 # The texts below are made of constants of this package; every value is a parameter.
 # ruff: noqa: S608
 _NAMES = tuple(c.name for c in run.c if c.name != "idempotency")
+_BLANK: Mapping[str, Any] = dict.fromkeys(c.name for c in run.c)
 _COLUMNS = columns(run, without=frozenset({"idempotency"}))
 _OPEN = "CASE WHEN started_ms IS NULL THEN 'intended' ELSE 'started' END"
 _FACTS = f"""
@@ -111,7 +112,7 @@ def _standing(tx: Transaction, intent: Intent, approval: Approval | None) -> rul
 
 
 def _row(intent: Intent, index: int) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(c.name for c in run.c)
+    row = dict(_BLANK)
     row.update(
         id=intent.run_id,
         kind=intent.plan.kind.value,

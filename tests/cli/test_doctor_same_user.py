@@ -19,6 +19,9 @@ from remit.ledger.receipt import open_receipt
 from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
 from remit.model import Frozen, Reply
+from tests.runners.fixtures import reachable
+
+__all__ = ["reachable"]
 
 pytestmark = pytest.mark.threat("T-01")
 
@@ -49,20 +52,15 @@ def test_account_that_others_may_be_is_named_with_the_reason(
     assert why in str(why_shared(uid, entry))
 
 
-def test_file_counts_as_readable_only_where_others_can_reach_it(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    if not all(folder.stat().st_mode & 0o011 for folder in tmp_path.parents):
-        pytest.skip("the directory of the tests is closed; to run it: --basetemp in an open one")
-    key = tmp_path / "key"
+def test_file_counts_as_readable_only_where_others_can_reach_it(reachable: Path) -> None:
+    key = reachable / "key"
     key.write_text("x")
     for mode, readable, writable in ((0o600, 0, 0), (0o640, 1, 0), (0o604, 1, 0), (0o622, 0, 1)):
         key.chmod(mode)
         assert len(readable_by_others([key])) == readable
         assert len(writable_by_others([key])) == writable
     key.chmod(0o644)
-    tmp_path.chmod(0o700)
+    reachable.chmod(0o700)
     assert readable_by_others([key]) == ()
 
 

@@ -35,8 +35,9 @@ def configuration(path: Path) -> tuple[Settings | None, Check]:
     if settings is None:
         first, more = problems[0], len(problems) - 1
         where = f"{first.place}: " if first.place else ""
-        found = where + first.message + (f", and {more} more" if more else "")
-        fix = f"remit --config {shlex.quote(str(path))} check"
+        all_of_it = f"remit --config {shlex.quote(str(path))} check"
+        found = where + first.message + (f"; {all_of_it} shows {more} more" if more else "")
+        fix = first.hint or all_of_it
         return None, Check(name="configuration", status="fail", found=found, fix=fix)
     found = f"{path}, {len(settings.tools)} tools, {len(settings.callers)} callers' keys"
     return settings, Check(name="configuration", status="ok", found=found)

@@ -185,7 +185,10 @@ class Ledger(Protocol):
         """Append entries, in this order; give their indices."""
 
     async def count_refusal(self, source: str, code: str, now_ms: int) -> None:
-        """Count a refusal that gets no entry of its own: one entry per source, code and minute."""
+        """Count a refusal that gets no entry of its own: one entry per source, code and minute.
+
+        The entry is written once its minute is over; a crash loses at most that minute's counts.
+        """
 
     async def entries(self, start: int, end: int) -> Sequence[Entry]:
         """Entries start <= index < end, as far as they exist."""

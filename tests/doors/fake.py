@@ -102,8 +102,10 @@ class FakeGateway:
         self.calls.append(call)
         known = {t.name for t in self.tools} - HIDDEN.get(call.caller.subject, set())
         if call.tool_name not in known:
-            machine = {"code": "unknown_tool"}
-            text = f"Unknown tool: {call.tool_name}"
+            # A gateway that tells hidden from missing; the door must not pass that on.
+            hidden = any(t.name == call.tool_name for t in self.tools)
+            machine = {"code": "unknown_tool", **({"decision_id": "d1"} if hidden else {})}
+            text = f"{'Hidden' if hidden else 'Unknown'} tool: {call.tool_name}"
             return reply(text, is_error=True, decision=machine, jsonrpc_error=-32602)
         return await self.answers.get(call.tool_name, self._echo)(call, progress)
 

@@ -224,6 +224,17 @@ async def test_a_body_that_could_be_read_two_ways_does_nothing(body: bytes, code
     assert gateway.frozen is None
 
 
+@pytest.mark.parametrize("succeeded", ['"yes"', "1", '"true"', "null"])
+async def test_what_became_of_a_run_is_said_as_true_or_false_and_nothing_else(
+    succeeded: str,
+) -> None:
+    body = f'{{"succeeded": {succeeded}, "note": "looked"}}'.encode()
+    headers = {"authorization": "Bearer op-olga", "content-type": "application/json"}
+    async with served(admin_app(FakeAdmin(), DoorSettings())) as url, http() as plain:
+        answer = await plain.post(f"{url}/v1/runs/run_1/resolve", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["place"]) == (400, "/succeeded")
+
+
 async def test_what_a_form_of_a_web_page_can_send_does_nothing() -> None:
     gateway = FakeAdmin()
     headers = {"authorization": "Bearer op-olga", "content-type": "text/plain"}

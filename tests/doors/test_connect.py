@@ -28,6 +28,12 @@ from tests.doors.serving import LEGACY, MODERN, call_body, served
 pytestmark = pytest.mark.anyio
 
 COMMAND = ["-c", "from remit.cli.connect import connect; connect()"]
+INITIALIZE = {
+    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "params": {"protocolVersion": LEGACY, "capabilities": {},
+               "clientInfo": {"name": "t", "version": "1"}},
+}  # fmt: skip
+
 MODES = pytest.mark.parametrize("mode", ["auto", "legacy", MODERN])
 
 
@@ -183,16 +189,11 @@ async def test_a_message_goes_through_byte_for_byte() -> None:
 
 async def test_a_session_that_the_gateway_forgot_is_opened_again() -> None:
     gateway = FakeGateway()
-    first = {
-        "jsonrpc": "2.0", "id": 1, "method": "initialize",
-        "params": {"protocolVersion": LEGACY, "capabilities": {},
-                   "clientInfo": {"name": "t", "version": "1"}},
-    }  # fmt: skip
     call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "echo"}}
     app = mcp_app(gateway, DoorSettings())
-    sessions = app.routes[0].endpoint._legacy  # type: ignore[attr-defined]
+    sessions = app.state.door._legacy
     async with served(app) as url, piped(url) as process:
-        await say(process, first)
+        await say(process, INITIALIZE)
         assert (await hear(process))["result"]["protocolVersion"] == LEGACY
         await say(process, {"jsonrpc": "2.0", "method": "notifications/initialized"})
         for session_id, transport in list(sessions._server_instances.items()):
@@ -202,6 +203,19 @@ async def test_a_session_that_the_gateway_forgot_is_opened_again() -> None:
         assert process.stderr is not None
         assert b"opened again" in await process.stderr.readline()
     assert len(gateway.calls) == 1
+
+
+async def test_a_session_ends_with_its_client() -> None:
+    app = mcp_app(FakeGateway(), DoorSettings())
+    sessions = app.state.door._legacy._server_instances
+    async with served(app) as url, piped(url) as process:
+        await say(process, INITIALIZE)
+        await hear(process)
+        assert len(sessions) == 1
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
+        assert sessions == {}
 
 
 @pytest.mark.threat("T-02")

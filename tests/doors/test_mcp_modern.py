@@ -407,3 +407,12 @@ def test_a_session_cannot_be_told_from_its_claim() -> None:
     assert "abc" not in claim
     assert claim == protocol.session_claim("abc")
     assert protocol.session_claim(None) is None
+
+
+@pytest.mark.parametrize("tracing", [True, False])
+def test_the_server_span_is_made_where_spans_are_recorded_and_nowhere_else(tracing: bool) -> None:
+    settings = DoorSettings(tracing=tracing)
+    server = protocol.Protocol(FakeGateway(), settings, lambda: 0).server()
+    assert [type(each).__name__ for each in server.middleware] == (
+        ["OpenTelemetryMiddleware"] if tracing else []
+    )

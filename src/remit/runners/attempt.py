@@ -78,7 +78,7 @@ class Attempt:
             case "ended":
                 self._take_files(report)
                 self.capture.finish()
-                for waited in (self.ended, self.provisioned, self.started):
+                for waited in (self.ended, self.provisioned, self.started, self.destroyed):
                     waited.set(message)
             case "destroyed":
                 self.destroyed.set(message)
@@ -99,6 +99,15 @@ class Attempt:
         self.capture.finish()
         for waited in (self.provisioned, self.started, self.ended, self.destroyed):
             waited.set(None)
+
+    @property
+    def evidence(self) -> dict[str, Any] | None:
+        """What the spawner saw of the destruction, from whichever report told it."""
+        for report in (self.destroyed.report, self.ended.report):
+            if report is not None:
+                evidence: dict[str, Any] = report.get("evidence", report)
+                return evidence
+        return None
 
     def result(self, runner: Mapping[str, str]) -> RunResult:
         """The result of an ended run."""

@@ -35,6 +35,7 @@ HELD_S = 120.0
 """How long a sandbox may wait for its release."""
 
 _RECHECK_S = 0.002
+_PATIENCE_S = 2.0
 
 
 class Loop(Protocol):
@@ -69,7 +70,7 @@ class Cell:
         self._deadline = time.monotonic() + min(HELD_S, request.left_s)
         self._kill_at: float | None = None
         self._recheck_at: float | None = None
-        self._destroying: float | None = None
+        self._end: dict[str, Any] = {}
         self._monitor = self._monitor_fd = self._init = self._init_fd = -1
         self._info = self._block = self._namespace = self._reader_fd = -1
         self._said = b""
@@ -281,8 +282,7 @@ class Cell:
         counters = self.group.counters() if self.group is not None else Counters()
         status = self._status or 0
         signalled = os.WIFSIGNALED(status)
-        files = [[p, f] for p, f in zip(self.request.collect, findings, strict=False)]
-        message = {
+        self._end = {
             "ev": "ended",
             "lease": self.id,
             "began": began,
@@ -295,50 +295,41 @@ class Cell:
             "oom_kills": counters.oom_kills,
             "pids_refused": counters.pids_refused,
             "throttled": counters.throttled,
-            "files": files,
+            "files": [[p, f] for p, f in zip(self.request.collect, findings, strict=False)],
         }
-        self._loop.report(message, self._took[: len(files)])
-        self._release_all()
+        self._remove()
 
     # ---------------------------------------------------------------------------- destroyed
 
-    def _release_all(self) -> None:
-        """Give back what the run held; the group goes now, while the gateway reads the end."""
-        close_all(self._took)
-        self._took = []
+    def _remove(self) -> None:
+        """Give back what the run held, look that it is gone, and report the end with that."""
         for name in ("_block", "_info", "_namespace"):
             if (fd := getattr(self, name)) >= 0:
                 os.close(fd)
                 setattr(self, name, -1)
-        if self.group is None or self.group.remove():
-            self.state = "removed"
-            if self._destroying is not None:
-                self._report_destroyed()
-        else:
-            self._recheck_at = time.monotonic() + _RECHECK_S
+        now = time.monotonic()
+        gone = self.group is None or self.group.remove()
+        if not gone and now < self._ended_at + _PATIENCE_S:
+            self._recheck_at = now + _RECHECK_S
+            return
+        self.state = "removed"
+        message = {**self._end, "evidence": self._evidence()}
+        self._loop.report(message, self._took[: len(self._end["files"])])
+        close_all(self._took)
+
+    def _evidence(self) -> dict[str, Any]:
+        left = len(self.group.pids()) if self.group is not None else 0
+        return {
+            "processes_left": left + (1 if self._init_fd >= 0 or self._status is None else 0),
+            "cgroup_removed": self.group is None or not self.group.exists,
+            "mounts_left": mounts_naming(self.id) + (1 if self._namespace >= 0 else 0),
+            "took_us": round((time.monotonic() - self._ended_at) * 1e6),
+        }
 
     def destroy(self) -> None:
-        """Kill what lives, remove what is there, then look and report."""
-        self._destroying = time.monotonic()
-        if self.state == "removed":
-            self._report_destroyed()
-        elif self.state != "ended":
+        """Kill what lives; the report of the end carries the evidence."""
+        if self.state not in {"ended", "removed"}:
             self.kill("destroy")
-
-    def _report_destroyed(self) -> None:
-        took = time.monotonic() - (self._destroying or time.monotonic())
-        alive = 0 if self._status is not None and self._init_fd < 0 else 1
-        left = len(self.group.pids()) if self.group is not None else 0
-        self._loop.report(
-            {
-                "ev": "destroyed",
-                "lease": self.id,
-                "processes_left": left + alive,
-                "cgroup_removed": self.group is None or not self.group.exists,
-                "mounts_left": mounts_naming(self.id) + (1 if self._namespace >= 0 else 0),
-                "took_us": round(took * 1e6),
-            }
-        )
 
     # ------------------------------------------------------------------------------- timers
 
@@ -351,7 +342,7 @@ class Cell:
         if self._recheck_at is not None and now >= self._recheck_at:
             self._recheck_at = None
             if self.state == "ended" and self._reader_fd < 0:
-                self._release_all()
+                self._remove()
             else:
                 self._finish_when_dead()
         if self._kill_at is not None and now >= self._kill_at:

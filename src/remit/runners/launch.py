@@ -1,9 +1,11 @@
 """From a single-threaded process to bubblewrap: everything between `fork` and `exec`.
 
-The order matters. Control groups first, while this process may still write to them; then
+The order in the child matters. Control groups first, while it may still write to them; then
 descriptors, so that nothing of ours is inherited; then limits; then the drop to the run's own
-user; then the parent-death signal, which a change of user would clear. Imported by the spawner:
-standard library only.
+user; then the parent-death signal, which a change of user would clear.
+
+What can be computed is computed before the fork: each page that the child writes to, even to
+count a reference, is copied. Imported by the spawner: standard library only.
 """
 
 from __future__ import annotations
@@ -24,9 +26,8 @@ _SYS_CLONE3 = 435
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC_HOLDING_GIL = ctypes.PyDLL(None)  # the child must come back as the thread that runs
-_IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The first two by Python, the others by the spawner."""
 _MAX_FD = 1_048_576
+_CAUGHT_HERE = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +57,29 @@ class Launch:
     uid: int | None
 
 
+class _CloneArguments(ctypes.Structure):  # struct clone_args, linux/sched.h
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            *("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack"),
+            *("stack_size", "tls", "set_tid", "set_tid_size", "cgroup"),
+        )
+    )
+
+
 def become_subreaper() -> None:
     """Orphaned sandboxes come to this process to be reaped, not to the host's init."""
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def catch_signals() -> None:
+    """Outlive what the gateway is sent, for a moment: its end is the signal to go.
+
+    Signals are caught, not ignored: exec sets what was caught back to its default, but would hand
+    on what is ignored, and then a stop could not reach the command. (Python ignores the first two.)
+    """
+    for number in _CAUGHT_HERE:
+        signal.signal(number, lambda *_: None)
 
 
 def launch(what: Launch) -> int:
@@ -66,78 +87,42 @@ def launch(what: Launch) -> int:
 
     A child that cannot get as far as exec ends with 127, having run nothing.
     """
-    parent = os.getpid()
+    parent, uid = os.getpid(), what.uid
+    writes = [(os.fsencode(entrance), b"0") for entrance in what.entrances]
+    # Under pressure of the host's memory the run goes, not the gateway.
+    writes.append((b"/proc/self/oom_score_adj", b"500"))
+    limits = _limits(what.ceilings)
+    argv = [b"bwrap", *map(os.fsencode, (*WALLS, "--", *what.argv))]
+    bwrap, count = os.fsencode(what.bwrap), len(what.fds)
     pid = -1 if what.cgroup is None else _fork_into(what.cgroup)
-    entered = pid >= 0
-    if not entered:
+    if pid < 0:
+        if what.cgroup is not None:
+            writes.insert(0, (os.fsencode(what.cgroup) + b"/cgroup.procs", b"0"))
         pid = os.fork()
     if pid:
         return pid
     try:
-        if what.cgroup is not None and not entered:
-            _write(f"{what.cgroup}/cgroup.procs", b"0")
-        _become(what, parent)
+        for path, data in writes:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, data)
+            os.close(fd)
+        # By way of higher numbers, so that none is overwritten before it was copied.
+        above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, count + 3) for fd in what.fds]
+        for number in range(count):
+            os.dup2(above[number], number)
+        os.closerange(count, _MAX_FD)
+        for kind, value in limits:
+            resource.setrlimit(kind, value)
+        os.umask(0o022)
+        if uid is not None:
+            os.setgroups(())
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
+        if os.getppid() == parent:
+            os.execve(bwrap, argv, {})  # noqa: S606
     finally:
         os._exit(127)
-
-
-def _fork_into(cgroup: str) -> int:
-    """Fork straight into a cgroup2 group; -1 where `clone3` is refused.
-
-    Entering by a write to `cgroup.procs` waits for an RCU grace period, 5 ms and more; being born
-    inside does not. Python does not see this fork, which is sound for a process of one thread
-    whose child only makes system calls and then execs.
-    """
-
-    class Arguments(ctypes.Structure):  # struct clone_args, linux/sched.h
-        _fields_ = tuple(
-            (name, ctypes.c_uint64)
-            for name in (
-                *("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack"),
-                *("stack_size", "tls", "set_tid", "set_tid_size", "cgroup"),
-            )
-        )
-
-    directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        given = Arguments(flags=_CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=directory)
-        pid = _LIBC_HOLDING_GIL.syscall(_SYS_CLONE3, ctypes.byref(given), ctypes.sizeof(given))
-        return int(pid)
-    finally:
-        os.close(directory)
-
-
-def _become(what: Launch, parent: int) -> None:
-    for entrance in what.entrances:
-        _write(entrance, b"0")
-    _write("/proc/self/oom_score_adj", b"500")  # under host pressure the run goes, not the gateway
-    _keep_only(what.fds)
-    _lower(what.ceilings)
-    os.umask(0o022)
-    for number in _IGNORED_HERE:  # exec would keep that, and a stop could not reach the command
-        signal.signal(number, signal.SIG_DFL)
-    if what.uid is not None:
-        os.setgroups([])
-        os.setresgid(what.uid, what.uid, what.uid)
-        os.setresuid(what.uid, what.uid, what.uid)
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        return
-    os.execve(what.bwrap, ["bwrap", *WALLS, "--", *what.argv], {})  # noqa: S606
-
-
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    os.write(fd, data)
-    os.close(fd)
-
-
-def _keep_only(fds: Sequence[int]) -> None:
-    """Exactly these stay open, numbered from 0; the copies in between avoid overwriting one."""
-    above = len(fds) + 3
-    for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]):
-        os.dup2(fd, number)
-    os.closerange(len(fds), _MAX_FD)
 
 
 def tasks_of(uid: int | None) -> int:
@@ -154,17 +139,35 @@ def tasks_of(uid: int | None) -> int:
     return found
 
 
-def _lower(ceilings: Ceilings) -> None:
-    wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: ceilings.open_files,
-        resource.RLIMIT_FSIZE: ceilings.file_bytes,
-        resource.RLIMIT_AS: ceilings.memory_bytes,
-        resource.RLIMIT_NPROC: ceilings.processes,
-        resource.RLIMIT_CPU: ceilings.cpu_seconds,
-    }
-    for kind, value in wanted.items():
+def _limits(ceilings: Ceilings) -> list[tuple[int, tuple[int, int]]]:
+    """What to set, never above what this process may have itself."""
+    wanted = (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, ceilings.open_files),
+        (resource.RLIMIT_FSIZE, ceilings.file_bytes),
+        (resource.RLIMIT_AS, ceilings.memory_bytes),
+        (resource.RLIMIT_NPROC, ceilings.processes),
+        (resource.RLIMIT_CPU, ceilings.cpu_seconds),
+    )
+    limits = []
+    for kind, value in wanted:
         if value is not None:
             hard = resource.getrlimit(kind)[1]
             limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (limit, limit))
+            limits.append((kind, (limit, limit)))
+    return limits
+
+
+def _fork_into(cgroup: str) -> int:
+    """Fork straight into a cgroup2 group; -1 where `clone3` is refused.
+
+    Entering by a write to `cgroup.procs` waits for an RCU grace period, 5 ms and more; being born
+    inside does not. Python does not see this fork, which is sound for a process of one thread
+    whose child only makes system calls and then execs.
+    """
+    directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    given = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=17, cgroup=directory)
+    pid = int(_LIBC_HOLDING_GIL.syscall(_SYS_CLONE3, ctypes.byref(given), ctypes.sizeof(given)))
+    if pid:
+        os.close(directory)
+    return pid

@@ -24,7 +24,9 @@ def source_fault(source: str, *, uid: int | None = None) -> str | None:
     With `uid`, also whether that user can reach it (by owner and "others" bits; groups and ACLs
     are not looked at, bubblewrap itself finds out).
     """
-    if not source.startswith("/") or os.path.normpath(source) != source or "\0" in source:
+    # `normpath` leaves two slashes at the front, as POSIX lets them mean something else.
+    plain = source.startswith("/") and not source.startswith("//") and "\0" not in source
+    if not plain or os.path.normpath(source) != source:
         return "is not an absolute, plain path"
     if source == "/" or any(_within(source, root) for root in _NEVER):
         return "is a part of the host that is never shown to a run"

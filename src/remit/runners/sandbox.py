@@ -171,7 +171,7 @@ class SandboxRunner:
         """Nothing of a failed provision may stay: neither a process nor its place."""
         attempt.capture.finish()
         if attempt.sent:
-            await self._ask_destroy(attempt)
+            await self._gone(attempt)
         if attempt.written:
             self._leases.remove(attempt.lease.id)
         self._forget(attempt)
@@ -233,7 +233,7 @@ class SandboxRunner:
         attempt = self._attempts.get(lease.id)
         if attempt is None:
             attempt = Attempt(lease, probe.NOTHING, self._flood)
-        found = await self._ask_destroy(attempt)
+        found = await self._gone(attempt)
         attempt.capture.finish()
         if found is None:
             return _evidence(_UNSEEN, lease.id, self._leases)
@@ -242,18 +242,19 @@ class SandboxRunner:
             self._forget(attempt)
         return _evidence(found, lease.id, self._leases)
 
-    async def _ask_destroy(self, attempt: Attempt) -> dict[str, Any] | None:
-        """The spawner's evidence; of the next spawner if this one is lost on the way."""
+    async def _gone(self, attempt: Attempt) -> dict[str, Any] | None:
+        """The spawner's evidence; the next spawner's if this one is lost on the way."""
         lease_id = attempt.lease.id
         for _ in range(2):
+            if attempt.evidence is not None:
+                break
             if attempt.destroyed.done:
                 attempt.destroyed = Once()
             self._attempts.setdefault(lease_id, attempt)
             with contextlib.suppress(SpawnerGone):
                 await (await self._link.connect()).send({"op": "destroy", "lease": lease_id})
-                if (answer := await attempt.destroyed.wait()) is not None:
-                    return answer
-        return None
+                await attempt.destroyed.wait()
+        return attempt.evidence
 
     def _forget(self, attempt: Attempt) -> None:
         self._attempts.pop(attempt.lease.id, None)

@@ -19,7 +19,6 @@ import gc
 import os
 import platform
 import select
-import signal
 import socket
 import sys
 import time
@@ -35,7 +34,7 @@ from remit.runners.cell import Cell
 from remit.runners.cgroups import Layout, find_layout
 from remit.runners.group import Group
 from remit.runners.jail import SYSTEM_FILES, base_options, packed
-from remit.runners.launch import become_subreaper
+from remit.runners.launch import become_subreaper, catch_signals
 from remit.runners.leftovers import sweep
 from remit.runners.wire import close_all, receive, sealed_file, send
 
@@ -224,6 +223,7 @@ class Spawner:
 
     def _command(self, op: str, message: dict[str, Any]) -> None:
         lease = str(message.get("lease"))
+        self._drop_removed()
         cell = self._cells.get(lease)
         if cell is None:
             if op == "destroy":
@@ -278,8 +278,7 @@ def _exist_here(first: int, last: int) -> bool:
 def main() -> None:
     os.umask(0o077)
     gc.disable()  # few objects, no cycles, and collecting would unshare pages with each child
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the gateway decides; its end is the signal
+    catch_signals()
     parent = os.getppid()
     become_subreaper()
     Spawner(socket.socket(fileno=int(sys.argv[1]))).run(parent)

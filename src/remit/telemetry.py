@@ -9,12 +9,15 @@ already makes the server span, so only child spans are made here.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
+import traceback
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
+from importlib.metadata import entry_points
 from itertools import accumulate
 from types import TracebackType
 from typing import Any
@@ -25,7 +28,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from remit.errors import RemitError
+from remit import __version__
+from remit.errors import Refused, RemitError
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 
@@ -114,6 +118,37 @@ def tracing() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
+def configure_tracing() -> bool:
+    """Send spans where the standard variables say (`OTEL_TRACES_EXPORTER`, or an OTLP endpoint).
+
+    Does nothing, and gives False, where they say nothing, where a provider is set already, or
+    where the SDK or the exporter is not installed; the last is said in a log line.
+    """
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    wanted = os.environ.get("OTEL_TRACES_EXPORTER") or (
+        "otlp" if any(os.environ.get(name) for name in endpoints) else "none"
+    )
+    if wanted == "none" or tracing():
+        return False
+    name = {"otlp": "otlp_proto_http"}.get(wanted, wanted)
+    found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
+    try:
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        exporter = found[0].load()()
+    except (ImportError, IndexError):
+        logger().warning("no_tracing", exporter=name, hint="pip install 'remit[otel]'")
+        return False
+    about = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "remit")}
+    about["service.version"] = __version__
+    provider = TracerProvider(resource=Resource.create(about))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return True
+
+
 class stage:  # noqa: N801 - used as `with stage("plan"):`
     """Time one stage of the path, in a child span when anything records spans.
 
@@ -143,17 +178,42 @@ class stage:  # noqa: N801 - used as `with stage("plan"):`
     ) -> None:
         STAGE_TIMES.observe(self._name, time.perf_counter() - self._began)
         if self._span is not None:
-            if isinstance(raised, RemitError):
-                trace.get_current_span().set_attribute("error.type", raised.code.value)
+            if raised is not None:
+                _annotate_error(trace.get_current_span(), raised)
             self._span.__exit__(kind, raised, where)
 
 
-def annotate(**attributes: str | int | bool) -> None:
-    """Put attributes on the current span, when anything records it."""
+def _annotate_error(span: trace.Span, raised: BaseException) -> None:
+    """What ended a stage: a code or a class, never the text, which may hold a caller's value."""
+    code = raised.code.value if isinstance(raised, RemitError) else type(raised).__name__
+    span.set_attribute("error.type", code)
+    if isinstance(raised, Refused) and raised.decision_id is not None:
+        span.set_attribute("remit.decision_id", raised.decision_id)
+
+
+def annotate(**attributes: str | int | bool | None) -> None:
+    """Put attributes on the current span, when anything records it; None is left out."""
+    if not tracing():
+        return
     span = trace.get_current_span()
-    if span.is_recording():
-        for key, value in attributes.items():
+    for key, value in attributes.items():
+        if value is not None:
             span.set_attribute(f"remit.{key}", value)
+
+
+def annotate_call(tool: str | None, **attributes: str | int | bool | None) -> None:
+    """Put onto the server span what became of a call, with the tool's name if it was found.
+
+    Args:
+        tool: a name from the catalog; never the one that a caller sent.
+    """
+    if not tracing():
+        return
+    if tool is not None:
+        span = trace.get_current_span()
+        span.update_name(f"tools/call {tool}")
+        span.set_attribute("gen_ai.tool.name", tool)
+    annotate(**attributes)
 
 
 # ----------------------------------------------------------------------------------------- logs
@@ -197,6 +257,63 @@ def mask_event(
     return event
 
 
+def name_exception(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """structlog processor: of an exception its class and place, not its text.
+
+    The text of an exception that was not foreseen may hold what a caller sent.
+    """
+    given = event.pop("exc_info", None)
+    raised = sys.exc_info()[1] if given is True else given
+    if isinstance(raised, tuple):
+        raised = raised[1]
+    if isinstance(raised, BaseException):
+        event["exception"] = _named(raised)
+    return event
+
+
+def _named(raised: BaseException) -> dict[str, Any]:
+    frames = traceback.extract_tb(raised.__traceback__)[-8:]
+    at = [f"{'/'.join(f.filename.split('/')[-2:])}:{f.lineno} {f.name}" for f in frames]
+    cause = raised.__cause__ or raised.__context__
+    named: dict[str, Any] = {"type": type(raised).__qualname__, "at": at}
+    if isinstance(raised, RemitError):
+        named["says"] = str(raised)  # written here, and never of a caller's value
+    return named if cause is None else named | {"after": type(cause).__qualname__}
+
+
+_SHARED: tuple[Any, ...] = (
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    name_exception,
+    mask_event,
+)
+
+
+class _LibraryLine(logging.Formatter):
+    """Lines of libraries in the form of Remit's own: what they say, without what it is about.
+
+    Libraries put a request's values into their messages. Only the message's template is kept, of
+    it the first line, and of an exception its class and place.
+    """
+
+    MAX_CHARACTERS = 200
+
+    def __init__(self, renderer: Any) -> None:
+        super().__init__()
+        self._renderer = renderer
+
+    def format(self, record: logging.LogRecord) -> str:
+        says = str(record.msg).partition("\n")[0][: self.MAX_CHARACTERS]
+        event: MutableMapping[str, Any] = {"event": "library", "from": record.name, "says": says}
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        for processor in _SHARED:
+            event = processor(None, record.levelname.lower(), event)
+        return str(self._renderer(None, record.levelname.lower(), event))
+
+
 def configure_logs(form: str, level: str) -> None:
     """Send structured logs to standard error.
 
@@ -211,17 +328,14 @@ def configure_logs(form: str, level: str) -> None:
         else structlog.processors.JSONRenderer()
     )
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            mask_event,
-            renderer,
-        ],
+        processors=[*_SHARED, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LibraryLine(renderer))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 def logger() -> Any:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 
 import click
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from remit.app import door_settings, open_gateway
+from remit.account import same_user
+from remit.app import SAME_USER, door_settings, open_gateway
 from remit.cli.invocation import pass_settings
 from remit.config import Settings
 from remit.doors.admin import admin_app
 from remit.doors.mcp import mcp_app
+from remit.errors import Code, ConfigError
 from remit.gateway import Gateway
 from remit.settings.address import Address
-from remit.telemetry import configure_logs, logger
+from remit.telemetry import configure_logs, configure_tracing, logger
 
 SHUTDOWN_S = 5
+"""How long a request may go on after a signal; a run that has begun goes on without it."""
 
 
 class Door(uvicorn.Server):
@@ -32,13 +38,11 @@ class Door(uvicorn.Server):
         yield
 
 
-def door(app: ASGIApp, address: Address) -> Door:
+def door(app: ASGIApp) -> Door:
     return Door(
         uvicorn.Config(
             app,
-            host=address.host,
-            port=address.port,
-            log_level="warning",
+            log_config=None,
             access_log=False,
             loop="none",
             http="httptools",
@@ -50,41 +54,88 @@ def door(app: ASGIApp, address: Address) -> Door:
     )
 
 
-async def serve_until_signalled(settings: Settings) -> None:
-    """Serve until TERM or INT, then stop taking calls and let runs end."""
+def bound(setting: str, address: Address) -> socket.socket:
+    """A socket bound to the address, on which nothing is accepted yet.
+
+    Raises:
+        ConfigError: `address_refused`: taken, not of this machine, or not this account's to take.
+    """
+    try:
+        infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, where = min(infos, key=lambda info: info[0] != socket.AF_INET)
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(where)
+        except BaseException:
+            made.close()
+            raise
+    except OSError as error:
+        variable = "REMIT_" + setting.upper().replace(".", "__")
+        why = _WHY.get(error.errno or 0, os.strerror(error.errno or errno.EADDRNOTAVAIL))
+        raise ConfigError(
+            Code.ADDRESS_REFUSED,
+            f"cannot listen on {address}: {why}",
+            place=setting,
+            hint=f"choose another in remit.yaml, or with {variable}=127.0.0.1:PORT",
+        ) from None
+    return made
+
+
+_WHY = {
+    errno.EADDRINUSE: "another program does already",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.EACCES: "this account may not take that port",
+    socket.EAI_NONAME: "there is no machine of that name",
+}
+
+
+async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    """Serve MCP and the admin API on these two sockets until TERM or INT, then stop taking calls
+    and let runs end."""
+    log = logger()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_gateway(settings) as gateway:
+        configure_tracing()
         how = door_settings(settings)
-        doors = [
-            door(mcp_app(gateway, how), settings.listen),
-            door(admin_app(gateway, how), settings.admin),
+        doors = [door(mcp_app(gateway, how)), door(admin_app(gateway, how))]
+        serving = [
+            asyncio.ensure_future(one.serve([at])) for one, at in zip(doors, sockets, strict=True)
         ]
-        serving = [asyncio.ensure_future(one.serve()) for one in doors]
+        for at in sockets:
+            at.listen(socket.SOMAXCONN)  # from here a connection waits instead of being refused
+        announce(gateway, [at.getsockname() for at in sockets])
         stopped = asyncio.ensure_future(stop.wait())
-        announce(settings, gateway)
         await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
         for one in doors:
             one.should_exit = True
         await asyncio.gather(*serving)
         stopped.cancel()
+    log.info("stopped")
 
 
-def announce(settings: Settings, gateway: Gateway) -> None:
+def announce(gateway: Gateway, at: Sequence[tuple[str, int]]) -> None:
     """Say where it is and what is unsafe about it."""
     log = logger()
     path = gateway.settings
+    mcp, admin = (Address(host, port) for host, port, *_ in at)
     log.info(
         "serving",
-        mcp=f"http://{settings.listen}/mcp",
-        admin=f"http://{settings.admin}",
+        mcp=f"http://{mcp}/mcp",
+        admin=f"http://{admin}",
         gateway=path.gateway,
         runner=gateway.runner.tier.value,
     )
     for name in path.unsafe:
-        log.warning("unsafe", setting=name, hint="see docs/configuration.md")
+        why = (same_user() or "others can read its files") if name == SAME_USER else "it is set"
+        hint = "`remit doctor` has the command" if name == SAME_USER else "docs/configuration.md"
+        log.warning("unsafe", setting=name, why=why, hint=hint)
     if gateway.runner.missing:
         log.warning(
             "no_runner", missing=list(gateway.runner.missing), hint=gateway.runner.hint or ""
@@ -97,4 +148,12 @@ def serve(settings: Settings) -> None:
     """Serve agents (MCP) and operators (admin API) until interrupted."""
     telemetry = settings.sections.telemetry
     configure_logs(telemetry.log_format, telemetry.log_level)
-    uvloop.run(serve_until_signalled(settings))
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(contextlib.closing(bound(name, address)))
+            for name, address in (
+                ("server.listen", settings.listen),
+                ("server.admin", settings.admin),
+            )
+        ]
+        uvloop.run(serve_until_signalled(settings, sockets))

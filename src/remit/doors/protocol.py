@@ -24,6 +24,7 @@ from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
 from remit.doors.progress import SendProgress, progress_to
 from remit.doors.settings import DoorSettings
+from remit.doors.tracing import ServerSpan
 from remit.doors.wire import WireTools, fit, page, result_of, text_of
 from remit.errors import Code, InputError
 from remit.model import Call, Caller, Frozen, Reply
@@ -81,8 +82,8 @@ class Protocol:
         )
         server.add_request_handler("tools/list", types.PaginatedRequestParams, self.list_tools)
         server.add_request_handler("tools/call", types.CallToolRequestParams, self.call_tool)
-        if not self._settings.tracing:
-            server.middleware.clear()
+        own = [ServerSpan(each) for each in server.middleware] if self._settings.tracing else []
+        server.middleware[:] = own
         return server
 
     async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:

@@ -12,7 +12,7 @@ from remit.errors import Code
 from remit.model import Approved, Call, NormalCall, Outcome, Receipt, Repeat, Reply, RunResult
 from remit.stages import respond
 from remit.stages.record import Record, refusal_entry
-from remit.telemetry import CALLS, REFUSALS, logger, stage
+from remit.telemetry import CALLS, REFUSALS, annotate_call, logger, stage
 
 log = logger()
 
@@ -76,8 +76,8 @@ class Answers:
                 if not (drafts and drafts[-1].public.get("verdict") == "deny"):
                     drafts = (*drafts, refusal_entry(call, normal, refused))
                 await ledger.append(drafts)
-        except Exception as fault:  # noqa: BLE001 - a refusal stands whether or not it is recorded
-            log.critical("refusal_not_recorded", call=call.id, error=str(fault))
+        except Exception as fault:  # a refusal stands whether or not it is recorded
+            log.critical("refusal_not_recorded", call=call.id, exc_info=fault)
         return respond.refusal(refused)
 
     def tell(self, call: Call, normal: NormalCall | None, reply: Reply) -> None:
@@ -85,12 +85,15 @@ class Answers:
         name = "unknown" if normal is None else normal.tool.name
         code = str(reply.decision["code"])
         CALLS.labels(name, "error" if reply.is_error else "ok", code).inc()
+        decision, run = reply.decision.get("decision_id"), reply.decision.get("run_id")
+        found = None if normal is None else name
+        annotate_call(found, call_id=call.id, code=code, decision_id=decision, run_id=run)
         log.info(
             "call",
             call=call.id,
             tool=name,
             code=code,
-            decision=reply.decision.get("decision_id"),
-            run=reply.decision.get("run_id"),
+            decision=decision,
+            run=run,
             ms=self._backends.clock.now_ms() - call.received_ms,
         )

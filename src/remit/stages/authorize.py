@@ -28,6 +28,7 @@ from remit.model import (
 from remit.ports import ArgumentCheck, Clock, Policy
 from remit.stages.narrow import Narrowed, narrow
 from remit.stages.record import Record, decision_entry
+from remit.telemetry import POLICY_FAULTS, annotate
 
 Replan = Callable[[Frozen, Limits, str], Awaitable[Planned]]
 """Makes the plan again from narrowed arguments and limits, naming the plan it comes from."""
@@ -97,10 +98,13 @@ class Authorize:
         )
         decision = await self._policy.decide(document, decision_id=self._clock.new_id("dec"))
         record.add(decision_entry(planned, decision))
+        annotate(decision_id=decision.evaluation.decision_id, plan_hash=planned.plan.hash)
         match decision:
             case Allow() | RequireApproval():
                 return decision
-            case Deny():
+            case Deny(code=code):
+                if code is not Code.POLICY_DENIED:
+                    POLICY_FAULTS.labels(code.value).inc()
                 raise denied(decision)
             case _:
                 assert_never(decision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from remit.model import Approved, Effect, Grant, Intent, PlanKind
 from remit.ports import Clock, Ledger
 from remit.stages.record import Record
+from remit.telemetry import annotate
 
 START_ALLOWANCE_MS = 10_000
 """Time between intent and deadline beyond the plan's own wall time, for making the runner."""
@@ -52,5 +53,6 @@ async def commit(
         claims=normal.call.claims,
         parent_run_id=parent_run_id,
     )
+    annotate(run_id=intent.run_id, plan_hash=planned.plan.hash)
     with record.handed_over() as drafts:
         return await ledger.commit_intent(intent, drafts)

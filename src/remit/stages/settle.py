@@ -31,6 +31,7 @@ from remit.model import (
 from remit.ports import ArgumentCheck, Clock, Ledger
 from remit.stages.record import outcome_entry
 from remit.stages.respond import content_of, failure_content, printable
+from remit.telemetry import annotate
 
 _ENDED_BY_FORCE: Mapping[Ending, Code] = {
     Ending.SIGNAL: Code.RUN_KILLED,
@@ -72,6 +73,7 @@ async def settle(
         reply=reply,
         settled_ms=clock.now_ms(),
     )
+    annotate(run_id=grant.run_id, outcome=state.value, ending=result.ending.value)
     index = await ledger.settle(outcome, outcome_entry(planned, outcome))
     return outcome, index
 

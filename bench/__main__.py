@@ -154,9 +154,7 @@ def main() -> None:
     before = machine()
     figures = measure_echo(seconds)
     figures += measure_gateway("noop", seconds, list(CASES), " (no-op executor)")
-    figures += measure_gateway(
-        "noop", seconds, ["denied by policy"], " (each one recorded)"
-    )
+    figures += measure_gateway("noop", seconds, ["denied by policy"], " (each one recorded)")
     figures += measure_gateway("sandbox", seconds, ["allowed"], " (sandboxed /bin/true)")
     figures += [bare_bubblewrap(seconds), bare_subprocess(seconds)]
     if chosen.output == "json":

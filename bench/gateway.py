@@ -16,7 +16,7 @@ from pathlib import Path
 import uvloop
 
 from remit.app import door_settings, open_gateway
-from remit.cli.serve import door
+from remit.cli.serve import bound, door
 from remit.config import load
 from remit.doors.mcp import mcp_app
 from remit.identity.keys import new_key
@@ -81,7 +81,9 @@ async def serve(root: Path, runner: str) -> None:
     settings = load(root / "remit.yaml")
     instead = NoopRunner() if runner == "noop" else None
     async with open_gateway(settings, runner=instead) as gateway:
-        await door(mcp_app(gateway, door_settings(settings)), settings.listen).serve()
+        listening = bound("server.listen", settings.listen)
+        listening.listen()
+        await door(mcp_app(gateway, door_settings(settings))).serve(sockets=[listening])
 
 
 if __name__ == "__main__":

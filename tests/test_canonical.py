@@ -39,7 +39,7 @@ def test_published_vectors_give_the_published_bytes(shared_data: Path) -> None:
     for case in cases:
         source = case["input"]
         value = json.loads(source) if isinstance(source, str) else source
-        expected = case.get("output")
+        expected: str = case["output"]
         assert encode(value) == expected.encode()
 
 

@@ -115,10 +115,8 @@ def measure_gateway(runner: str, seconds: float, cases: list[str], label: str) -
 def table(figures: list[Figure]) -> str:
     """The figures as text, each CPU also as a ratio to the echo at the same number of clients."""
     floor = {one.clients: one for one in figures if one.name == "bare mcp echo"}
-    lines = [
-        f"{'':<44}{'c':>3}{'p50 ms':>9}{'p99 ms':>9}{'per s':>8}"
-        f"{'CPU us':>9}{'x':>6}{'all us':>9}{'x':>6}"
-    ]
+    heads = f"{'':<44}{'c':>3}{'p50 ms':>9}{'p99 ms':>9}{'per s':>8}"
+    lines = [heads + f"{'CPU us':>9}{'x':>6}{'all us':>9}{'x':>6}"]
     for one in figures:
         base = floor.get(one.clients)
         alone = f"{one.cpu_us / base.cpu_us:6.1f}" if base and one.cpu_us else " " * 6

@@ -51,6 +51,25 @@ def gateway_id(data_dir: Path) -> str:
     return path.read_text().strip()
 
 
+def _own_directory(data_dir: Path) -> str:
+    """Make the data directory if it is not there; give the gateway's name.
+
+    Raises:
+        ConfigError: `config_invalid`: it cannot be made or written.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data_dir / "runners").mkdir(mode=0o700, exist_ok=True)
+        return gateway_id(data_dir)
+    except OSError as error:
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            f"the data directory cannot be used: {error.strerror}",
+            place=str(data_dir),
+            hint="set server.data_dir to a directory that this account can write to",
+        ) from None
+
+
 def unsafe(settings: Settings) -> tuple[str, ...]:
     """The names of what is unsafe here: settings that say so, and what others can read (T-01)."""
     found = list(settings.unsafe())
@@ -84,9 +103,8 @@ async def open_gateway(
         ConfigError, PolicyFault, LedgerFault: it cannot start; nothing is left half open.
     """
     data_dir = settings.data_dir
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = _own_directory(data_dir)
     async with AsyncExitStack() as stack:
-        name = gateway_id(data_dir)
         if runner is None:
             runner = await _sandbox(settings, data_dir, name, stack)
         clock = SystemClock()

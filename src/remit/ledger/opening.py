@@ -128,7 +128,10 @@ def _tampered(why: str, place: str | None) -> LedgerFault:
 
 def _unreadable(path: Path) -> LedgerFault:
     return LedgerFault(
-        Code.LEDGER_UNAVAILABLE, "the ledger's file cannot be opened or read", place=str(path)
+        Code.LEDGER_UNAVAILABLE,
+        "the ledger's file cannot be opened or read",
+        place=str(path),
+        hint="it was left as it is: look at it, or put a copy of the ledger in its place",
     )
 
 

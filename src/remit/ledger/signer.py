@@ -70,7 +70,11 @@ class FileSigner:
             mode = path.stat().st_mode
             text = path.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError):
-            raise _unusable(path, "the log key cannot be read") from None
+            raise _unusable(
+                path,
+                "the log key cannot be read",
+                "`remit init` makes one; a log goes on only with the key that it began with",
+            ) from None
         if stat.S_IMODE(mode) & 0o077:
             raise _unusable(path, "the log key can be read by others", "run chmod 600 on it")
         name, _, rest = text.removeprefix(PREFIX).partition("+")

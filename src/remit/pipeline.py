@@ -48,7 +48,7 @@ from remit.stages.commit import commit
 from remit.stages.execute import execute
 from remit.stages.normalise import Visibility, normalise
 from remit.stages.record import Record
-from remit.stages.repeat import Flight, Flights, Fresh, find_repeat
+from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
 from remit.stages.settle import settle, unrecorded
 from remit.telemetry import REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
 
@@ -121,7 +121,7 @@ class Pipeline:
             async def path(flight: Flight) -> Reply:
                 return await self._path(found, flight)
 
-            reply = await self._flights.fly(Flights.key(normal), progress, path)
+            reply = await self._flights.fly(normal, progress, path)
         except Exception as exc:  # noqa: BLE001 - the last line: anything else is a refusal too
             reply = await self._answers.refused(call, normal, Record(), exc)
         self._answers.tell(call, normal, reply)
@@ -153,7 +153,12 @@ class Pipeline:
                     return await self._answers.finished(finished)
                 await self._held(finished, flight)
             raise Refused(Code.DECISION_STALE, "what this call would do kept changing")
+        except asyncio.CancelledError:
+            if not flight.withdrawn:
+                raise  # the process is ending
+            return await self._answers.refused(normal.call, normal, record, withdrawn())
         except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may run because of it
+            flight.guarded = True  # a cancel must not take the refusal out of the log
             return await self._answers.refused(normal.call, normal, record, exc)
 
     async def _carry_out(
@@ -187,12 +192,10 @@ class Pipeline:
             except Refused as refused:
                 if refused.code is not Code.DECISION_STALE:
                     raise
-                flight.guarded = False  # nothing was committed: evaluate again
+                flight.release()  # nothing was committed: evaluate again
                 raise DecisionStale from None
             if planned.plan.kind is PlanKind.PREVIEW:
-                flight.guarded = False
-                if flight.withdrawn:
-                    raise Refused(Code.CANCELLED, "the call was withdrawn while it was previewed")
+                flight.release()
             return finished
 
     async def _commit_and_run(

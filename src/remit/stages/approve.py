@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, assert_never
+from weakref import WeakValueDictionary
 
 from remit.backends import PathSettings
 from remit.canonical import encode
@@ -52,7 +53,8 @@ class Bell:
     """Wakes calls that wait for an approval in this process; the ledger holds the truth."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Event] = {}
+        # An approval that nobody waits for any more leaves nothing behind.
+        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def listen(self, approval_id: str) -> asyncio.Event:
         """What is set when the approval changes; listen first, then look at the ledger."""
@@ -124,7 +126,7 @@ async def approve(
 async def _agreed(
     authorize: Authorize, decided: Decided, record: Record, approval: Approval
 ) -> Approved:
-    again = await authorize.ask(decided.planned, record, approval)
+    again = await authorize.confirm(decided.planned, record, approval)
     if isinstance(again, RequireApproval) and not satisfied(again.approvals, approval):
         raise Refused(
             Code.APPROVAL_NOT_ELIGIBLE,

@@ -30,21 +30,25 @@ MAX_PROGRESS_LINE = 500
 class Stop:
     """Asked for once, by a cancel; acts at once, or as soon as there is something to stop."""
 
-    __slots__ = ("_act", "is_set")
+    __slots__ = ("_act", "_asked")
 
     def __init__(self) -> None:
-        self.is_set = False
+        self._asked = False
         self._act: Callable[[], None] | None = None
 
+    def asked(self) -> bool:
+        """Whether it was asked for."""
+        return self._asked
+
     def set(self) -> None:
-        self.is_set = True
+        self._asked = True
         if self._act is not None:
             self._act()
             self._act = None
 
     def then(self, act: Callable[[], None]) -> None:
         """What to do when it is asked for; done at once if it was already."""
-        if self.is_set:
+        if self._asked:
             act()
         else:
             self._act = act
@@ -90,17 +94,29 @@ async def execute(
 async def _prepared(
     runner: Runner, ledger: Ledger, clock: Clock, grant: Grant, *, lease: Lease, stop: Stop
 ) -> RunResult | None:
-    """Make the runner and win the compare-and-set; a result only if the command may not go."""
+    """Make the runner and win the compare-and-set; a result only if the command may not go.
+
+    Both at once, for neither lets the command go and each takes about as long as the other.
+    """
+    making: asyncio.Future[None] | None = None
     try:
         text = await ledger.plan_text(grant.plan.hash)
         if text is None:
             raise LedgerFault(Code.LEDGER_UNAVAILABLE, "the plan of a grant is not in the ledger")
-        await runner.provision(lease, run_spec(text, grant.plan.hash))
-        if stop.is_set:
+        spec = run_spec(text, grant.plan.hash)
+        if stop.asked():
             return RunResult(ending=Ending.NOT_STARTED, limits_hit=(Code.CANCELLED.value,))
+        making = asyncio.ensure_future(runner.provision(lease, spec))
+        making.add_done_callback(lambda made: made.cancelled() or made.exception())
         await ledger.start(grant, clock.now_ms())
+        await making
     except Exception as fault:  # noqa: BLE001 - whatever it is, the command was not let go
         return _not_started(lease, fault)
+    finally:
+        if making is not None and not making.done():
+            await asyncio.wait([making])  # it has to be made before it can be destroyed
+    if stop.asked():
+        return RunResult(ending=Ending.NOT_STARTED, limits_hit=(Code.CANCELLED.value,))
     return None
 
 
@@ -124,7 +140,7 @@ async def _carry_out(runner: Runner, lease: Lease, progress: Progress, stop: Sto
         stop.forget()
         for task in (*stopping, *([watching] if watching is not None else [])):
             task.cancel()
-    if stop.is_set and result.ending is Ending.SIGNAL:
+    if stop.asked() and result.ending is Ending.SIGNAL:
         return replace(result, ending=Ending.CANCELLED)
     return result
 

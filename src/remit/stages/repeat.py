@@ -6,6 +6,8 @@
 | write, destructive | joins it | refused until resolved | stored result, `replayed` |
 | with an idempotency key | joins it | refused until resolved | stored result, at any age |
 
+What a person resolved as succeeded counts, for its key, as finished.
+
 An idempotent tool's unknown outcome does not refuse: the new run is linked to the old. A call with
 a key that was not used yet is a new call, whatever ran before it: that is how to say "once more".
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from remit.errors import Code, Refused
 from remit.model import Effect, NormalCall, Repeat, Reply, RunState
@@ -46,11 +49,9 @@ async def find_repeat(
         return Fresh()
     run = earlier.run
     if earlier.by_key and run.call_digest != normal.digest:
-        raise Refused(
-            Code.IDEMPOTENCY_MISMATCH,
-            "this idempotency key was used for another call",
-            hint="use a new key for a new call",
-        )
+        raise mismatch()
+    if run.resolved_as == "succeeded" and earlier.by_key:
+        return earlier
     if run.resolved_as is not None:
         return Fresh(parent_run_id=run.id)
     if run.state is RunState.UNKNOWN or run.state.open:
@@ -75,15 +76,17 @@ def unknown(run_id: str) -> Refused:
     )
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Flight:
     """One call under way, and those who wait for it.
 
+    `normal` is the call that began it; others join only if they are equal to it.
     `guarded` is true while a transaction or a run of it is under way, and for good once the
     call's own intent is being committed: a cancel then no longer ends the call's task, it only
     marks it withdrawn and, where `stoppable`, stops the run.
     """
 
+    normal: NormalCall
     task: asyncio.Task[Reply] | None = None
     guarded: bool = False
     stoppable: bool = False
@@ -99,6 +102,28 @@ class Flight:
             self.task.cancel()
         elif self.stoppable:
             self.stop.set()
+
+    def release(self) -> None:
+        """From here a cancel ends the call again; one that came meanwhile ends it now.
+
+        Raises:
+            Refused: `cancelled`.
+        """
+        self.guarded = False
+        if self.withdrawn:
+            raise withdrawn()
+
+    def serves(self, normal: NormalCall) -> bool:
+        """Whether an equal call may join: it is not being cancelled.
+
+        Raises:
+            Refused: `idempotency_mismatch` if it shares the key and is another call.
+        """
+        if self.task is None or self.task.done():
+            return False
+        if self.normal.digest != normal.digest or _groups(self.normal) != _groups(normal):
+            raise mismatch()
+        return self.guarded or not self.withdrawn
 
     @property
     def wanted(self) -> bool:
@@ -116,21 +141,25 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
-        self._running: set[asyncio.Task[Reply]] = set()
+        self._running: set[Flight] = set()
 
     @staticmethod
     def key(normal: NormalCall) -> str | None:
-        """What equal calls share; None for a call that is never joined."""
+        """What equal calls share; None for a call that is never joined.
+
+        Two credentials of one subject may have different groups: what policy allows to one is
+        not handed to the other.
+        """
         if normal.call.idempotency_key is not None:
             scope = (normal.call.caller.id, normal.tool.name, normal.call.idempotency_key)
             return "\n".join(scope)
         if normal.tool.effect is Effect.READ:
             return None
-        return normal.digest
+        return "\n".join((normal.digest, *_groups(normal)))
 
     async def fly(
         self,
-        key: str | None,
+        normal: NormalCall,
         progress: Progress,
         begin: Callable[[Flight], Awaitable[Reply]],
     ) -> Reply:
@@ -138,27 +167,32 @@ class Flights:
 
         If whoever waits is cancelled and nobody else waits, the call is withdrawn before its
         intent, and stopped or left to finish after it.
+
+        Raises:
+            Refused: `idempotency_mismatch` if another call with the same key is under way.
         """
-        flight = self._flights.get(key) if key is not None else None
-        if flight is None or flight.task is None or flight.task.done():
-            flight = Flight()
-            task = asyncio.ensure_future(begin(flight))
-            flight.task = task
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        key = self.key(normal)
+        flight = None if key is None else self._flights.get(key)
+        if flight is None or not flight.serves(normal):
+            flight = Flight(normal=normal)
+            flight.task = asyncio.ensure_future(begin(flight))
+            self._running.add(flight)
             if key is not None:
                 self._flights[key] = flight
-                task.add_done_callback(lambda _: self._forget(key, flight))
-        return await self._wait(flight, progress)
+            flight.task.add_done_callback(partial(self._landed, key, flight))
+        return await self._wait(flight, flight.task, progress)
 
-    def _forget(self, key: str, flight: Flight) -> None:
-        if self._flights.get(key) is flight:
+    def _landed(self, key: str | None, flight: Flight, _: object) -> None:
+        self._running.discard(flight)
+        if key is not None and self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _wait(self, flight: Flight, progress: Progress) -> Reply:
-        task = flight.task
+    async def _wait(
+        self, flight: Flight, task: asyncio.Task[Reply] | None, progress: Progress
+    ) -> Reply:
         if task is None:
             raise RuntimeError("a flight without a task")
+        flight.withdrawn = flight.stop.asked()
         flight.waiting += 1
         flight.listeners.append(progress)
         try:
@@ -173,8 +207,27 @@ class Flights:
 
     async def drain(self, seconds: float) -> None:
         """Withdraw what has no intent yet, then wait for the rest for at most so long."""
-        for flight in list(self._flights.values()):
-            if not flight.guarded:
+        for flight in tuple(self._running):
+            if flight.guarded:
+                flight.withdrawn = True  # a preview then goes no further; a run goes on
+            else:
                 flight.withdraw()
-        if self._running:
-            await asyncio.wait(tuple(self._running), timeout=seconds)
+        tasks = [flight.task for flight in self._running if flight.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+
+def _groups(normal: NormalCall) -> list[str]:
+    return sorted(normal.call.caller.groups)
+
+
+def withdrawn() -> Refused:
+    return Refused(Code.CANCELLED, "the call was withdrawn before it was carried out")
+
+
+def mismatch() -> Refused:
+    return Refused(
+        Code.IDEMPOTENCY_MISMATCH,
+        "this idempotency key was used for another call",
+        hint="use a new key for a new call",
+    )

@@ -143,6 +143,9 @@ def replayed(
         "outcome": run.state.value,
         "replayed": True,
     }
+    if run.resolved_as == "succeeded":
+        machine |= {"code": "ok", "resolved_as": run.resolved_as}
+        reply = content_of([{"type": "text", "text": _RESOLVED}], None, error=False)
     frozen = reply or content_of([], None, error=True)
     return _reply(
         frozen,
@@ -152,6 +155,11 @@ def replayed(
         replayed=True,
         note="Stored result of an earlier run.",
     )
+
+
+_RESOLVED = (
+    "A person looked at what this action did and found that it was carried out; it is not repeated."
+)
 
 
 def _reply(
@@ -169,8 +177,10 @@ def _reply(
     if note is not None:
         content = [*content, {"type": "text", "text": note}]
     structured = stored["structured"]
-    if stored["is_error"] and structured is None:
-        structured = {"decision": dict(machine)}
+    if stored["is_error"]:
+        # A tool's own words on its error may not pose as Remit's decision.
+        own = structured if isinstance(structured, dict) else {}
+        structured = {**own, "decision": dict(machine)}
     return Reply(
         content=Frozen(encode(content)),
         structured=None if structured is None else Frozen(encode(structured)),

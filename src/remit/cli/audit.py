@@ -1,4 +1,5 @@
-"""`remit audit`: verify a log offline, and export one from a ledger's file."""
+"""`remit audit`: verify a log offline, and export one from a ledger's file; `search` and `show`
+are beside this file."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from remit.cli.audit_search import search, show
 from remit.errors import RemitError, Unverified
 
 YES, NO, USAGE, UNKNOWN = 0, 1, 2, 3
@@ -20,6 +22,10 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.group()
 def audit() -> None:
     """Verify, search and export the log."""
+
+
+audit.add_command(search)
+audit.add_command(show)
 
 
 @audit.command()

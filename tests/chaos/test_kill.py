@@ -23,7 +23,12 @@ from remit.model import PlanKind, RunState
 from remit.testing.tripwire import When
 from tests.chaos.world import adopt_orphans, groups, make_world, mounts, orphans
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.needs("userns", "cgroup")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.slow,
+    pytest.mark.needs("userns", "cgroup"),
+    pytest.mark.timeout(3600),  # the rounds are many; each has a bound of its own
+]
 
 STEPS = [
     ("policy", "decide"),
@@ -89,6 +94,7 @@ def kill(config: Path, death: Death) -> str:
     return said
 
 
+@pytest.mark.threat("T-14", "T-15", "T-18")
 async def test_kill_at_any_step_leaves_no_unrecorded_effect_and_nothing_behind(
     tmp_path: Path, seed: int, chaos_count: Callable[[int], int]
 ) -> None:

@@ -18,6 +18,7 @@ from remit.model import (
     RunState,
     Verdict,
 )
+from remit.telemetry import POLICY_FAULTS
 from remit.testing.scripted import ends
 from tests.path.conftest import ALLOW, ASK, HEAD, OLGA, MakePath
 
@@ -601,3 +602,21 @@ async def test_command_that_fails_says_its_status_and_its_last_words(make_path: 
     assert code(reply) == "run_failed"
     assert "Exit status 3" in text(reply)
     assert "no such service" in text(reply)
+
+
+# -------------------------------------------------------------------------------------- metrics
+
+
+@pytest.mark.threat("T-12")
+async def test_fault_of_policy_is_counted_apart_from_a_denial(make_path: MakePath) -> None:
+    def counted(name: str) -> float:
+        return POLICY_FAULTS.labels(name)._value.get()
+
+    path = await make_path(HEAD)
+    before = counted("policy_denied")
+    await path.call("act")
+    assert counted("policy_denied") == before
+    broken = await make_path(HEAD + 'decision := {"decision": "perhaps"} if input.phase == "call"')
+    before = counted("policy_bad_decision")
+    assert code(await broken.call("act")) == "policy_bad_decision"
+    assert counted("policy_bad_decision") == before + 1

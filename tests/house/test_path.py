@@ -70,7 +70,21 @@ def test_only_the_execute_stage_provisions_and_starts_a_runner() -> None:
         or (called(node)[1] == "start" and called(node)[0].strip("_") == "runner")
     }
     assert "src/remit/stages/execute.py" in starts
-    assert _outside(starts, "src/remit/stages/execute.py", RUNNERS, TESTING) == set()
+    # An operator's trial of the operator's own preview (`remit tools check`) is no call.
+    trial = "src/remit/toolcheck.py"
+    assert _outside(starts, "src/remit/stages/execute.py", trial, RUNNERS, TESTING) == set()
+
+
+@pytest.mark.threat("T-14")
+def test_only_the_command_line_tries_out_a_preview() -> None:
+    users = {
+        name(path)
+        for path in modules("src/")
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.ImportFrom) and node.module == "remit.toolcheck")
+        or (isinstance(node, ast.Import) and any(a.name == "remit.toolcheck" for a in node.names))
+    }
+    assert users == {"src/remit/cli/tools.py"}
 
 
 def test_no_middleware_carries_a_decision() -> None:

@@ -13,11 +13,11 @@ from remit import canonical
 from remit.canonical import short
 from remit.catalog.arguments import SchemaCheck
 from remit.cli.invocation import pass_settings
-from remit.cli.output import Exit, output_option, print_list, print_one, table
+from remit.cli.output import Exit, block, output_option, print_list, print_one, table
 from remit.command import render_command, render_consequence
 from remit.config import Settings
 from remit.doors.admin_json import tool_json
-from remit.errors import Code, NotFound, RunnerFault
+from remit.errors import Code, NotFound
 from remit.model import Frozen, Tool
 from remit.visible import literal, visible
 
@@ -68,8 +68,9 @@ def show(settings: Settings, name: str, form: str) -> None:
 def check(settings: Settings, name: str | None, arguments: str | None, form: str) -> None:
     """Check all tools, or NAME; with --arguments, show what would run.
 
-    If the tool has a preview, it is run twice in the sandbox: a preview whose digest differs
-    could never be approved, and is an error (exit 1).
+    If the tool has a preview, it is run twice in the sandbox, without policy and without a
+    record: this is you trying out what you wrote. A preview whose digests differ could never be
+    approved, and is an error (exit 1).
     """
     if arguments is None:
         chosen = settings.tools if name is None else (_find(settings, name),)
@@ -121,14 +122,9 @@ def _dry(tool: Tool, arguments: Frozen) -> dict[str, Any]:
 
 
 def _preview_twice(settings: Settings, tool: Tool, arguments: Frozen) -> dict[str, Any]:
-    # Only the composition root knows what the sandbox is.
-    import remit.app
+    from remit.toolcheck import as_facts, check_tool
 
-    check_tool = getattr(remit.app, "check_tool", None)
-    if check_tool is None:
-        raise RunnerFault(Code.RUNNER_UNAVAILABLE, "previews cannot be run from here")
-    first, second = check_tool(settings, tool, arguments)
-    return {"first": first, "second": second, "same": first == second}
+    return dict(as_facts(check_tool(settings, tool, arguments)))
 
 
 def _dry_text(seen: Mapping[str, Any]) -> str:
@@ -136,9 +132,15 @@ def _dry_text(seen: Mapping[str, Any]) -> str:
     lines += [f"  {literal(element)}" for element in seen["argv"]]
     lines += [f"  with {name}={literal(value)}" for name, value in seen["env"].items()]
     if "preview" in seen:
-        same = seen["preview"]["same"]
-        verdict = "the same" if same else "DIFFERENT: it could never be approved; see docs/tools.md"
-        lines.append(f"preview, run twice: {verdict}")
+        preview = seen["preview"]
+        lines.append("preview:")
+        lines.append(block(preview["text"].rstrip("\n")))
+        if preview["same"]:
+            lines.append("run twice, it gave the same digest")
+        else:
+            lines.append("run twice, it gave DIFFERENT digests: it could never be approved")
+            lines.append(block(preview["difference"]))
+            lines.append("digest a file or a normalised output instead; see docs/tools.md")
     return "\n".join(lines)
 
 

@@ -1,0 +1,3 @@
+from tests.cli.conftest import home, remit
+
+__all__ = ["home", "remit"]

@@ -47,6 +47,36 @@ def test_init_keeps_keys_to_their_owner_and_out_of_the_configuration_and_of_git(
     assert FileSigner.load(settings.key_file).origin == settings.sections.ledger.origin
 
 
+def test_init_prints_the_key_with_which_the_log_is_verified(tmp_path: Path, remit: Remit) -> None:
+    ended = remit("init", tmp_path)
+    key = FileSigner.load(tmp_path / ".remit/keys/log.key").verifier_key
+    assert ended.err.splitlines()[-1].strip() == key
+
+
+def test_audit_verify_without_a_key_says_where_it_is_had(home: Path, remit: Remit) -> None:
+    ended = remit("audit", "verify", "log.jsonl")
+    assert ended.code == 2
+    assert "`remit init` printed it" in ended.err
+
+
+def test_audit_says_what_is_wrong_as_every_command_does(home: Path, remit: Remit) -> None:
+    key = FileSigner.load(home / ".remit/keys/log.key").verifier_key
+    (home / "here").write_text("")
+    for words, code, said in (
+        (["verify", "nope", "--key", key], 3, "error[not_found]"),
+        (["verify", "here", "--key", "nonsense"], 2, "error[signature_invalid]"),
+        (["export", "nope", "out"], 3, "error[ledger_unavailable]"),
+    ):
+        ended = remit("audit", *words)
+        assert (ended.code, ended.err.startswith(said)) == (code, True), ended.err
+
+
+def test_admin_url_that_is_none_is_wrong_usage(home: Path, remit: Remit) -> None:
+    ended = remit("approvals", "list", "--url", "nonsense")
+    assert ended.code == 2
+    assert "http://127.0.0.1:8701" in ended.err
+
+
 def test_init_makes_other_keys_each_time(home: Path, remit: Remit) -> None:
     assert remit("init", "other").code == 0
     one, other = ((at / ".remit/keys/agent.token").read_text() for at in (home, home / "other"))

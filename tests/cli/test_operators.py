@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -175,7 +176,9 @@ async def test_saying_no_needs_no_hash(house: House, words: list[str], state: st
     name = (await house.approval())["id"]
     ended = await house.remit("approvals", *words, name)
     assert (ended.code, ended.out, ended.err) == (0, f"{name} {state}\n", "")
-    assert (await house.remit("approvals", *words, name)).code == 1
+    again = await house.remit("approvals", *words, name)
+    assert again.code == 1
+    assert f"remit approvals show {name}" in again.err
 
 
 @pytest.mark.threat("T-07")
@@ -221,10 +224,13 @@ async def test_what_does_not_exist_is_said_to_be_so(house: House) -> None:
         ["approvals", "show", "apr_x"],
         ["runs", "show", "run_x"],
         ["runs", "logs", "run_x"],
+        ["approvals", "revoke", "apr_x"],
+        ["runs", "resolve", "run_x", "--failed", "--note", "looked"],
     ):
         ended = await house.remit(*words)
         assert (ended.code, ended.out) == (1, "")
         assert "error[not_found]" in ended.err
+        assert f"remit {words[0]} list" in ended.err
 
 
 async def test_runs_are_listed_shown_and_their_output_is_exact_in_a_pipe(house: House) -> None:
@@ -233,6 +239,8 @@ async def test_runs_are_listed_shown_and_their_output_is_exact_in_a_pipe(house: 
     assert (listed["tool"], listed["state"]) == ("read_status", "succeeded")
     shown = await house.remit("runs", "show", listed["id"])
     assert f"id:               {listed['id']}" in shown.out
+    assert "idempotent:       false" in shown.out
+    assert re.search(r"^started: +20\d\d-", shown.out, re.MULTILINE)
     table = (await house.remit("runs", "list")).out
     assert "read_status" in table
     document = json.loads((await house.remit("runs", "logs", listed["id"], "-o", "json")).out)
@@ -246,6 +254,7 @@ async def test_resolving_a_run_that_is_not_unknown_is_refused(house: House) -> N
     for words, code in ((["--succeeded"], 1), ([], 2)):
         ended = await house.remit("runs", "resolve", listed["id"], "--note", "looked", *words)
         assert ended.code == code
+        assert code == 2 or f"remit runs show {listed['id']}" in ended.err
 
 
 async def test_empty_lists_say_so_on_stderr(house: House) -> None:

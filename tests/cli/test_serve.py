@@ -18,6 +18,7 @@ import anyio
 import pytest
 
 from remit.doors.client import AdminClient
+from remit.ledger.signer import FileSigner
 from tests.cli.serving import Serving, configure, serving
 from tests.doors.serving import call_body, http, modern_headers
 from tests.runners.fixtures import reachable
@@ -100,6 +101,7 @@ def test_signal_ends_an_idle_gateway_cleanly_and_at_once(home: Path, number: int
     with serving(configure(home)) as gateway:
         at = gateway.until("serving")
         assert get(at["admin"] + "/healthz") == (200, {"ok": True})
+        assert at["verifier"] == FileSigner.load(home / ".remit/keys/log.key").verifier_key
         began = time.monotonic()
         assert gateway.stop(number) == 0
         assert time.monotonic() - began < 5

@@ -133,6 +133,12 @@ def test_eval_says_where_the_input_is_not_what_the_gateway_would_ask() -> None:
     assert done.stdout.startswith("allow")
 
 
+def test_eval_says_only_the_first_faults_of_an_input_that_is_something_else() -> None:
+    done = _run("eval", str(STARTER), "--input", "-", given={"schema": "remit.input/1"})
+    assert done.stderr.count("warning: the input at") == 5
+    assert "docs/policy-input.md" in done.stderr.splitlines()[5]
+
+
 def test_eval_of_the_visible_rule_prints_names() -> None:
     given = {
         "caller": {"groups": ["agents"]},
@@ -149,7 +155,7 @@ def test_eval_of_the_visible_rule_prints_names() -> None:
 def test_eval_of_input_that_is_no_object_is_refused() -> None:
     assert _run("eval", str(STARTER), "--input", "-", given=[1]).exit_code == 2
     done = CliRunner().invoke(policy, ["eval", str(STARTER), "--input", "-"], input='{"a":1,"a":2}')
-    assert done.exit_code == 3
+    assert done.exit_code == 2
     assert "same key twice" in done.stderr
 
 

@@ -84,8 +84,12 @@ def _preview(shown: Mapping[str, Any]) -> Iterator[str]:
         yield "No preview is possible for this tool."
         yield ""
         return
-    yield f"Preview ({preview['bytes']} bytes, digest {short(preview['digest'])}):"
-    yield block(preview["text"].rstrip("\n"))
+    about = f"{preview['bytes']} bytes, digest {short(preview['digest'])}"
+    if preview["bytes"]:
+        yield f"Preview ({about}):"
+        yield block(preview["text"].rstrip("\n"))
+    else:
+        yield f"Preview: it printed nothing, so it shows no change ({about})."
     if preview["truncated"]:
         yield "  The preview is longer than what is shown here."
     yield ""

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from remit.cli.audit_search import search, show
-from remit.errors import RemitError, Unverified
+from remit.cli.output import note, print_error
+from remit.errors import Code, ConfigError, RemitError, Unverified
 
 YES, NO, USAGE, UNKNOWN = 0, 1, 2, 3
 
@@ -72,9 +73,9 @@ def verify(
                     read_export(file), key, checkpoint=held_checkpoint, receipt=held_receipt
                 )
     except OSError as error:
-        _stop(f"{path} cannot be read: {error.strerror}", UNKNOWN)
+        _stop(_unreadable(path, error.strerror), UNKNOWN)
     except RemitError as error:
-        _stop(f"{error}", UNKNOWN, error.hint)
+        _stop(error, UNKNOWN)
     if output == "text":
         click.echo(findings.as_text(report, str(path)))
     else:
@@ -101,28 +102,36 @@ def export(ledger: Path, out: Path, *, with_values: bool, with_plans: bool) -> N
         with os.fdopen(descriptor, "wb") as file:
             file.writelines(lines)
     except FileExistsError:
-        _stop(f"{out} is there already", USAGE, "name a file that does not exist")
+        there = ConfigError(
+            Code.CONFIG_INVALID,
+            "this is here already, and nothing is overwritten",
+            place=str(out),
+            hint="name a file that does not exist",
+        )
+        _stop(there, USAGE)
     except OSError as error:
-        _stop(f"{out} cannot be written: {error.strerror}", UNKNOWN)
+        why = f"it cannot be written: {error.strerror}"
+        _stop(ConfigError(Code.CONFIG_INVALID, why, place=str(out)), UNKNOWN)
     except RemitError as error:
-        _stop(f"{error}", UNKNOWN, error.hint)
+        _stop(error, UNKNOWN)
+    note(f"wrote {out}")
     if newer:
-        click.echo(f"{newer} newer entries are not under a checkpoint yet: left out", err=True)
+        note(f"{newer} newer entries are not under a checkpoint yet: left out")
 
 
 def _key(text: str | None, file: Path | None) -> Any:
     from remit.ledger.checkpoint import VerifierKey
 
     if (text is None) == (file is None):
-        _stop(
-            "give the log's verifier key with --key or --key-file",
-            USAGE,
-            "`remit init` printed it; a key that lies beside the log proves nothing",
+        raise click.UsageError(
+            "give the log's verifier key with --key or --key-file\n"
+            "  hint: `remit init` printed it, and `remit serve` logs it (verifier) when it starts; "
+            "a key that lies beside the log proves nothing"
         )
     try:
         return VerifierKey.parse(text if text is not None else _read(file))
     except Unverified as error:
-        _stop(f"{error}", USAGE, error.hint)
+        _stop(error, USAGE)
 
 
 def _outside(key: Any, checkpoint: Path | None, receipt: Path | None) -> tuple[Any, Any]:
@@ -135,7 +144,8 @@ def _outside(key: Any, checkpoint: Path | None, receipt: Path | None) -> tuple[A
         kept = None if checkpoint is None else open_checkpoint(_read(checkpoint), key)
         got = None if receipt is None else open_receipt(parse(_read(receipt).encode()), key)
     except RemitError as error:
-        _stop(f"the checkpoint or receipt from outside does not hold: {error}", NO, error.hint)
+        what = f"the checkpoint or receipt from outside does not hold: {error.message}"
+        _stop(Unverified(error.code, what, place=error.place, hint=error.hint), NO)
     return kept, got
 
 
@@ -145,13 +155,16 @@ def _read(path: Path | None) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        _stop(f"{path} cannot be read: {error.strerror}", UNKNOWN)
+        _stop(_unreadable(path, error.strerror), UNKNOWN)
     except UnicodeDecodeError:
-        _stop(f"{path} is not text", UNKNOWN)
+        _stop(_unreadable(path, "it is not text"), UNKNOWN)
 
 
-def _stop(message: str, status: int, hint: str | None = None) -> NoReturn:
-    click.echo(message, err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+def _stop(error: RemitError, status: int) -> NoReturn:
+    """End with this error, and with the exit code that `audit` promises for it."""
+    print_error(error)
     sys.exit(status)
+
+
+def _unreadable(path: Path, why: str | None) -> RemitError:
+    return ConfigError(Code.NOT_FOUND, f"it cannot be read: {why}", place=str(path))

@@ -17,6 +17,7 @@ import click
 from remit.cli.output import note
 from remit.errors import Code, ConfigError
 from remit.identity.keys import NewKey, new_key
+from remit.ledger.signer import FileSigner
 
 DATA_DIR = ".remit"
 _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
@@ -36,13 +37,13 @@ def init(directory: Path) -> None:
     data_dir, config = directory / DATA_DIR, directory / "remit.yaml"
     _refuse_what_is_there(config, data_dir / "keys")
     try:
-        agent, operator, origin = _write(directory, data_dir)
+        agent, operator, log_key = _write(directory, data_dir)
         text = (resources.files("remit") / "templates" / "remit.yaml").read_text("utf-8")
         values = {
             "schema": f"{DATA_DIR}/remit.yaml.schema.json",
             "data_dir": DATA_DIR,
             "example": str(directory / "example"),
-            "origin": origin,
+            "origin": log_key.origin,
             "agent_sha256": agent.sha256,
             "operator_sha256": operator.sha256,
         }
@@ -56,7 +57,7 @@ def init(directory: Path) -> None:
             place=str(exc.filename or directory),
             hint="choose a directory that you may write to: remit init DIRECTORY",
         ) from None
-    _say_what_is_next(directory, config)
+    _say_what_is_next(directory, config, log_key.verifier_key)
 
 
 def _refuse_what_is_there(*paths: Path) -> None:
@@ -70,9 +71,7 @@ def _refuse_what_is_there(*paths: Path) -> None:
             )
 
 
-def _write(directory: Path, data_dir: Path) -> tuple[NewKey, NewKey, str]:
-    from remit.ledger.signer import FileSigner
-
+def _write(directory: Path, data_dir: Path) -> tuple[NewKey, NewKey, FileSigner]:
     directory.mkdir(parents=True, exist_ok=True)
     data_dir.mkdir(mode=0o700, exist_ok=True)
     keys = data_dir / "keys"
@@ -90,12 +89,11 @@ def _write(directory: Path, data_dir: Path) -> tuple[NewKey, NewKey, str]:
         note("kept example/ as it is")
     else:
         _example(directory / "example")
-    origin = f"remit-{secrets.token_hex(4)}"
-    FileSigner.create(keys / "log.key", origin)
+    log_key = FileSigner.create(keys / "log.key", f"remit-{secrets.token_hex(4)}")
     agent, operator = new_key("agent"), new_key("operator")
     write_new(keys / "agent.token", agent.token + "\n", 0o600)
     write_new(keys / "operator.token", operator.token + "\n", 0o600)
-    return agent, operator, origin
+    return agent, operator, log_key
 
 
 def _example(example: Path) -> None:
@@ -122,7 +120,7 @@ def write_new(path: Path, text: str, mode: int) -> None:
         file.write(text)
 
 
-def _say_what_is_next(directory: Path, config: Path) -> None:
+def _say_what_is_next(directory: Path, config: Path, verifier_key: str) -> None:
     here = Path.cwd() == directory
     flag = "" if here else f" --config {config}"
     click.echo(f"wrote {config}, policy/, example/ and keys in {DATA_DIR}/keys")
@@ -133,5 +131,8 @@ def _say_what_is_next(directory: Path, config: Path) -> None:
         (f"remit{flag} approvals list", "what waits for you"),
     ):
         note(f"  {command:<32} {what}")
-    note(f"The agent's key is in {DATA_DIR}/keys/agent.token, yours in operator.token.")
+    keys = f"{DATA_DIR}/keys"
+    note(f"The agent's key is in {keys}/agent.token, yours in {keys}/operator.token.")
     note("Whoever can read operator.token can approve: keep agents from running as your user.")
+    note("Keep this line somewhere else; with it anyone can verify the log (remit audit verify):")
+    note(f"  {verifier_key}")

@@ -13,15 +13,18 @@ from typing import Any, BinaryIO, NoReturn, assert_never
 import click
 
 from remit import canonical
+from remit.cli.output import SCHEMA_VERSION, note, print_error
 from remit.errors import Code, RemitError
 from remit.model import Allow, Bound, Constraints, Decision, Deny, RequireApproval
+from remit.visible import visible
 
 _PATH = click.Path(exists=True, file_okay=False, path_type=Path)
 _OUTPUT = click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print."
 )
 
-YES, NO, UNKNOWN, WAITING = 0, 1, 3, 4
+YES, NO, USAGE, UNKNOWN, WAITING = 0, 1, 2, 3, 4
+_FAULTS_SHOWN = 5
 
 
 @click.group()
@@ -51,6 +54,7 @@ def test(path: Path, output: str) -> None:
     failed = [result for result in results if not result.passed]
     if output == "json":
         document = {
+            "schema_version": SCHEMA_VERSION,
             "revision": bundle.revision,
             "passed": len(results) - len(failed),
             "failed": [
@@ -98,9 +102,12 @@ def evaluate(path: Path, question: BinaryIO, entry: str, deadline_ms: int, outpu
     """
     try:
         document = canonical.parse(question.read())
-        if not isinstance(document, dict):
-            raise click.UsageError("the input is not a JSON object")
-        _warn_of_faults(document)
+    except RemitError as error:
+        _give_up(error, USAGE)
+    if not isinstance(document, dict):
+        raise click.UsageError("the input is not a JSON object")
+    _warn_of_faults(document)
+    try:
         ending = asyncio.run(_ask(path, document, entry, deadline_ms, output))
     except RemitError as error:
         _give_up(error, UNKNOWN)
@@ -124,7 +131,10 @@ async def _ask(
     finally:
         await point.aclose()
     facts = _facts(decision)
-    click.echo(json.dumps(facts, indent=2) if output == "json" else _text(facts))
+    if output == "json":
+        click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **facts}, indent=2))
+    else:
+        click.echo(_text(facts))
     match decision:
         case Allow():
             return YES
@@ -221,13 +231,14 @@ def _warn_of_faults(document: Mapping[str, Any]) -> None:
 
     text = resources.files("remit").joinpath("schemas/remit.input-1.json").read_text("utf-8")
     validator = jsonschema.Draft202012Validator(json.loads(text))
-    for error in sorted(validator.iter_errors(document), key=lambda each: list(each.path)):
+    faults = sorted(validator.iter_errors(document), key=lambda each: list(each.path))
+    for error in faults[:_FAULTS_SHOWN]:
         place = "/" + "/".join(str(part) for part in error.path)
-        click.echo(f"warning: the input at {place}: {error.message[:200]}", err=True)
+        note(f"warning: the input at {place}: {visible(error.message[:200])}")
+    if len(faults) > _FAULTS_SHOWN:
+        note(f"warning: {len(faults) - _FAULTS_SHOWN} more; docs/policy-input.md has every field")
 
 
 def _give_up(error: RemitError, ending: int) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
-    if error.hint:
-        click.echo(f"  {error.hint}", err=True)
+    print_error(error)
     sys.exit(ending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from typing import Any
 
@@ -57,12 +58,18 @@ def show(client: AdminClient, run_id: str, form: str) -> None:
     print_one(form, found, lambda: _text(found))
 
 
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _text(run: dict[str, Any]) -> str:
     lines = []
     for name, value in run.items():
         if value is not None:
-            shown = clock(value) if name.endswith("_ms") and name != "wall_ms" else str(value)
-            lines.append(f"{name + ':':<18}{visible(shown)}")
+            moment = name.endswith("_ms") and name != "wall_ms"
+            label = name.removesuffix("_ms") if moment else name
+            shown = clock(value) if moment else _plain(value)
+            lines.append(f"{label + ':':<18}{visible(shown)}")
     return "\n".join(lines)
 
 

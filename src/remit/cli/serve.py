@@ -131,6 +131,7 @@ def announce(gateway: Gateway, at: Sequence[tuple[str, int]]) -> None:
         admin=f"http://{admin}",
         gateway=path.gateway,
         runner=gateway.runner.tier.value,
+        verifier=gateway.ledger.verifier_key,
     )
     for name in path.unsafe:
         why = (same_user() or "others can read its files") if name == SAME_USER else "it is set"

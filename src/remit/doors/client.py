@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from remit.errors import Code, Conflict, NotFound, Refused, RemitError
+from remit.errors import Code, ConfigError, Conflict, NotFound, Refused, RemitError
 
 TIMEOUT_S = 30.0
 _CHUNK = 64 * 1024
@@ -28,6 +28,7 @@ class AdminClient:
         token: the operator's credential; None for `healthz`, `readyz` and `metrics` alone.
 
     Raises:
+        ConfigError: `url` is no http or https address.
         RemitError: from any method. `server_unreachable` when nothing answers there, else what
             the server said: `Refused`, `NotFound`, `Conflict`, or a plain one.
     """
@@ -35,7 +36,7 @@ class AdminClient:
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
         self._url = urlsplit(url)
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
-            raise RemitError(
+            raise ConfigError(
                 Code.CONFIG_INVALID,
                 "the admin URL is not an http or https address",
                 hint="give it as http://127.0.0.1:8701",

@@ -174,13 +174,19 @@ def check_outcome(run: RunFacts | None, outcome: Outcome) -> RunFacts:
 
 def run_known(run: Run | None) -> Run:
     if run is None:
-        raise NotFound(Code.NOT_FOUND, "there is no such run")
+        raise NotFound(
+            Code.NOT_FOUND, "there is no run of that id", hint="list them: `remit runs list`"
+        )
     return run
 
 
 def approval_known(approval: Approval | None) -> Approval:
     if approval is None:
-        raise NotFound(Code.NOT_FOUND, "there is no such approval")
+        raise NotFound(
+            Code.NOT_FOUND,
+            "there is no approval of that id",
+            hint="list them: `remit approvals list`",
+        )
     return approval
 
 
@@ -188,7 +194,12 @@ def check_resolution(found: Run | None) -> Run:
     """Refuse to resolve what is not unknown, or was resolved before."""
     run = run_known(found)
     if run.state is not RunState.UNKNOWN or run.resolved_by is not None:
-        raise Conflict(Code.WRONG_STATE, "only an unknown outcome can be resolved, and only once")
+        now = "resolved already" if run.resolved_by is not None else run.state.value
+        raise Conflict(
+            Code.WRONG_STATE,
+            f"only an unknown outcome can be resolved, and only once; this run is {now}",
+            hint=f"look at it: `remit runs show {run.id}`",
+        )
     return run
 
 
@@ -207,9 +218,11 @@ def check_vote(found: Approval | None, plan_hash: str, vote: Vote) -> ApprovalSt
     if expired or approval.state is ApprovalState.EXPIRED:
         raise Refused(Code.APPROVAL_EXPIRED, "the approval has expired", approval_id=approval.id)
     if approval.state is not ApprovalState.PENDING:
-        raise Conflict(Code.WRONG_STATE, f"the approval is {approval.state.value}")
+        raise _decided(approval)
     if any(each.subject.casefold() == vote.subject.casefold() for each in approval.votes):
-        raise Conflict(Code.WRONG_STATE, "this person has voted already")
+        raise Conflict(
+            Code.WRONG_STATE, "this person has voted already", hint="somebody else has to agree too"
+        )
     if vote.verdict is Verdict.DENY:
         return ApprovalState.DENIED
     agreed = 1 + sum(each.verdict is Verdict.APPROVE for each in approval.votes)
@@ -220,8 +233,16 @@ def check_withdrawal(found: Approval | None) -> Approval:
     """Refuse to withdraw what is over."""
     approval = approval_known(found)
     if approval.state not in LIVE:
-        raise Conflict(Code.WRONG_STATE, f"the approval is {approval.state.value}")
+        raise _decided(approval)
     return approval
+
+
+def _decided(approval: Approval) -> Conflict:
+    return Conflict(
+        Code.WRONG_STATE,
+        f"the approval is {approval.state.value}",
+        hint=f"look at it: `remit approvals show {approval.id}`",
+    )
 
 
 def still_serves(approval: Approval, draft: ApprovalDraft) -> bool:

@@ -56,6 +56,15 @@ class StageTimes(Collector):
         counts[bisect_left(_SECONDS, seconds)] += 1
         self._sums[name] += seconds
 
+    def totals(self) -> dict[str, float]:
+        """Seconds spent in each stage since the start or the last reset."""
+        return dict(self._sums)
+
+    def reset(self) -> None:
+        """Begin again, for a measurement."""
+        self._counts.clear()
+        self._sums.clear()
+
     def collect(self) -> Iterator[Metric]:
         """The histogram as Prometheus wants it: cumulative, by upper bound."""
         family = HistogramMetricFamily(

@@ -281,6 +281,20 @@ def test_the_hint_is_the_command_for_what_this_host_refuses(
     assert command in hints.user_namespaces()
 
 
+@pytest.mark.parametrize(
+    ("uid", "read_only", "command"),
+    [(1000, False, "sudo remit serve"), (1000, True, "--privileged"), (0, False, "--privileged")],
+)
+def test_in_a_container_the_hint_for_limits_is_root_only_where_root_could_divide(
+    monkeypatch: pytest.MonkeyPatch, uid: int, read_only: bool, command: str
+) -> None:
+    monkeypatch.setattr(hints, "systemd", lambda: False)
+    monkeypatch.setattr(hints, "in_container", lambda: True)
+    monkeypatch.setattr(hints, "read_only", lambda _: read_only)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert command in hints.cgroups()
+
+
 def test_under_systemd_the_hint_for_limits_is_a_delegated_scope(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -73,9 +73,10 @@ def _bubblewrap(bwrap: Bubblewrap | None) -> Check:
         return Check(name="bubblewrap", status="ok", found=f"{bwrap.text}, {kind}")
     found = (
         f"{bwrap.text}, {kind}; CVE-2026-87766 (before 0.12) lets set-up follow a symlink; "
-        "Remit mounts only at fixed paths of a fresh tmpfs, which holds none"
+        "Remit mounts only at fixed paths of a fresh tmpfs, which holds none; a newer one can be "
+        "named in runners.sandbox.bwrap"
     )
-    return Check(name="bubblewrap", status="warn", found=found, fix=hints.install_bubblewrap())
+    return Check(name="bubblewrap", status="warn", found=found)
 
 
 def _namespaces(capabilities: Capabilities) -> Check:

@@ -15,6 +15,7 @@ _INSTALL = {
     "alpine": "sudo apk add bubblewrap",
     "suse": "sudo zypper install bubblewrap",
 }
+_CGROUPS = "/sys/fs/cgroup"
 _CONTAINERS = ("/.dockerenv", "/run/.containerenv")
 
 
@@ -52,7 +53,7 @@ def user_namespaces() -> str:
     if in_container():
         return (
             "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
-            "--security-opt systempaths=unconfined ..."
+            "--security-opt systempaths=unconfined IMAGE"
         )
     return install_bubblewrap()
 
@@ -61,9 +62,17 @@ def cgroups() -> str:
     """How this process gets a part of the cgroup tree that it may divide."""
     if systemd():
         return " ".join(delegation(["remit", "serve"]))
-    if in_container():
-        return "docker run --privileged --cgroupns=private ..."
+    if in_container() and (os.geteuid() == 0 or read_only(_CGROUPS)):
+        return "docker run --privileged --cgroupns=private IMAGE"
     return "sudo remit serve"
+
+
+def read_only(path: str) -> bool:
+    """Whether the file system there is mounted read-only, so that root could not write either."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return True
 
 
 def delegation(command: list[str]) -> list[str]:

@@ -243,7 +243,7 @@ class Pipeline:
             )
         except Exception as fault:
             log.critical("outcome_not_recorded", run=grant.run_id, ending=result.ending.value,
-                         error=str(fault))  # fmt: skip
+                         exc_info=fault)  # fmt: skip
             if result.ending is Ending.NOT_STARTED:
                 raise
             raise unrecorded(planned, grant) from fault

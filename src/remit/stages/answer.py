@@ -54,8 +54,8 @@ class Answers:
     async def _receipt(self, index: int) -> Receipt | None:
         try:
             return await self._backends.ledger.receipt(index)
-        except Exception as fault:  # noqa: BLE001 - what ran has an outcome, with or without proof
-            log.warning("no_receipt", index=index, error=str(fault))
+        except Exception as fault:  # what ran has an outcome, with or without proof
+            log.warning("no_receipt", index=index, exc_info=fault)
             return None
 
     async def refused(

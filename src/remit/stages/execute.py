@@ -148,16 +148,16 @@ async def _carry_out(runner: Runner, lease: Lease, progress: Progress, stop: Sto
 async def _stop(runner: Runner, lease: Lease) -> None:
     try:
         await runner.stop(lease, grace_s=STOP_GRACE_S)
-    except Exception as fault:  # noqa: BLE001 - its deadline still ends it
-        log.warning("run_not_stopped", run=lease.id, error=str(fault))
+    except Exception as fault:  # its deadline still ends it
+        log.warning("run_not_stopped", run=lease.id, exc_info=fault)
 
 
 async def _destroy(runner: Runner, lease: Lease, clock: Clock) -> Destruction:
     """Destroy the runner. Where that fails, what ran still ran: the evidence says what is not known."""
     try:
         return await runner.destroy(lease)
-    except Exception as fault:  # noqa: BLE001 - the outcome of the run must not be lost over it
-        log.critical("runner_not_destroyed", run=lease.id, error=str(fault))
+    except Exception as fault:  # the outcome of the run must not be lost over it
+        log.critical("runner_not_destroyed", run=lease.id, exc_info=fault)
     return Destruction(
         lease_id=lease.id,
         processes_left=-1,
@@ -171,12 +171,12 @@ async def _destroy(runner: Runner, lease: Lease, clock: Clock) -> Destruction:
 
 
 def _not_started(lease: Lease, fault: Exception) -> RunResult:
-    log.warning("run_not_started", run=lease.id, error=str(fault))
+    log.warning("run_not_started", run=lease.id, exc_info=fault)
     return RunResult(ending=Ending.NOT_STARTED, stderr=_why(fault), limits_hit=_code(fault))
 
 
 def _lost(lease: Lease, fault: Exception) -> RunResult:
-    log.error("run_lost", run=lease.id, error=str(fault))
+    log.error("run_lost", run=lease.id, exc_info=fault)
     return RunResult(ending=Ending.LOST, limits_hit=_code(fault))
 
 
@@ -197,8 +197,8 @@ async def _watch(runner: Runner, lease: Lease, progress: Progress) -> None:
             if frame.channel.value == "stderr":
                 for line in lines.feed(frame.data):
                     await progress.report(line)
-    except Exception as fault:  # noqa: BLE001 - the run and its outcome do not depend on it
-        log.warning("progress_lost", run=lease.id, error=str(fault))
+    except Exception as fault:  # the run and its outcome do not depend on it
+        log.warning("progress_lost", run=lease.id, exc_info=fault)
 
 
 class Lines:

@@ -69,6 +69,7 @@ async def test_what_was_acknowledged_survives_kill_9(
         assert runs[run].intent_index <= int(index) < int(size) <= len(entries)
         if what == "outcome":
             assert runs[run].state is RunState.SUCCEEDED
-    still_open = await ledger.runs(states=frozenset({RunState.INTENDED, RunState.STARTED}))
+    open_states = frozenset({RunState.INTENDED, RunState.STARTED})
+    still_open = await ledger.runs(states=open_states, limit=10**9)
     assert {run.id for run in still_open} == {run for run, _ in report.open_runs}
     await ledger.aclose()

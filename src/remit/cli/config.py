@@ -96,7 +96,11 @@ def new_key_command(key_id: str, subject: str | None, operator: bool, out: Path 
                 place=str(out),
                 hint="name a file that does not exist yet, in a directory you may write to",
             ) from None
-    section, rest = ("operators", "may: [read]  # also: approve, resolve, freeze") if operator else ("keys", "kind: agent")
+    section, rest = (
+        ("operators", "may: [read]  # also: approve, resolve, freeze")
+        if operator
+        else ("keys", "kind: agent")
+    )
     note(f"# add to remit.yaml under identity: {section}:")
     note(f"    - id: {key.id}\n      sha256: {key.sha256}")
     note(f"      subject: {json.dumps(subject)}\n      {rest}")

@@ -12,9 +12,10 @@ import codecs
 from collections.abc import Callable
 from dataclasses import replace
 
-from remit.errors import Code, LedgerFault, RemitError, RunnerFault
+from remit.errors import Code, LedgerFault, Refused, RemitError, RunnerFault
 from remit.model import Destruction, Ending, Grant, Lease, RunResult
 from remit.ports import Clock, Ledger, Progress, Runner
+from remit.stages.admit import frozen
 from remit.stages.plan import run_spec
 from remit.telemetry import logger
 
@@ -96,7 +97,8 @@ async def _prepared(
 ) -> RunResult | None:
     """Make the runner and win the compare-and-set; a result only if the command may not go.
 
-    Both at once, for neither lets the command go and each takes about as long as the other.
+    Both at once, for neither lets the command go and each takes about as long as the other. A
+    runner that took longer is let go only after another look at freeze and deadline.
     """
     making: asyncio.Future[None] | None = None
     try:
@@ -109,6 +111,9 @@ async def _prepared(
         making = asyncio.ensure_future(runner.provision(lease, spec))
         making.add_done_callback(lambda made: made.cancelled() or made.exception())
         await ledger.start(grant, clock.now_ms())
+        if not making.done():
+            await making
+            await _look_again(ledger, clock, grant)
         await making
     except Exception as fault:  # noqa: BLE001 - whatever it is, the command was not let go
         return _not_started(lease, fault)
@@ -118,6 +123,18 @@ async def _prepared(
     if stop.asked():
         return RunResult(ending=Ending.NOT_STARTED, limits_hit=(Code.CANCELLED.value,))
     return None
+
+
+async def _look_again(ledger: Ledger, clock: Clock, grant: Grant) -> None:
+    """What the compare-and-set looked at, for it was some time ago.
+
+    Raises:
+        Refused: `frozen` or `deadline_passed`.
+    """
+    if await ledger.frozen() is not None:
+        raise frozen()
+    if grant.deadline_ms <= clock.now_ms():
+        raise Refused(Code.DEADLINE_PASSED, "the run's deadline passed before it started")
 
 
 async def _carry_out(runner: Runner, lease: Lease, progress: Progress, stop: Stop) -> RunResult:

@@ -130,6 +130,8 @@ class Pipeline:
     # ----------------------------------------------------------------------------------- the path
 
     async def _path(self, normal: NormalCall, flight: Flight) -> Reply:
+        """The path of one call. `flight` is the call under way as those see it who wait for it:
+        it says what a cancel may still end, and carries progress to them."""
         record = Record()
         try:
             # (2) a repeat of an earlier call?
@@ -172,6 +174,7 @@ class Pipeline:
         # (5) may it? policy answers this plan, or one narrowed from it
         with stage("authorize"):
             decided = await self._authorize(planned, record, self._replan(planned, record, flight))
+            flight.evaluation = decided.decision.evaluation
         # (6) did enough people agree to this plan hash?
         with stage("approve"):
             approved = await approve(
@@ -344,7 +347,7 @@ class Pipeline:
             progress=flight,
         )
         if current.state is not ApprovalState.APPROVED:
-            raise not_approved(current)
+            raise not_approved(current, flight.evaluation)
 
     async def _find_repeat(self, normal: NormalCall) -> Fresh | Repeat:
         b = self.backends

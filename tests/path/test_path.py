@@ -269,6 +269,25 @@ async def test_vote_on_another_plan_hash_is_refused(make_path: MakePath) -> None
     assert refused.value.code is Code.APPROVAL_MISMATCH
 
 
+async def test_call_that_needs_approval_names_the_decision_that_asked(
+    make_path: MakePath,
+) -> None:
+    path = await make_path(ASK)
+    reply = await path.call("act")
+    decisions = [
+        entry["decision"] for entry in await path.entries() if entry["event"] == "decision"
+    ]
+    assert reply.decision["decision_id"] == decisions[-1]
+
+
+async def test_person_who_refuses_is_heard(make_path: MakePath) -> None:
+    path = await make_path(ASK)
+    first = await path.call("act")
+    shown = await path.administration.approval(OLGA, first.decision["approval_id"])
+    await path.administration.vote(OLGA, shown.id, shown.plan_hash, Verdict.DENY, "not in May")
+    assert "a person refused this action: not in May" in text(await path.call("act"))
+
+
 async def test_denied_approval_refuses_the_call_until_it_lapses(make_path: MakePath) -> None:
     path = await make_path(ASK)
     first = await path.call("act")

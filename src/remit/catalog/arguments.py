@@ -286,7 +286,7 @@ def _refusal(schema: Mapping[str, Any], broken: list[ValidationError]) -> Refuse
     ]
     message = "; ".join([first, *more])
     return Refused(
-        Code.INVALID_ARGUMENTS, message, place=places[0] or "/", hint=hint_for(broken[0])
+        Code.INVALID_ARGUMENTS, message, place=places[0] or None, hint=hint_for(broken[0])
     )
 
 

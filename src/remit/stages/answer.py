@@ -84,7 +84,9 @@ class Answers:
         """One line for operators and two counters; nothing of what the caller sent."""
         name = "unknown" if normal is None else normal.tool.name
         code = str(reply.decision["code"])
-        CALLS.labels(name, "error" if reply.is_error else "ok", code).inc()
+        waiting = code == Code.APPROVAL_REQUIRED.value
+        verdict = "waiting" if waiting else "error" if reply.is_error else "ok"
+        CALLS.labels(name, verdict, code).inc()
         decision, run = reply.decision.get("decision_id"), reply.decision.get("run_id")
         found = None if normal is None else name
         annotate_call(found, call_id=call.id, code=code, decision_id=decision, run_id=run)

@@ -28,6 +28,7 @@ from remit.model import (
     Approved,
     Caller,
     Decided,
+    Evaluation,
     Frozen,
     Operator,
     Permission,
@@ -41,6 +42,7 @@ from remit.ports import Clock, Ledger, Progress
 from remit.stages.authorize import Authorize
 from remit.stages.plan import limits_facts
 from remit.stages.record import Record, caller_public
+from remit.visible import visible
 
 PROGRESS_EVERY_S = 5.0
 """How often a held call is told that it still waits."""
@@ -138,18 +140,25 @@ async def _agreed(
 
 
 def _denied(approval: Approval) -> Refused:
+    said = next((vote.reason for vote in approval.votes if vote.verdict is Verdict.DENY), None)
     return Refused(
         Code.APPROVAL_DENIED,
-        "a person refused this action",
+        "a person refused this action" + (f": {visible(said)[:300]}" if said else ""),
         approval_id=approval.id,
         plan_hash=approval.plan_hash,
         hint="do not ask again unchanged",
     )
 
 
-def not_approved(approval: Approval) -> Refused:
+def not_approved(approval: Approval, evaluation: Evaluation | None = None) -> Refused:
     """What a call hears that waits for an approval which is not (or no longer) to be had."""
-    refused = partial(Refused, approval_id=approval.id, plan_hash=approval.plan_hash)
+    refused = partial(
+        Refused,
+        approval_id=approval.id,
+        plan_hash=approval.plan_hash,
+        decision_id=None if evaluation is None else evaluation.decision_id,
+        policy_revision=None if evaluation is None else evaluation.revision,
+    )
     match approval.state:
         case ApprovalState.DENIED:
             return _denied(approval)

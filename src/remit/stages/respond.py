@@ -239,7 +239,7 @@ def _sentence(refused: Refused) -> str:
         Code.OUTCOME_UNKNOWN: "Outcome unknown: ",
     }.get(refused.code, "Refused: ")
     place = f" (at {refused.place})" if refused.place else ""
-    parts = [f"{opening}{refused.message}{place}."]
+    parts = [f"{opening}{refused.message.rstrip('.')}{place}."]
     if refused.hint:
         parts.append(refused.hint[:1].upper() + refused.hint[1:] + ".")
     elif refused.code is Code.POLICY_DENIED:

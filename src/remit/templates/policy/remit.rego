@@ -120,7 +120,11 @@ denials contains denial(
 
 # Whoever changes things here must say why. What they say is recorded as their claim; it is
 # never a fact, so no rule should allow something because of it.
-denials contains denial("purpose", "State a purpose for this change.", "") if {
+denials contains denial(
+	"purpose",
+	"State a purpose for this change, in _meta[\"dev.remit/purpose\"].",
+	"",
+) if {
 	input.phase == "call"
 	input.tool.effect in environment.purpose_for
 	trim_space(input.claims.purpose) == ""

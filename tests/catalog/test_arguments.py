@@ -62,11 +62,11 @@ def test_caller_cannot_change_the_arguments_after_they_were_checked() -> None:
     assert frozen.value()["names"] == ["a"]
 
 
-WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
+WRONG: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "type": ({"a": {"type": "string"}}, "/a", 'must be of type "string"'),
     "enum": ({"a": {"enum": ["x", "y"]}}, "/a", 'must be one of "x", "y"'),
     "minimum": ({"a": {"minimum": 99999}}, "/a", "must be at least 99999"),
-    "additional": ({}, "/", "holds a property that the schema does not name"),
+    "additional": ({}, None, "holds a property that the schema does not name"),
     "pattern": ({"a": {"type": ["string", "integer"], "not": {"type": "integer"}}}, "/a", "excl"),
     "deep": ({"a": {"type": "array"}}, "/a", 'must be of type "array"'),
 }

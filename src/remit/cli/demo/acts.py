@@ -114,7 +114,7 @@ class Play:
             for line in str(shown["difference"]).splitlines()
             if line[:1] in "+-" and "replicas" in line
         ]
-        self._say.fact("difference", "\n".join(changes))
+        self._say.fact("olga sees", "what changed (- approved, + now):\n" + "\n".join(changes))
         self._say.expect("it shows what changed", any("50" in line for line in changes))
 
     async def hostile(self) -> None:

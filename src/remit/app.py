@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from remit.account import readable_by_others, same_user
@@ -20,7 +21,7 @@ from remit.catalog.store import CommandCatalog
 from remit.clock import SystemClock
 from remit.config import Settings
 from remit.doors.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, DoorSettings
-from remit.errors import Code, ConfigError, LedgerFault
+from remit.errors import Code, ConfigError, RemitError
 from remit.gateway import Gateway
 from remit.identity.keys import KeyIdentity
 from remit.ledger.signer import FileSigner
@@ -222,16 +223,28 @@ async def _activate(pipeline: Pipeline) -> None:
 
 
 async def _housekeeping(gateway: Gateway, runner: Runner, ledger: Ledger) -> None:
-    """Every few seconds: expire approvals, and remove what no live run owns."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_EVERY_S)
-        try:
-            await gateway.expire()
-            live = frozenset(run.id for run in await ledger.runs(states=OPEN, limit=10_000))
-            left = await runner.sweep(live)
-        except LedgerFault as fault:
-            log.warning("housekeeping_skipped", error=str(fault))
-            continue
-        if left:
-            LEFTOVERS.inc(len(left))
-            log.warning("leftovers_removed", count=len(left))
+        for work in (gateway.expire, partial(sweep, runner, ledger)):
+            await housekeep(work)
+
+
+async def housekeep(work: Callable[[], Awaitable[None]]) -> None:
+    """Do one piece of housekeeping; whatever goes wrong, the next round comes."""
+    try:
+        await work()
+    except Exception as fault:  # noqa: BLE001 - a ledger or spawner that fails now may not later
+        log.warning("housekeeping_skipped", error=type(fault).__name__, code=_code(fault))
+
+
+def _code(fault: Exception) -> str | None:
+    return fault.code.value if isinstance(fault, RemitError) else None
+
+
+async def sweep(runner: Runner, ledger: Ledger) -> None:
+    """Remove what no live run owns."""
+    live = frozenset(run.id for run in await ledger.runs(states=OPEN, limit=10_000))
+    left = await runner.sweep(live)
+    if left:
+        LEFTOVERS.inc(len(left))
+        log.warning("leftovers_removed", count=len(left))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from remit.app import housekeep, sweep
 from remit.catalog.arguments import SchemaCheck
 from remit.errors import Code, LedgerFault, PolicyFault, Refused, RunnerFault
 from remit.model import Ending, Reply, RunResult, RunSpec, RunState, Verdict
@@ -343,3 +345,25 @@ async def test_no_output_whatever_leaves_a_run_without_its_outcome(
     reply = await shared.call(name)
     assert reply.decision["code"] in ("ok", "output_invalid")
     assert not [run for run in await shared.ledger.runs(limit=1) if run.state.open]
+
+
+# ------------------------------------------------------------------------------- housekeeping
+
+
+@pytest.mark.threat("T-18")
+@pytest.mark.parametrize(
+    "fault", [*FAULTS.values(), *RUNNER_FAULTS.values()], ids=[*FAULTS, *RUNNER_FAULTS]
+)
+async def test_housekeeping_that_fails_once_goes_on(make_path: MakePath, fault: Raises) -> None:
+    """A spawner that ends during a sweep must not be the last sweep of this gateway's life."""
+    path = await make_path()
+    broken = break_backend(path, "runner", "sweep", fault, times=1)
+    runner, ledger = path.pipeline.backends.runner, path.ledger
+    await housekeep(partial(sweep, runner, ledger))
+    assert broken.hits == 1
+    with pytest.raises(asyncio.CancelledError):  # only its own end is not survived
+        await housekeep(_cancelled)
+
+
+async def _cancelled() -> None:
+    raise asyncio.CancelledError

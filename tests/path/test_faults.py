@@ -331,6 +331,40 @@ async def test_output_that_a_pattern_would_take_hours_over_is_checked_in_no_time
 
 
 @pytest.mark.threat("T-23")
+@pytest.mark.parametrize("name", ["look", "as_json", "as_mcp"])
+async def test_no_kind_of_result_carries_controls_or_credentials(
+    make_path: MakePath, name: str
+) -> None:
+    path = await make_path()
+    key = "remit_agent_" + "A" * 43
+    said_by_tool = f"\x1b[2J\x9b {key}"
+    printed = {
+        "look": said_by_tool,
+        "as_json": json.dumps({"n": said_by_tool, key: [key]}),
+        "as_mcp": json.dumps(
+            {
+                "content": [
+                    {"type": "text", "text": said_by_tool},
+                    {"type": "resource", "resource": {"uri": "a:b", "text": key}},
+                ],
+                "structuredContent": {"n": [{"deep": key}]},
+            }
+        ),
+    }
+    path.runner.behave = ends(printed[name].encode())
+    reply = await path.call(name)
+    assert reply.decision["code"] == "ok"
+    blocks = json.loads(reply.content.text)
+    shown = "".join(block.get("text", "") for block in blocks)
+    assert not {"\x1b", "\x9b"} & set(shown)
+    assert key.encode() not in reply.content.text
+    assert reply.structured is None or key.encode() not in reply.structured.text
+    if name == "as_json":
+        assert reply.structured is not None
+        assert json.loads(shown) == reply.structured.value()
+
+
+@pytest.mark.threat("T-23")
 @pytest.mark.parametrize("name", ["as_json", "as_mcp", "look"])
 @given(output=st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | HOSTILE)
 @settings(

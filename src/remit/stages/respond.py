@@ -7,6 +7,7 @@ operators, what a tool wrote on standard error and why a tool is hidden never le
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -54,6 +55,32 @@ def printable(data: bytes) -> str:
     """Output as text: UTF-8 or replacement characters, controls visible, credentials masked."""
     text = data.decode("utf-8", "replace").replace("\r\n", "\n")
     return mask(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
+
+
+def masked(value: Any) -> Any:
+    """A JSON value with the credentials in its strings masked; otherwise as the tool gave it."""
+    match value:
+        case str():
+            return mask(value)
+        case list():
+            return [masked(item) for item in value]
+        case dict():
+            return {mask(name): masked(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def as_text(value: Any) -> str:
+    """A JSON value as text for people and models, controls escaped as JSON escapes them."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def block_shown(block: dict[str, Any]) -> Any:
+    """A content block as it may leave: text printable, credentials masked wherever they stand."""
+    if block.get("type") == "text":
+        block = {**block, "text": printable(block["text"].encode())}
+    return masked(block)
 
 
 def content_of(content: list[Any], structured: Any, *, error: bool) -> Frozen:

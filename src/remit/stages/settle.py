@@ -7,7 +7,6 @@ refused until a person says what became of it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +29,14 @@ from remit.model import (
 )
 from remit.ports import ArgumentCheck, Clock, Ledger
 from remit.stages.record import outcome_entry
-from remit.stages.respond import content_of, failure_content, printable
+from remit.stages.respond import (
+    as_text,
+    block_shown,
+    content_of,
+    failure_content,
+    masked,
+    printable,
+)
 from remit.telemetry import annotate
 
 _ENDED_BY_FORCE: Mapping[Ending, Code] = {
@@ -143,8 +149,8 @@ def _checked(check: ArgumentCheck, tool: Tool, stdout: bytes) -> Frozen:
         case ResultKind.JSON:
             value = parse(stdout)
             _check_schema(check, tool, value)
-            text = json.dumps(value, ensure_ascii=False)
-            return content_of([{"type": "text", "text": text}], value, error=False)
+            value = masked(value)
+            return content_of([{"type": "text", "text": as_text(value)}], value, error=False)
         case ResultKind.MCP:
             document = parse(stdout)
             result = CallToolResult.model_validate(document, strict=False)
@@ -152,7 +158,9 @@ def _checked(check: ArgumentCheck, tool: Tool, stdout: bytes) -> Frozen:
                 _check_schema(check, tool, result.structured_content)
             dumped = result.model_dump(mode="json", by_alias=True, exclude_none=True)
             return content_of(
-                dumped["content"], dumped.get("structuredContent"), error=bool(result.is_error)
+                [block_shown(block) for block in dumped["content"]],
+                masked(dumped.get("structuredContent")),
+                error=bool(result.is_error),
             )
 
 

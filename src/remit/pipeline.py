@@ -154,7 +154,11 @@ class Pipeline:
                     # (10) say so, with the receipt
                     return await self._answers.finished(finished)
                 await self._held(finished, flight)
-            raise Refused(Code.DECISION_STALE, "what this call would do kept changing")
+            raise Refused(
+                Code.DECISION_STALE,
+                "policy or target kept changing, or every runner was busy, under this call",
+                hint="call again",
+            )
         except asyncio.CancelledError:
             if not flight.withdrawn:
                 raise  # the process is ending

@@ -66,7 +66,7 @@ async def test_evidence_from_outside_says_more(told: Path, signer: FileSigner) -
 @pytest.mark.threat("T-21")
 async def test_a_changed_byte_ends_1_and_names_the_entry(told: Path) -> None:
     path = told / "log.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"restart it", b"restart us", 1))
+    path.write_bytes(path.read_bytes().replace(b"call.intent", b"call.intenT", 1))
     done = call("verify", path, "--key-file", told / "vkey")
     assert done.exit_code == 1
     assert done.stdout.startswith("BROKEN ")

@@ -62,7 +62,7 @@ async def test_one_changed_bit_of_any_byte_is_noticed(lines: Lines, key: Verifie
 @pytest.mark.threat("T-21")
 async def test_an_edited_entry_is_named(lines: Lines, key: VerifierKey) -> None:
     at = where(lines, 2)
-    lines[at] = lines[at].replace(b"restart it", b"restart us")
+    lines[at] = lines[at].replace(b"call.intent", b"call.intenT")
     broken(lines, key, Code.LOG_TAMPERED, 2)
 
 

@@ -629,7 +629,7 @@ async def test_command_that_fails_says_its_status_and_its_last_words(make_path: 
 @pytest.mark.threat("T-12")
 async def test_fault_of_policy_is_counted_apart_from_a_denial(make_path: MakePath) -> None:
     def counted(name: str) -> float:
-        return POLICY_FAULTS.labels(name)._value.get()
+        return float(POLICY_FAULTS.labels(name)._value.get())
 
     path = await make_path(HEAD)
     before = counted("policy_denied")

@@ -85,10 +85,12 @@ def intent(value: Intent, fence: int) -> EntryDraft:
         "approval": value.approval_id,
         "parent_run": value.parent_run_id,
         "idempotency": idempotency_digest(value.caller.id, value.tool_name, value.idempotency_key),
-        "claimed": _claims(value.claims),
     }
     public.update((name, field) for name, field in optional.items() if field)
-    return EntryDraft(event=Event.INTENT.value, public=public)
+    claims = _claims(value.claims)
+    # The caller's own words may hold anything, and have to be erasable.
+    sealed = {"claimed": encode(claims)} if claims else {}
+    return EntryDraft(event=Event.INTENT.value, public=public, sealed=sealed)
 
 
 def _claims(claims: Claims) -> dict[str, str]:

@@ -235,11 +235,12 @@ class SandboxRunner:
             attempt = Attempt(lease, probe.NOTHING, self._flood)
         found = await self._gone(attempt)
         attempt.capture.finish()
-        if found is None:
-            return _evidence(_UNSEEN, lease.id, self._leases)
-        self._leases.remove(lease.id)
         if lease.id in self._attempts:
             self._forget(attempt)
+        if found is None:
+            # Its lease stays written, so that a sweep finds it; no place is held for it.
+            return _evidence(_UNSEEN, lease.id, self._leases)
+        self._leases.remove(lease.id)
         return _evidence(found, lease.id, self._leases)
 
     async def _gone(self, attempt: Attempt) -> dict[str, Any] | None:

@@ -28,7 +28,9 @@ class IntentContract:
         assert await events(active) == ["gateway.activated", "decision", "call.intent"]
         assert (written["run"], written["fence"]) == (intent.run_id, grant.fence)
         assert (written["plan_hash"], written["verdict"]) == (intent.plan.hash, "allow")
-        assert written["claimed"] == {"purpose": "restart it"}
+        said = await active.value(written["commitments"]["claimed"])
+        assert said == b'{"purpose":"restart it"}'
+        assert "restart it" not in json.dumps(written)
         assert "k1" not in json.dumps(written)
         assert await active.plan_text(intent.plan.hash) == intent.plan.text
         run = await active.run(intent.run_id)

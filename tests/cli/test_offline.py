@@ -148,6 +148,31 @@ def test_check_says_when_only_the_policy_is_wrong(home: Path, remit: Remit) -> N
     ]  # fmt: skip
 
 
+def test_check_doubts_what_can_hardly_be_meant(home: Path, remit: Remit) -> None:
+    path = home / "remit.yaml"
+    tool = {
+        "name": "nope",
+        "description": "has no program",
+        "effect": "read",
+        "command": {
+            "argv": ["/bin/nope"],
+            "mounts": [{"name": "gone", "source": "/nowhere/at/all"}],
+        },
+    }
+    path.write_text(json.dumps({"catalog": {"tools": [tool]}}))
+    ended = remit("check")
+    assert ended.code == 0
+    assert "no agent can call anything" in ended.err
+    assert "there is no program /bin/nope here" in ended.err
+    assert "there is no directory /nowhere/at/all" in ended.err
+
+
+def test_check_has_no_doubt_about_what_init_writes(home: Path, remit: Remit) -> None:
+    ended = remit("check")
+    assert ended.code == 0
+    assert "there is no" not in ended.err
+
+
 def test_config_show_gives_each_value_with_its_source_and_no_secret(
     home: Path, remit: Remit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

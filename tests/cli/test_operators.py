@@ -217,6 +217,7 @@ async def test_agents_key_is_no_operators(
     ended = await house.remit(*words)
     assert ended.code == 1
     assert "error[unauthenticated]" in ended.err
+    assert "--token-file" in ended.err
 
 
 async def test_what_does_not_exist_is_said_to_be_so(house: House) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +15,9 @@ from remit.cli.invocation import Invocation
 from remit.cli.output import Exit, note, output_option, print_one
 from remit.errors import RemitError
 from remit.visible import visible
+
+if TYPE_CHECKING:
+    from remit.config import Settings
 
 
 @click.command()
@@ -32,11 +37,31 @@ def check(invocation: Invocation, file: Path | None, form: str) -> None:
     if settings is not None:
         lines.append(_line("catalog", f"{len(settings.tools)} tools", []))
         lines.append(_policy(settings.policy_path))
-        for warning in settings.warnings():
+        for warning in (*settings.warnings(), *_doubts(settings)):
             note(f"warning: {warning}")
     good = all(line["ok"] for line in lines)
     print_one(form, {"ok": good, "checks": lines}, lambda: "\n".join(map(_text, lines)))
     sys.exit(Exit.YES if good else Exit.USAGE)
+
+
+def _doubts(settings: Settings) -> Iterator[str]:
+    """What is allowed but can hardly be meant, on this machine and today."""
+    if not settings.callers:
+        yield "identity.keys is empty: no agent can call anything (`remit config new-key`)"
+    now_ms = time.time_ns() // 1_000_000
+    holders = [(key.id, key.caller.expires_ms) for key in settings.callers]
+    holders += [(key.id, key.operator.expires_ms) for key in settings.operators]
+    for name, expires_ms in holders:
+        if expires_ms is not None and expires_ms <= now_ms:
+            yield f"the key {name} has expired"
+    for tool in settings.tools:
+        commands = [tool.command, *([tool.preview.command] if tool.preview else [])]
+        for command in commands:
+            if not os.access(command.argv[0], os.X_OK):
+                yield f"the tool {tool.name}: there is no program {visible(command.argv[0])} here"
+            for mount in command.mounts:
+                if not Path(mount.source).is_dir():
+                    yield f"the tool {tool.name}: there is no directory {visible(mount.source)}"
 
 
 def _policy(path: Path) -> dict[str, Any]:

@@ -222,6 +222,8 @@ def _check(response: http.client.HTTPResponse) -> None:
         response.status, RemitError
     )
     place, hint = said.get("place"), said.get("hint")
+    if code is Code.UNAUTHENTICATED:
+        hint = "give an operator's token with --token-file FILE, or in REMIT_OPERATOR_TOKEN"
     raise kind(
         code,
         str(said.get("message", "the gateway refused without saying why")),

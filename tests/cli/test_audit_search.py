@@ -105,7 +105,7 @@ async def test_show_prints_every_field_of_one_entry_and_no_control_character(
     ended = await house.remit("audit", "show", index)
     assert ended.out.splitlines()[0] == f"entry {index}"
     assert "tool.name" in ended.out
-    assert "claimed.purpose" in ended.out
+    assert "commitments.claimed" in ended.out
     assert HOSTILE not in ended.out
     assert "\x1b" not in ended.out
     as_json = json.loads((await house.remit("audit", "show", index, "-o", "jsonl")).out)

@@ -262,6 +262,21 @@ async def test_freeze_that_comes_while_the_runner_is_made_stops_the_command(
     await assert_the_log_holds(path)
 
 
+class Begun:
+    """A ledger that says when the compare-and-set is over."""
+
+    def __init__(self, ledger: Any) -> None:
+        self._ledger = ledger
+        self.over = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def start(self, *values: Any) -> None:
+        await self._ledger.start(*values)
+        self.over.set()
+
+
 @pytest.mark.threat("T-10")
 async def test_runner_that_stands_only_after_the_deadline_is_not_started(
     make_path: MakePath,
@@ -279,13 +294,10 @@ async def test_runner_that_stands_only_after_the_deadline_is_not_started(
             return str(path.clock.new_id(prefix))
 
     clock = Late()
-    use(path, runner=slow, clock=clock)
+    begun = Begun(path.pipeline.backends.ledger)
+    use(path, runner=slow, clock=clock, ledger=begun)
     call = asyncio.ensure_future(path.call("act"))
-    await slow.asked.wait()
-    while True:
-        (run,) = await path.ledger.runs()
-        if run.state is RunState.STARTED:
-            break
+    await begun.over.wait()  # and the path, which is woken first, waits for the runner
     clock.late_ms = 3_600_000
     slow.go.set()
     assert code(await call) == "deadline_passed"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from remit.runners.channel import Channel, SpawnerGone
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from tests.plugins.machine import ROOT
 from tests.runners.support import (
@@ -140,3 +141,28 @@ async def test_random_kills_leave_nothing(
         await _swept(tmp_path, name)
         assert alive(pids) == []
         assert groups_naming(name) == []
+
+
+@pytest.mark.threat("T-18")
+async def test_a_sandbox_nobody_saw_end_holds_no_place_and_a_sweep_finds_it(
+    runner: SandboxRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = new_lease()
+    free = runner._places._value
+    await runner.provision(lease, shell("true"))
+    assert runner._places._value == free - 1
+
+    async def gone() -> Channel:
+        raise SpawnerGone
+
+    assert runner.spawner_pid is not None
+    os.kill(runner.spawner_pid, signal.SIGKILL)
+    await runner.collect(lease)  # ends once the spawner's death is noticed
+    with monkeypatch.context() as lost:  # and the one after it does not come up either
+        lost.setattr(runner._link, "connect", gone)
+        evidence = await runner.destroy(lease)
+    assert not evidence.complete
+    assert runner._places._value == free
+    swept = {each.lease_id: each for each in await runner.sweep(frozenset())}
+    assert swept[lease.id].complete
+    assert groups_naming(lease.id) == []

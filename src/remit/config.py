@@ -157,7 +157,7 @@ class _Check:
             listen=Address.parse(server.listen),
             admin=Address.parse(server.admin),
             data_dir=data_dir,
-            policy_path=self._path(self._sections.policy.path),
+            policy_path=self._path(self._sections.policy.path or "policy"),
             ledger_path=self._path(ledger.path) if ledger.path else data_dir / "ledger.db",
             key_file=self._path(ledger.key_file) if ledger.key_file else data_dir / "keys/log.key",
             sources=self._sources,

@@ -49,7 +49,8 @@ class Caller:
     """Who asks, as verified. Made only by the authenticate stage.
 
     `chain` names those on whose behalf the caller acts, the one with the original authority
-    first; it is empty when the caller acts for itself.
+    first; it is empty when the caller acts for itself. `acr`, `amr` and `auth_ms` say how strongly,
+    by what and when a person behind the caller was authenticated, as far as its issuer vouches.
     """
 
     tenant: str
@@ -60,6 +61,9 @@ class Caller:
     issuer: str = "remit:keys"
     key_id: str = ""
     expires_ms: int | None = None
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    auth_ms: int | None = None
 
     @property
     def id(self) -> str:
@@ -80,6 +84,7 @@ class Permission(StrEnum):
     APPROVE = "approve"
     RESOLVE = "resolve"
     FREEZE = "freeze"
+    EVALUATE = "evaluate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +112,13 @@ class Risk(StrEnum):
     MEDIUM = "medium"
     HIGH = "high"
     CRITICAL = "critical"
+
+
+class Taint(StrEnum):
+    """What reading a tool's result does to the caller: it may now follow others' words, or leak."""
+
+    UNTRUSTED = "untrusted"
+    SENSITIVE = "sensitive"
 
 
 class OnCancel(StrEnum):
@@ -220,8 +232,33 @@ class EnvironmentRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRule:
+    """One destination. Methods or path None: any. Hosts are exact, in lower case."""
+
+    host: str
+    port: int
+    methods: tuple[str, ...] | None = None
+    path_prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRule:
+    """A credential by its handle; never the secret itself."""
+
+    ref: str
+    scopes: tuple[str, ...] = ()
+    ttl_s: int | None = None
+    audience: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """What can be asked for; from the operator's catalog. `digest` covers every other field."""
+    """What can be asked for; from the operator's catalog. `digest` covers every other field.
+
+    `system` names what it acts on, for policies over several calls; `open_world` says that it
+    reaches people or systems outside, `returns` what its results are. `egress` and `credentials`
+    are the most that a run of it may ever get.
+    """
 
     name: str
     description: str
@@ -240,6 +277,11 @@ class Tool:
     runner: str = "sandbox"
     limits: Limits = field(default_factory=Limits)
     tags: tuple[str, ...] = ()
+    system: str = "command"
+    open_world: bool = False
+    returns: tuple[Taint, ...] = ()
+    egress: tuple[EgressRule, ...] = ()
+    credentials: tuple[CredentialRule, ...] = ()
     digest: str = ""
 
 
@@ -344,13 +386,17 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why policy answered as it did; only those for `user` are shown to the caller."""
+    """Why policy answered as it did; only those for `user` are shown to the caller.
+
+    `layer` is the layer that gave it, put there by the gateway where there is more than one.
+    """
 
     code: str
     message: str
     audience: str = "admin"
     path: str | None = None
     rule: str | None = None
+    layer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,22 +406,6 @@ class Bound:
     minimum: float | None = None
     maximum: float | None = None
     one_of: tuple[Any, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressRule:
-    host: str
-    port: int
-    methods: tuple[str, ...] | None = None
-    path_prefix: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialRule:
-    ref: str
-    scopes: tuple[str, ...] = ()
-    ttl_s: int | None = None
-    audience: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -417,8 +447,20 @@ class Obligation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quorum:
+    """How many people of which groups; no groups: of any."""
+
+    required: int = 1
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRule:
-    """Who has to agree, how many, and for how long that holds (`ttl_s` None: the gateway's)."""
+    """Who has to agree, how many, and for how long that holds (`ttl_s` None: the gateway's).
+
+    `also` holds further quorums, one for each layer that asked otherwise: the same people may
+    count for several, and every one has to be met.
+    """
 
     required: int = 1
     groups: tuple[str, ...] = ()
@@ -426,11 +468,20 @@ class ApprovalRule:
     separation_of_duties: bool = True
     ttl_s: int | None = None
     reason_required: bool = False
+    also: tuple[Quorum, ...] = ()
+
+    @property
+    def quorums(self) -> tuple[Quorum, ...]:
+        """Every quorum that has to be met."""
+        return (Quorum(required=self.required, groups=self.groups), *self.also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The circumstances of one answer: which policy, on which input, by which engine, when."""
+    """The circumstances of one answer: which policy, on which input, by which engine, when.
+
+    `revision` stands for all of it; `layers` holds the name and the revision of each layer.
+    """
 
     decision_id: str
     revision: str
@@ -439,6 +490,7 @@ class Evaluation:
     input_digest: str
     decided_ms: int
     duration_us: int = 0
+    layers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -583,6 +635,8 @@ class Intent:
     deadline_ms: int
     claims: Claims
     parent_run_id: str | None = None
+    system: str = ""
+    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -809,6 +863,49 @@ class Entry:
     index: int
     text: bytes
     leaf_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touch:
+    """What a caller's runs did to one system in one session, since some time: kept to be counted.
+
+    `session` is the client's own word, so it can split what is known of a caller, never hide it.
+    """
+
+    session: str
+    system: str
+    effect: Effect
+    untrusted: bool
+    sensitive: bool
+    calls: int
+    last_ms: int
+
+
+class RequestState(StrEnum):
+    PENDING = "pending"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRequest:
+    """A refused caller asks people for access. It grants nothing: a person changes policy, or not.
+
+    `reason` and all of the arguments are the caller's own words.
+    """
+
+    id: str
+    caller: Caller
+    tool_name: str
+    environment: str
+    arguments: Frozen
+    reason: str
+    decision_id: str
+    codes: tuple[str, ...]
+    filed_ms: int
+    state: RequestState = RequestState.PENDING
+    closed_ms: int | None = None
+    closed_by: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

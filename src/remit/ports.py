@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from remit.model import (
+    AccessRequest,
     Activation,
     Approval,
     ApprovalDraft,
@@ -30,11 +31,13 @@ from remit.model import (
     Outcome,
     Receipt,
     Repeat,
+    RequestState,
     Run,
     RunResult,
     RunSpec,
     RunState,
     Tool,
+    Touch,
     Vote,
 )
 
@@ -277,6 +280,39 @@ class Ledger(Protocol):
 
         Raises:
             NotFound; Conflict: `wrong_state` if its outcome is not unknown, or already resolved.
+        """
+
+    async def touches(self, tenant: str, subject: str, *, since_ms: int) -> Sequence[Touch]:
+        """What runs of this subject (whoever it acted for) touched since then, newest first.
+
+        Counted from intents on, previews included: what was let go may have been seen. At most
+        1,000 are given; a subject with more has its oldest folded into one touch whose session is
+        empty, whose system is `*` and whose flags are those of all that it stands for.
+        """
+
+    # Requests for access
+
+    async def file_request(
+        self, request: AccessRequest, drafts: Sequence[EntryDraft]
+    ) -> AccessRequest:
+        """File a request, or give the pending one of the same caller, tool and arguments.
+
+        Raises:
+            Refused: `rate_limited` if 50 requests of this caller are pending.
+        """
+
+    async def access_requests(
+        self, *, states: frozenset[RequestState] | None = None, limit: int = 100
+    ) -> Sequence[AccessRequest]:
+        """Requests for access, newest first."""
+
+    async def close_request(
+        self, request_id: str, *, operator: str, note: str, now_ms: int
+    ) -> AccessRequest:
+        """A person has dealt with a request.
+
+        Raises:
+            NotFound; Conflict: `wrong_state` if it is closed.
         """
 
     # Approvals

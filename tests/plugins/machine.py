@@ -124,6 +124,25 @@ def node_binary() -> Path | None:
     return None
 
 
+OPA_VERSION = "1.22.2"
+
+
+def opa_binary() -> Path | None:
+    """The OPA that decisions are held against: the one that the tests build, or the one on PATH."""
+    on_path = shutil.which("opa")
+    for candidate in (ROOT / "tests/policy/opa/bin/opa", Path(on_path) if on_path else None):
+        if candidate is None or not candidate.exists():
+            continue
+        asked = subprocess.run([candidate, "version"], capture_output=True, text=True)
+        if f"Version: {OPA_VERSION}\n" in asked.stdout:
+            return candidate
+    return None
+
+
+def _opa() -> str | None:
+    return None if opa_binary() else f"there is no opa {OPA_VERSION}"
+
+
 def _node_tools() -> str | None:
     tools = ROOT / "tests/conformance/node/node_modules/@modelcontextprotocol"
     lacking = [name for name in ("conformance", "inspector") if not (tools / name).is_dir()]
@@ -149,10 +168,7 @@ NEEDS: dict[str, Need] = {
         install="run the tests as root, or under: systemd-run --user --scope -p Delegate=yes",
     ),
     "git": Need(found=functools.partial(_on_path, "git"), install="apt-get install git"),
-    "opa": Need(
-        found=functools.partial(_on_path, "opa"),
-        install="put the opa binary of an Open Policy Agent release on PATH",
-    ),
+    "opa": Need(found=_opa, install="sh tests/policy/opa/install.sh"),
     "node22": Need(found=_node22, install="sh tests/conformance/install.sh"),
     "node-tools": Need(found=_node_tools, install="sh tests/conformance/install.sh"),
     "langchain": Need(found=_langchain, install="sh tests/conformance/install-langchain.sh"),

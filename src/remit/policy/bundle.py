@@ -21,14 +21,18 @@ TEST_SUFFIX = "_test.rego"
 class PolicyBundle:
     """A policy that may be loaded.
 
-    `revision` is a digest over what decides: the modules and the data. `tests` are the
-    `*_test.rego` modules; they are never loaded for decisions and not part of the revision.
+    `revision` is a digest over what decides: the modules, the data and the entries. `tests` are
+    the `*_test.rego` modules; they are never loaded for decisions and not part of the revision.
+    `label` is what its maker called it (the revision in its `.manifest`), for people only.
+    `entries` are the packages that are asked; each has a rule `decision` and a rule `visible`.
     """
 
     modules: Mapping[str, str]
     data: Mapping[str, Any]
     revision: str
     tests: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    entries: tuple[str, ...] = ("remit",)
 
 
 def load_bundle(path: Path) -> PolicyBundle:
@@ -76,15 +80,24 @@ def read_bundle(path: Path) -> PolicyBundle:
 
 
 def bundle_of(
-    modules: Mapping[str, str], data: Mapping[str, Any], tests: Mapping[str, str] | None = None
+    modules: Mapping[str, str],
+    data: Mapping[str, Any],
+    tests: Mapping[str, str] | None = None,
+    *,
+    label: str = "",
+    entries: tuple[str, ...] = ("remit",),
 ) -> PolicyBundle:
     """A bundle with its revision, unchecked."""
-    content = {"modules": dict(modules), "data": dict(data)}
+    content: dict[str, Any] = {"modules": dict(modules), "data": dict(data)}
+    if entries != ("remit",):
+        content["entries"] = list(entries)
     return PolicyBundle(
         modules=modules,
         data=data,
         tests={} if tests is None else tests,
         revision=canonical.digest_of("remit.policy-bundle/1", content),
+        label=label,
+        entries=entries,
     )
 
 

@@ -5,47 +5,15 @@ The descriptions are what `remit config schema` and docs/configuration.md say.
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import Field
 
 from remit.catalog.spec import Count, Strict, ToolSpec
 from remit.model import CallerKind, Permission
-from remit.settings.address import Address
-from remit.settings.secret import SecretRef
-
-
-def _address(text: str) -> str:
-    return str(Address.parse(text))
-
-
-def _reference(text: str) -> str:
-    SecretRef.parse(text)
-    return text
-
-
-def _instant(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("a time needs its offset from UTC, such as 2027-01-31T12:00:00Z")
-    return text
-
-
-Listen = Annotated[str, AfterValidator(_address)]
-Instant = Annotated[str, AfterValidator(_instant)]
-Reference = Annotated[
-    str,
-    AfterValidator(_reference),
-    PlainSerializer(lambda text: "exec:***" if text.startswith("exec:") else text),
-]
-Hash = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{64}$"), PlainSerializer(lambda _: "***", return_type=str)
-]
-KeyId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-Subject = Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
-Group = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
-FilePath = Annotated[str, Field(min_length=1, max_length=4_096)]
+from remit.settings.fields import FilePath, Group, Hash, Instant, KeyId, Listen, Reference, Subject
+from remit.settings.policy import PolicySection
 
 
 class ServerSection(Strict):
@@ -147,18 +115,6 @@ class CatalogSection(Strict):
     tools: list[ToolSpec] = Field(
         default_factory=list, max_length=20_000, description="Command tools; see docs/tools.md."
     )
-
-
-class PolicySection(Strict):
-    """Which policy answers, and how long it may take."""
-
-    path: FilePath = Field(
-        default="policy", description="Directory of Rego modules; relative to this file."
-    )
-    deadline_ms: Count = Field(
-        default=250, ge=10, le=10_000, description="Longest answer; a slower one is a denial."
-    )
-    workers: Count = Field(default=1, ge=1, le=16, description="Policy worker processes.")
 
 
 class LimitsSection(Strict):

@@ -1,0 +1,17 @@
+"""`remit policy`: write a policy, test it, and ask it what the gateway would ask."""
+
+from __future__ import annotations
+
+import click
+
+from remit.cli.policy.evaluate import evaluate
+from remit.cli.policy.run_tests import test
+
+
+@click.group()
+def policy() -> None:
+    """Test a policy and ask it questions."""
+
+
+for command in (test, evaluate):
+    policy.add_command(command)

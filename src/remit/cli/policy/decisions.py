@@ -1,0 +1,89 @@
+"""A decision as `remit policy` prints it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from remit.model import Allow, Bound, Constraints, Decision, Deny, RequireApproval
+
+
+def facts_of(decision: Decision) -> dict[str, Any]:
+    """A decision as JSON, with what would happen to the call."""
+    facts: dict[str, Any] = {"decision": _VERDICT[type(decision)]}
+    if isinstance(decision, Deny):
+        facts["code"] = decision.code.value
+        facts["retriable"] = decision.retriable
+    facts["reasons"] = [
+        {
+            name: value
+            for name in ("code", "message", "audience", "path", "rule")
+            if (value := getattr(reason, name)) is not None
+        }
+        for reason in decision.reasons
+    ]
+    if not isinstance(decision, Deny):
+        facts["constraints"] = _constraints(decision.constraints)
+    if isinstance(decision, RequireApproval):
+        rule = decision.approvals
+        facts["approvals"] = {
+            "required": rule.required,
+            "groups": list(rule.groups),
+            "exclude": list(rule.exclude),
+            "separation_of_duties": rule.separation_of_duties,
+            "ttl_s": rule.ttl_s,
+            "reason_required": rule.reason_required,
+        }
+    facts["obligations"] = [
+        {"id": each.id, "type": each.type, "properties": each.properties.value()}
+        for each in decision.obligations
+    ]
+    told = decision.evaluation
+    facts["revision"] = told.revision
+    facts["engine"] = told.engine
+    facts["input_digest"] = told.input_digest
+    facts["took_us"] = told.duration_us
+    return facts
+
+
+_VERDICT = {Allow: "allow", Deny: "deny", RequireApproval: "require_approval"}
+
+
+def _constraints(constraints: Constraints) -> dict[str, Any]:
+    """The constraints that say something, under the names that the plan's limits have."""
+    found: dict[str, Any] = {
+        name: value
+        for name in ("profile", "min_tier", "wall_s", "memory_mb", "output_max_bytes")
+        if (value := getattr(constraints, name)) is not None
+    }
+    if constraints.bounds:
+        found["bounds"] = {name: _bound(bound) for name, bound in constraints.bounds.items()}
+    if constraints.force:
+        found["force"] = {name: value.value() for name, value in constraints.force.items()}
+    return found
+
+
+def _bound(bound: Bound) -> dict[str, Any]:
+    found = {
+        "minimum": bound.minimum,
+        "maximum": bound.maximum,
+        "one_of": None if bound.one_of is None else list(bound.one_of),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def text_of(facts: Mapping[str, Any]) -> str:
+    """A decision for a person; `facts` are those of `facts_of`."""
+    code = f" ({facts['code']})" if "code" in facts else ""
+    lines = [f"{facts['decision']}{code}"]
+    for reason in facts["reasons"]:
+        place = f" at {reason['path']}" if reason.get("path") else ""
+        lines.append(f"  {reason['audience']:5}  {reason['code']}{place}: {reason['message']}")
+    lines += [
+        f"  {part}: {json.dumps(facts[part])}"
+        for part in ("constraints", "approvals", "obligations")
+        if facts.get(part)
+    ]
+    lines.append(f"  revision {facts['revision']}, {facts['engine']}, {facts['took_us']} us")
+    return "\n".join(lines)

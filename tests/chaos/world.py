@@ -26,7 +26,7 @@ decision := {
     "reasons": [{"code": "test", "message": "a test", "audience": "user"}],
 } if input.caller.tenant == "chaos"
 
-visible := {tool.name | some tool in input.tools}
+visible := {tool.name: true | some tool in input.tools}
 """
 
 APPEND = "import sys; open('/mnt/marks/marks', 'a').write(sys.argv[1] + chr(10))"

@@ -48,7 +48,7 @@ decision := {
     "reasons": [{"code": "test", "message": "a test", "audience": "user"}],
 } if input.tool.name
 
-visible := {tool.name | some tool in input.tools}
+visible := {tool.name: true | some tool in input.tools}
 """
 
 

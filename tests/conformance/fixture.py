@@ -42,7 +42,7 @@ decision := {
     "reasons": [{"code": "fixture", "message": "a fixture of the conformance suite"}],
 } if input.tool.effect == "read"
 
-visible := {tool.name | some tool in input.tools}
+visible := {tool.name: true | some tool in input.tools}
 """
 
 REPORTS = """import json, sys, time

@@ -50,7 +50,7 @@ default decision := {
 
 reason := [{"code": "rule", "message": "a rule of the test", "audience": "user"}]
 
-visible := {name | some tool in input.tools; name := tool.name; name != "hidden"}
+visible := {tool.name: tool.name != "hidden" | some tool in input.tools}
 
 answer(verdict, more) := object.union(
     {"schema": "remit.decision/1", "decision": verdict, "reasons": reason}, more

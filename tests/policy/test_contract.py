@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 BODY = (
     when("allow", 'answer("allow", {})')
     + when("approve", 'answer("require_approval", {"approvals": {"required": 1}})')
-    + 'visible contains t.name if { some t in input.tools; startswith(t.name, "seen") }\n'
+    + 'visible := {t.name: startswith(t.name, "seen") | some t in input.tools}\n'
 )
 
 

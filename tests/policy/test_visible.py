@@ -19,10 +19,16 @@ def _listing(*names: str) -> dict[str, Any]:
     return list_document(caller=CALLER, tools=tools, now_ms=NOW)
 
 
-async def test_set_and_array_of_names_are_both_understood() -> None:
-    for rule in ('visible contains "a"\n', 'visible := ["a"]\n'):
+async def test_tool_is_shown_only_where_its_name_has_true() -> None:
+    for rule in ('visible["a"] := true\n', 'visible := {"a": true, "b": false}\n'):
         async with asking(policy(rule)) as point:
             assert await point.visible(_listing("a", "b"), ["a", "b"]) == {"a"}
+
+
+@pytest.mark.parametrize("value", ["1", '"true"', "null", "[true]", "{}"])
+async def test_value_that_is_not_true_hides_the_tool(value: str) -> None:
+    async with asking(policy(f'visible := {{"a": true, "b": {value}}}\n')) as point:
+        assert await point.visible(_listing("a", "b"), ["a", "b"]) == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -32,11 +38,11 @@ async def test_set_and_array_of_names_are_both_understood() -> None:
         "visible := input.absent\n",
         "visible := true\n",
         'visible := "a"\n',
-        'visible := {"a": true}\n',
-        'visible := ["a", 1]\n',
-        'visible := ["a", null]\n',
-        'visible := ["a"]\nvisible := ["b"]\n',
-        'visible contains to_number("a")\n',
+        'visible := ["a"]\n',
+        'visible contains "a"\n',
+        'visible := {1: true}\n',
+        'visible := {"a": true}\nvisible := {"a": false}\n',
+        'visible["a"] := to_number("a")\n',
         f"visible := {SPINNING}\n",
         'visible := "<undefined>"\n',
     ],
@@ -48,19 +54,19 @@ async def test_no_usable_answer_shows_nothing(rule: str) -> None:
 
 
 async def test_name_that_was_not_asked_about_is_not_shown() -> None:
-    async with asking(policy('visible := ["a", "b", "c"]\n')) as point:
+    async with asking(policy('visible := {"a": true, "b": true, "c": true}\n')) as point:
         assert await point.visible(_listing("a", "b"), ["b", "c"]) == {"b"}
 
 
 async def test_long_catalog_is_asked_in_parts_of_two_hundred() -> None:
-    rule = "visible contains t.name if { count(input.tools) <= 200; some t in input.tools }\n"
+    rule = "visible[t.name] := true if { count(input.tools) <= 200; some t in input.tools }\n"
     names = [f"t{number}" for number in range(450)]
     async with asking(policy(rule)) as point:
         assert await point.visible(_listing(*names), names) == set(names)
 
 
 async def test_part_that_fails_hides_only_itself() -> None:
-    rule = """visible contains t.name if { some t in input.tools; check }
+    rule = """visible[t.name] := true if { some t in input.tools; check }
 check if { input.tools[0].name != "t200" }
 check if { to_number(input.tools[0].name) == 1 }
 """
@@ -71,6 +77,6 @@ check if { to_number(input.tools[0].name) == 1 }
 
 
 async def test_document_that_is_none_shows_nothing() -> None:
-    async with asking(policy('visible := ["a"]\n')) as point:
+    async with asking(policy('visible := {"a": true}\n')) as point:
         assert await point.visible({}, ["a"]) == frozenset()
         assert await point.visible({"tools": [{}]}, ["a"]) == frozenset()

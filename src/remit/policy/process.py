@@ -29,7 +29,7 @@ _HEAD = struct.Struct(">I1s")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One frame from a worker: R result, U undefined, F fault, P panic."""
+    """One frame from a worker: R result, U undefined (of which rule), F fault, P panic."""
 
     kind: bytes
     body: bytes
@@ -43,7 +43,11 @@ class Reply:
         if self.kind == b"R":
             return self.body
         if self.kind == b"U":
-            raise PolicyFault(Code.POLICY_UNDEFINED, "the rule has no value for this input")
+            raise PolicyFault(
+                Code.POLICY_UNDEFINED,
+                "the rule has no value for this input",
+                place=self.body.decode() or None,
+            )
         raise fault_in(self.body)
 
 

@@ -4,12 +4,12 @@
     parent ◀── one frame for each frame, in order ────────────────────────
 
     L load     {"modules": {name: text}, "data": {…}}                     → R {} or F
-    E evaluate rule path, newline, input as JSON                          → R result, U or F
+    E evaluate rule paths (a space between), newline, input as JSON       → R results, U or F
     T try      {"modules", "data", "input", "queries": [rule path, …]}    → R [[kind, text], …] or F
     A parse    {"modules": {name: text}}                                  → R syntax trees or F
 
-    R result   JSON                      U undefined
-    F fault    {"message", "place"}      P panic: as F, and the process ends
+    R result   JSON; of E, a NUL between   U undefined: the first rule without a value
+    F fault    {"message", "place"}        P panic: as F, and the process ends
 
 It trusts its parent and nothing else: what it evaluates may be hostile. It has no files beyond its
 pipe, no right to fork, bounded memory, bounded CPU time per frame, and an environment of one
@@ -34,6 +34,9 @@ MAX_FRAME = 64 * 1024 * 1024
 MAX_RESULT = 1024 * 1024
 LOAD_CPU_S = 30
 EVALUATE_CPU_S = 3
+
+SEPARATOR = "\0"
+"""Stands between results: no JSON text holds it."""
 
 READY = "package remit_ready\nimport rego.v1\nyes := true\n"
 
@@ -78,12 +81,22 @@ class Worker:
     def evaluate(self, body: bytes) -> tuple[bytes, bytes]:
         if self.engine is None:
             return fault("no policy is loaded")
-        rule, _, document = body.partition(b"\n")
+        rules, _, document = body.partition(b"\n")
         self.engine.set_input_json(document.decode())
-        kind, text = outcome(self.engine, rule.decode())
-        if kind == "R" and len(text) > MAX_RESULT:
-            return fault("the answer is too large")
-        return kind.encode(), text.encode()
+        results: list[str] = []
+        undefined = None
+        for rule in rules.decode().split(" "):
+            kind, text = outcome(self.engine, rule)
+            if kind == "F":  # whatever else there is: a rule that fails spoils the question
+                return b"F", text.encode()
+            if kind == "U":
+                undefined = undefined or rule
+            elif len(text) > MAX_RESULT:
+                return fault("the answer is too large")
+            results.append(text)
+        if undefined is not None:
+            return b"U", undefined.encode()
+        return b"R", SEPARATOR.join(results).encode()
 
 
 def parsed(modules: dict[str, str]) -> Any:
@@ -112,12 +125,36 @@ def outcome(engine: Any, rule: str) -> tuple[str, str]:
     try:
         value = str(engine.eval_rule_as_json(rule))
     except Exception as error:  # noqa: BLE001 - the engine raises RuntimeError for all of its own
-        if str(error).startswith("not a valid rule path"):
-            return "U", ""
-        return "F", fault(str(error))[1].decode()
+        if not str(error).startswith("not a valid rule path"):
+            return "F", fault(str(error))[1].decode()
+        return outcome_in_parts(engine, rule)
     # The engine spells undefined as this string, so a policy that answers the string itself is
     # undefined too. Neither is a decision, which is always an object.
     return ("U", "") if value == _UNDEFINED else ("R", value)
+
+
+def outcome_in_parts(engine: Any, rule: str) -> tuple[str, str]:
+    """As `outcome`, for a rule of which only parts are written (`visible["a"] := true`).
+
+    To the engine each such part is a rule of its own; a query puts them together as OPA does.
+    """
+    try:
+        found = json.loads(engine.eval_query_as_json(rule), object_pairs_hook=once)
+    except Exception as error:  # noqa: BLE001 - as in `outcome`
+        return "F", fault(str(error))[1].decode()
+    results = found.get("result")
+    if not results:
+        return "U", ""
+    value = json.dumps(results[0]["expressions"][0]["value"])
+    return ("U", "") if value == _UNDEFINED else ("R", value)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON none of whose keys comes twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key of the answer comes twice")
+    return found
 
 
 def try_all(document: dict[str, Any]) -> list[tuple[str, str]]:

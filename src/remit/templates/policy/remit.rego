@@ -73,8 +73,9 @@ covers(granted_in, name) if name in granted_in
 
 covers(granted_in, _) if "*" in granted_in
 
-# A caller sees the tools it has a grant for in an environment where the tool can act.
-visible contains tool.name if {
+# A caller sees the tools it has a grant for in an environment where the tool can act. What has no
+# `true` here is hidden from it.
+visible[tool.name] := true if {
 	some tool in input.tools
 	some group in input.caller.groups
 	some name in tool.environments

@@ -101,21 +101,21 @@ catalog := [
 ]
 
 test_caller_sees_only_what_it_has_a_grant_for if {
-	visible == {"read_status", "escape_attempt"} with input as {
+	visible == {"read_status": true, "escape_attempt": true} with input as {
 		"caller": {"groups": ["agents"]},
 		"tools": catalog,
 	}
 }
 
 test_star_grant_shows_the_tool if {
-	visible == {"rotate_root_key"} with input as {
+	visible == {"rotate_root_key": true} with input as {
 		"caller": {"groups": ["key-custodians"]},
 		"tools": catalog,
 	}
 }
 
 test_tool_that_acts_only_elsewhere_is_not_shown if {
-	visible == set() with input as {
+	visible == {} with input as {
 		"caller": {"groups": ["agents"]},
 		"tools": [{"name": "escape_attempt", "environments": ["production"]}],
 	}

@@ -7,18 +7,16 @@ from typing import Any
 from remit.errors import Code, PolicyFault
 from remit.model import (
     Allow,
-    Bound,
-    Constraints,
     Decision,
     Deny,
     Evaluation,
-    Frozen,
     Obligation,
     Reason,
     RequireApproval,
 )
 from remit.policy import decision as documents
 from remit.policy.decision import Answer
+from remit.policy.merge import contradiction
 from remit.policy.supported import ENFORCED, first_unsupported
 
 _USER_MESSAGE = {
@@ -105,35 +103,11 @@ def _refuse_contradictions(answer: Answer) -> None:
         raise _inconsistent("approval is required, yet no rule says whose", "/approvals")
     elif rule.required < 1:
         raise _inconsistent("approval is required, yet by nobody", "/approvals/required")
-    _refuse_unsatisfiable(answer.constraints)
-
-
-def _refuse_unsatisfiable(constraints: Constraints) -> None:
-    for path, bound in constraints.bounds.items():
-        low, high = bound.minimum, bound.maximum
-        if low is not None and high is not None and low > high:
-            raise _inconsistent("a bound that no value meets", "/constraints/arguments/bounds")
-        forced = constraints.force.get(path)
-        if forced is not None and not _meets(forced, bound):
-            raise _inconsistent("a forced value outside its bound", "/constraints/arguments/force")
-
-
-def _meets(forced: Frozen, bound: Bound) -> bool:
-    value = forced.value()
-    if bound.one_of is not None and not any(_same(value, member) for member in bound.one_of):
-        return False
-    if bound.minimum is None and bound.maximum is None:
-        return True
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return (bound.minimum is None or value >= bound.minimum) and (
-        bound.maximum is None or value <= bound.maximum
-    )
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Equality of JSON scalars: unlike in Python, true is not 1."""
-    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+    place = contradiction(answer.constraints)
+    if place is not None:
+        raise _inconsistent(
+            "a bound that nothing meets, or a forced value outside its bound", place
+        )
 
 
 def _inconsistent(message: str, place: str) -> PolicyFault:

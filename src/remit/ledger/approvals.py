@@ -13,16 +13,14 @@ from typing import Any
 
 from remit.canonical import encode
 from remit.ledger import events, rules
+from remit.ledger.callers import caller_of, caller_text
 from remit.ledger.tables import LIVE, approval, columns, insert_into, plan, vote
 from remit.ledger.writer import Transaction
 from remit.model import (
-    Actor,
     Approval,
     ApprovalDraft,
     ApprovalRule,
     ApprovalState,
-    Caller,
-    CallerKind,
     EntryDraft,
     Frozen,
     Verdict,
@@ -155,7 +153,7 @@ def _row(draft: ApprovalDraft, supersedes: str | None) -> dict[str, Any]:
         "state": ApprovalState.PENDING.value,
         "plan_hash": draft.plan.hash,
         "call_digest": draft.call_digest,
-        "caller": _caller_text(draft.caller),
+        "caller": caller_text(draft.caller),
         "tool_name": draft.tool_name,
         "environment": draft.environment,
         "rule": _rule_text(draft.rule),
@@ -176,7 +174,7 @@ def _approval(row: Sequence[Any], votes: Sequence[Any]) -> Approval:
     names = (c.name for c in approval.c if c.name != "number")
     fields: dict[str, Any] = dict(zip(names, row, strict=True))
     fields["state"] = ApprovalState(fields["state"])
-    fields["caller"] = _caller(fields["caller"])
+    fields["caller"] = caller_of(fields["caller"])
     fields["rule"] = _rule(fields["rule"])
     fields["shown"] = Frozen(fields["shown"])
     return Approval(**fields, votes=tuple(_vote(each) for each in votes))
@@ -191,30 +189,6 @@ def _vote(row: Sequence[Any]) -> Vote:
         groups=tuple(json.loads(groups)),
         reason=reason,
     )
-
-
-def _caller_text(caller: Caller) -> str:
-    document = {
-        "tenant": caller.tenant,
-        "subject": caller.subject,
-        "kind": caller.kind.value,
-        "groups": list(caller.groups),
-        "chain": [[actor.subject, actor.kind.value] for actor in caller.chain],
-        "issuer": caller.issuer,
-        "key_id": caller.key_id,
-        "expires_ms": caller.expires_ms,
-    }
-    return encode(document).decode()
-
-
-def _caller(text: str) -> Caller:
-    fields: dict[str, Any] = json.loads(text)
-    fields["kind"] = CallerKind(fields["kind"])
-    fields["groups"] = tuple(fields["groups"])
-    fields["chain"] = tuple(
-        Actor(subject=subject, kind=CallerKind(kind)) for subject, kind in fields["chain"]
-    )
-    return Caller(**fields)
 
 
 def _rule_text(rule: ApprovalRule) -> str:

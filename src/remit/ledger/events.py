@@ -9,6 +9,7 @@ from typing import Any
 from remit.canonical import digest_of, encode
 from remit.ledger.entry import rfc3339
 from remit.model import (
+    AccessRequest,
     Activation,
     Allow,
     Approval,
@@ -19,6 +20,7 @@ from remit.model import (
     EntryDraft,
     Intent,
     Outcome,
+    RequestState,
     Run,
     Vote,
 )
@@ -40,6 +42,8 @@ class Event(StrEnum):
     FROZEN = "gateway.frozen"
     THAWED = "gateway.thawed"
     REFUSALS = "refusals.counted"
+    REQUESTED = "access.requested"
+    CLOSED = "access.closed"
 
 
 def caller_fields(caller: Caller) -> dict[str, Any]:
@@ -184,6 +188,37 @@ def withdrawn(approval: Approval, operator: str) -> EntryDraft:
 def _ended(event: Event, approval: Approval, more: Mapping[str, str]) -> EntryDraft:
     public = {"approval": approval.id, "plan_hash": approval.plan_hash, **more}
     return EntryDraft(event=event.value, public=public)
+
+
+def requested(request: AccessRequest) -> EntryDraft:
+    """A request for access; what the caller says and asks for is committed to, not public."""
+    return EntryDraft(
+        event=Event.REQUESTED.value,
+        public={
+            "request": request.id,
+            "tenant": request.caller.tenant,
+            "caller": caller_fields(request.caller),
+            "tool": {"name": request.tool_name},
+            "environment": request.environment,
+            "decision": request.decision_id,
+            "codes": list(request.codes),
+            "state": request.state.value,
+        },
+        sealed={"reason": request.reason.encode(), "arguments": request.arguments.text},
+    )
+
+
+def closed(request: AccessRequest, *, operator: str, note: str) -> EntryDraft:
+    return EntryDraft(
+        event=Event.CLOSED.value,
+        public={
+            "request": request.id,
+            "tool": {"name": request.tool_name},
+            "operator": operator,
+            "state": RequestState.CLOSED.value,
+        },
+        sealed={"note": note.encode()},
+    )
 
 
 def activated(activation: Activation) -> EntryDraft:

@@ -15,6 +15,7 @@ from remit.ledger import events, rules
 from remit.ledger.approvals import read_approval, spend
 from remit.ledger.log import pack, unpack
 from remit.ledger.tables import UNSETTLED, columns, insert_into, plan, reply, run
+from remit.ledger.touches import touch_columns
 from remit.ledger.writer import Transaction
 from remit.model import (
     Approval,
@@ -34,9 +35,12 @@ from remit.model import (
 
 # The texts below are made of constants of this package; every value is a parameter.
 # ruff: noqa: S608
-_NAMES = tuple(c.name for c in run.c if c.name != "idempotency")
+_OWN = frozenset({"idempotency", "tenant", "session", "system", "untrusted", "sensitive"})
+"""Columns that are looked up by, and are no part of a run as others see it."""
+
+_NAMES = tuple(c.name for c in run.c if c.name not in _OWN)
 _BLANK: Mapping[str, Any] = dict.fromkeys(c.name for c in run.c)
-_COLUMNS = columns(run, without=frozenset({"idempotency"}))
+_COLUMNS = columns(run, without=_OWN)
 _OPEN = "CASE WHEN started_ms IS NULL THEN 'intended' ELSE 'started' END"
 _FACTS = f"""
 SELECT fence, coalesce(state, {_OPEN}), plan_hash, deadline_ms, (SELECT frozen FROM control)
@@ -133,6 +137,7 @@ def _row(intent: Intent, index: int) -> dict[str, Any]:
             intent.caller.id, intent.tool_name, intent.idempotency_key
         ),
     )
+    row.update(touch_columns(intent))
     return row
 
 

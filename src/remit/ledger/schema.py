@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from remit.errors import Code, LedgerFault
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration that this code knows."""
 
-KNOWN = frozenset({HEAD})
+KNOWN = frozenset({"0001", HEAD})
 
 BUSY_TIMEOUT_MS = 5_000
 WAL_PAGES = 4_000

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from remit.errors import Code, LedgerFault
-from remit.ledger import approvals, force, opening, reading, runs
+from remit.ledger import approvals, force, opening, reading, requests, runs, touches
 from remit.ledger.export import export_lines
 from remit.ledger.head import Head
 from remit.ledger.log import Appender
@@ -23,6 +23,7 @@ from remit.ledger.schema import connect_reader
 from remit.ledger.storage import RESERVE_BYTES, Lock
 from remit.ledger.writer import Writer
 from remit.model import (
+    AccessRequest,
     Activation,
     Approval,
     ApprovalDraft,
@@ -36,8 +37,10 @@ from remit.model import (
     Outcome,
     Receipt,
     Repeat,
+    RequestState,
     Run,
     RunState,
+    Touch,
     Vote,
 )
 from remit.ports import Clock, Signer
@@ -227,6 +230,31 @@ class SqliteLedger:
     ) -> Run:
         return await self._writer.run(
             lambda tx: runs.resolve(tx, run_id, operator=operator, succeeded=succeeded, note=note),
+            essential=True,
+        )
+
+    async def touches(self, tenant: str, subject: str, *, since_ms: int) -> Sequence[Touch]:
+        return await self._scan(lambda db: touches.read_touches(db, tenant, subject, since_ms))
+
+    # Requests for access
+
+    async def file_request(
+        self, request: AccessRequest, drafts: Sequence[EntryDraft]
+    ) -> AccessRequest:
+        return await self._writer.run(lambda tx: requests.file_request(tx, request, drafts))
+
+    async def access_requests(
+        self, *, states: frozenset[RequestState] | None = None, limit: int = 100
+    ) -> Sequence[AccessRequest]:
+        return await self._scan(lambda db: requests.read_requests(db, states, limit))
+
+    async def close_request(
+        self, request_id: str, *, operator: str, note: str, now_ms: int
+    ) -> AccessRequest:
+        return await self._writer.run(
+            lambda tx: requests.close_request(
+                tx, request_id, operator=operator, note=note, now_ms=now_ms
+            ),
             essential=True,
         )
 

@@ -92,7 +92,14 @@ run = Table(
     Column("wall_ms", Integer),
     Column("parent_run_id", String),
     Column("idempotency", String),
+    # What policy is told of a caller's earlier calls; `session` is the client's own word.
+    Column("tenant", String, nullable=False),
+    Column("session", String, nullable=False),
+    Column("system", String, nullable=False),
+    Column("untrusted", Integer, nullable=False),
+    Column("sensitive", Integer, nullable=False),
     Index("run_call", "call_digest"),
+    Index("run_subject", "tenant", "subject", "intended_ms"),
     Index("run_unsettled", "fence", sqlite_where=text(UNSETTLED)),
     Index("run_idempotency", "idempotency", sqlite_where=text("idempotency IS NOT NULL")),
 )
@@ -138,6 +145,32 @@ vote = Table(
     Column("voted_ms", Integer, nullable=False),
     Column("groups", String, nullable=False),
     Column("reason", String),
+)
+
+PENDING = "state = 'pending'"
+
+access_request = Table(
+    "access_request",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("state", String, nullable=False),
+    Column("caller_id", String, nullable=False),
+    Column("asked", String, nullable=False),
+    Column("caller", String, nullable=False),
+    Column("tool_name", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("arguments", LargeBinary, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("decision_id", String, nullable=False),
+    Column("codes", String, nullable=False),
+    Column("filed_ms", Integer, nullable=False),
+    Column("closed_ms", Integer),
+    Column("closed_by", String),
+    Column("note", String, nullable=False),
+    # At most one pending request for the same, and a quick count of a caller's.
+    Index("request_pending", "asked", unique=True, sqlite_where=text(PENDING)),
+    Index("request_caller", "caller_id", sqlite_where=text(PENDING)),
 )
 
 control = Table(

@@ -52,6 +52,8 @@ async def commit(
         deadline_ms=now + 1000 * planned.plan.limits.wall_s + START_ALLOWANCE_MS,
         claims=normal.call.claims,
         parent_run_id=parent_run_id,
+        system=normal.tool.system,
+        taints=normal.tool.returns,
     )
     annotate(run_id=intent.run_id, plan_hash=planned.plan.hash)
     with record.handed_over() as drafts:

@@ -6,155 +6,36 @@ lost when the object is; all else passes the same contract suite as the real one
 
 from __future__ import annotations
 
-import copy
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
 
 from remit.errors import Code, Refused
-from remit.ledger import events, rules
-from remit.ledger.entry import entry_text, seal
-from remit.ledger.export import export_lines
-from remit.ledger.head import Head
-from remit.ledger.merkle import leaf_hash
-from remit.ledger.reading import matches
-from remit.ledger.refusals import RefusalCounts
+from remit.ledger import events, requests, rules, touches
 from remit.model import (
+    AccessRequest,
     Activation,
     Approval,
     ApprovalDraft,
     ApprovalState,
     Caller,
-    Checkpoint,
     Effect,
-    Entry,
     EntryDraft,
     Grant,
     Intent,
     Outcome,
     PlanKind,
-    Receipt,
     Repeat,
+    RequestState,
     Run,
     RunState,
+    Touch,
     Vote,
 )
-from remit.ports import Clock, Signer
-
-T = TypeVar("T")
+from remit.testing.ledger_log import MemoryLog
 
 
-@dataclass(slots=True)
-class _State:
-    """All that a transaction may change; copied before each one, so that it can be undone."""
-
-    entries: list[Entry] = field(default_factory=list)
-    sealed: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-    plans: dict[str, bytes] = field(default_factory=dict)
-    runs: dict[str, Run] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    replies: dict[str, Any] = field(default_factory=dict)
-    approvals: dict[str, Approval] = field(default_factory=dict)
-    active: Activation | None = None
-    frozen: str | None = None
-
-
-class MemoryLedger:
+class MemoryLedger(MemoryLog):
     """The `Ledger` port without a store."""
-
-    def __init__(self, *, signer: Signer, gateway: str, clock: Clock) -> None:
-        self._gateway = gateway
-        self._clock = clock
-        self._state = _State()
-        self._refusals = RefusalCounts()
-        self._nodes: dict[int, bytes] = {}
-        self._head = Head(signer, self._nodes.__getitem__)
-
-    async def aclose(self) -> None:
-        """Write the counts of refusals that are left."""
-        self._write(lambda: self._append(self._refusals.take(None)))
-
-    def _write(self, work: Callable[[], T]) -> T:
-        """Run work so that it happens whole or not at all."""
-        before = copy.copy(self._state)
-        for name in _State.__slots__:
-            value = getattr(before, name)
-            if isinstance(value, dict | list):
-                setattr(self._state, name, copy.copy(value))
-        frontier = self._head.durable
-        try:
-            return work()
-        except BaseException:
-            self._state = before
-            self._head.advance(frontier, {})
-            raise
-
-    def _append(self, drafts: Sequence[EntryDraft]) -> list[int]:
-        return [self._append_one(draft) for draft in drafts]
-
-    def _append_one(self, draft: EntryDraft) -> int:
-        commitments: dict[str, str] = {}
-        for name, value in draft.sealed.items():
-            salt, commitments[name] = seal(value)
-            self._state.sealed[commitments[name]] = salt, value
-        seq = len(self._state.entries)
-        text = entry_text(
-            seq=seq,
-            time_ms=self._clock.now_ms(),
-            gateway=self._gateway,
-            event=draft.event,
-            public=draft.public,
-            commitments=commitments,
-        )
-        tree, made = self._head.durable.append(leaf_hash(text))
-        self._nodes[seq] = b"".join(made)
-        self._head.advance(tree, {seq: self._nodes[seq]})
-        self._state.entries.append(Entry(index=seq, text=text, leaf_hash=made[0]))
-        return seq
-
-    # The log
-
-    async def append(self, drafts: Sequence[EntryDraft]) -> Sequence[int]:
-        return self._write(lambda: self._append(drafts))
-
-    async def count_refusal(self, source: str, code: str, now_ms: int) -> None:
-        self._refusals.count(source, code, now_ms)
-        self._write(lambda: self._append(self._refusals.take(now_ms)))
-
-    async def entries(self, start: int, end: int) -> Sequence[Entry]:
-        return self._state.entries[max(0, start) : max(0, end)]
-
-    async def search(self, match: Mapping[str, str], *, limit: int) -> Sequence[Entry]:
-        found = (each for each in reversed(self._state.entries) if matches(each.text, match))
-        return [each for each, _ in zip(found, range(limit), strict=False)]
-
-    async def value(self, commitment: str) -> bytes | None:
-        opened = self._state.sealed.get(commitment)
-        return None if opened is None else opened[1]
-
-    async def opening(self, commitment: str) -> tuple[bytes, bytes] | None:
-        return self._state.sealed.get(commitment)
-
-    async def checkpoint(self) -> Checkpoint:
-        return self._head.checkpoint()
-
-    async def checkpoints(self) -> Sequence[Checkpoint]:
-        return self._head.unsaved()
-
-    async def receipt(self, index: int) -> Receipt:
-        return self._head.receipt(index)
-
-    @property
-    def verifier_key(self) -> str:
-        return self._head.verifier_key
-
-    async def export(self) -> AsyncIterator[bytes]:
-        self._head.checkpoint()
-        for line in export_lines(list(self._state.entries), self._head.unsaved()):
-            yield line
-
-    async def plan_text(self, plan_hash: str) -> bytes | None:
-        return self._state.plans.get(plan_hash)
 
     # Runs
 
@@ -185,6 +66,8 @@ class MemoryLedger:
         fence = len(state.runs) + 1
         index = self._append([*drafts, events.intent(intent, fence)])[-1]
         state.runs[intent.run_id] = _run(intent, fence, index)
+        who = intent.caller.tenant, intent.caller.subject
+        state.touches[intent.run_id] = (*who, touches.touch_of(intent))
         return Grant(
             run_id=intent.run_id,
             plan=intent.plan,
@@ -265,6 +148,54 @@ class MemoryLedger:
         said = "succeeded" if succeeded else "failed"
         self._state.runs[run_id] = replace(run, resolved_by=operator, resolved_as=said)
         return self._state.runs[run_id]
+
+    async def touches(self, tenant: str, subject: str, *, since_ms: int) -> Sequence[Touch]:
+        merged: dict[Touch, Touch] = {}
+        for of_tenant, of_subject, touch in self._state.touches.values():
+            if (of_tenant, of_subject) == (tenant, subject) and touch.last_ms >= since_ms:
+                alike = replace(touch, calls=0, last_ms=0)
+                known = merged.get(alike, alike)
+                last = max(known.last_ms, touch.last_ms)
+                merged[alike] = replace(touch, calls=known.calls + 1, last_ms=last)
+        return touches.folded(sorted(merged.values(), key=_newest_first))
+
+    # Requests for access
+
+    async def file_request(
+        self, request: AccessRequest, drafts: Sequence[EntryDraft]
+    ) -> AccessRequest:
+        return self._write(lambda: self._file(request, drafts))
+
+    def _file(self, request: AccessRequest, drafts: Sequence[EntryDraft]) -> AccessRequest:
+        requests.check_size(request)
+        every = self._state.requests.values()
+        pending = [each for each in every if each.state is RequestState.PENDING]
+        asked = requests.asked(request)
+        same = [each for each in pending if requests.asked(each) == asked]
+        if same:
+            self._append(drafts)
+            return same[0]
+        requests.check_pending(sum(each.caller.id == request.caller.id for each in pending))
+        self._append([*drafts, events.requested(request)])
+        self._state.requests[request.id] = request
+        return request
+
+    async def access_requests(
+        self, *, states: frozenset[RequestState] | None = None, limit: int = 100
+    ) -> Sequence[AccessRequest]:
+        newest = reversed(self._state.requests.values())
+        return [each for each in newest if states is None or each.state in states][:limit]
+
+    async def close_request(
+        self, request_id: str, *, operator: str, note: str, now_ms: int
+    ) -> AccessRequest:
+        found = requests.check_closing(self._state.requests.get(request_id))
+        note = note[: requests.MAX_NOTE]
+        self._write(lambda: self._append([events.closed(found, operator=operator, note=note)]))
+        self._state.requests[request_id] = replace(
+            found, state=RequestState.CLOSED, closed_ms=now_ms, closed_by=operator, note=note
+        )
+        return self._state.requests[request_id]
 
     # Approvals
 
@@ -363,6 +294,11 @@ class MemoryLedger:
 
     async def ready(self) -> str | None:
         return None
+
+
+def _newest_first(touch: Touch) -> tuple[int, str, str, str, bool, bool]:
+    alike = touch.effect.value, touch.untrusted, touch.sensitive
+    return -touch.last_ms, touch.session, touch.system, *alike
 
 
 def _run(intent: Intent, fence: int, index: int) -> Run:

@@ -11,7 +11,7 @@ from remit.catalog.command import tool_digest
 from remit.catalog.spec import ToolSpec
 from remit.catalog.store import CommandCatalog
 from remit.errors import Code, ConfigError
-from remit.model import Effect, InputMode, Risk
+from remit.model import Effect, InputMode, Risk, Taint
 from tests.catalog.make import SCHEMA, described, refused, tool, with_argv
 
 
@@ -49,6 +49,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "consequence": {"consequence": "x"},
     "limits": {"limits": {"wall_s": 31}},
     "tags": {"tags": ["x"]},
+    "system": {"system": "tickets"},
+    "open_world": {"open_world": True},
+    "returns": {"returns": ["untrusted"]},
 }
 
 
@@ -262,3 +265,23 @@ def test_two_tools_with_one_name_are_refused(other: str) -> None:
     one = tool()
     with pytest.raises(ConfigError):
         CommandCatalog([one, one])
+
+
+def test_what_a_tool_acts_on_and_returns_is_the_operators_word() -> None:
+    plain = tool()
+    assert (plain.system, plain.open_world, plain.returns) == ("command", False, ())
+    said = tool(system="tickets", open_world=True, returns=["untrusted", "sensitive", "untrusted"])
+    assert (said.system, said.open_world) == ("tickets", True)
+    assert said.returns == (Taint.SENSITIVE, Taint.UNTRUSTED)
+
+
+@pytest.mark.parametrize("system", ["", "*", "Tickets", "a b", "a/b", "-a", "x" * 65])
+def test_a_system_is_one_plain_word(system: str) -> None:
+    with pytest.raises(ValidationError):
+        ToolSpec.model_validate(described(system=system))
+
+
+@pytest.mark.parametrize("name", ["remit_can_i", "remit_", "Remit_anything"])
+def test_the_gateways_own_names_are_not_to_be_had(name: str) -> None:
+    assert "gateway's own" in refused(name=name).message
+    assert tool(name="remit-tool").name == "remit-tool"

@@ -42,6 +42,9 @@ DOMAIN = "remit.tool/1"
 ARGUMENTS_FILE = "arguments.json"
 """Where `input: file` puts the arguments, unless a file of the command asks for them."""
 
+RESERVED = "remit_"
+"""No tool of a catalog has a name that begins so: the gateway's own tools do."""
+
 _RISK = {Effect.READ: Risk.LOW, Effect.WRITE: Risk.MEDIUM, Effect.DESTRUCTIVE: Risk.HIGH}
 _SCALAR_TYPES = ("string", "integer", "number", "boolean")
 
@@ -82,6 +85,9 @@ def build_tool(spec: ToolSpec) -> Tool:
         runner=spec.runner,
         limits=_limits(spec.limits),
         tags=tuple(sorted(set(spec.tags))),
+        system=spec.system,
+        open_world=spec.open_world,
+        returns=tuple(sorted(set(spec.returns))),
     )
     return replace(tool, digest=tool_digest(tool))
 
@@ -151,6 +157,10 @@ def _check_defaults(schema: Mapping[str, Any]) -> None:
 
 
 def _check_words(spec: ToolSpec) -> None:
+    if spec.name.lower().startswith(RESERVED):
+        raise invalid(
+            f"names that begin with {RESERVED} are the gateway's own", "name", "choose another name"
+        )
     for place, text in (("description", spec.description), ("title", spec.title or "")):
         if visible(text, keep="\n\t") != text:
             raise invalid(

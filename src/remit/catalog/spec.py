@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from remit.model import Effect, InputMode, OnCancel, PreviewDigest, ResultKind, Risk
+from remit.model import Effect, InputMode, OnCancel, PreviewDigest, ResultKind, Risk, Taint
 
 Text = Annotated[str, Field(max_length=65_536)]
 Count = Annotated[int, Field(strict=True)]
@@ -163,4 +163,19 @@ class ToolSpec(Strict):
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="The most a run may use.")
     tags: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]] = Field(
         default_factory=list, max_length=32, description="Words that policy can go by."
+    )
+    system: str = Field(
+        default="command",
+        pattern=r"^[a-z][a-z0-9._-]{0,63}$",
+        description="What it acts on (tickets, ci, cloud), for policies over several calls.",
+    )
+    open_world: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether it reaches people or systems outside: chat, mail, the web.",
+    )
+    returns: list[Taint] = Field(
+        default_factory=list,
+        max_length=4,
+        description="What its results may hold: untrusted (others' words), sensitive, or both.",
     )

@@ -1,0 +1,173 @@
+"""Which parts of the input a rule reads, found on the syntax trees, and more rather than fewer.
+
+From a rule everything is followed that it names: rules and functions, in its package or another,
+through imports. Where the tree does not show which part of the input is meant, because `input` is
+handed on whole, bound to a name, replaced by `with` or indexed by a variable, all that could be
+meant counts as read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from remit.policy.bundle import PolicyBundle
+from remit.policy.syntax import Module, Node
+
+Path = tuple[str, ...]
+
+VISIBLE = "visible"
+ALL = frozenset({"input"})
+"""What is read where nobody can tell."""
+
+STEADY: frozenset[Path] = frozenset({
+    ("schema",), ("phase",), ("caller",), ("tools",),
+    # Empty in every question about what may be seen, which is never about one call.
+    ("tool",), ("arguments",), ("arguments_meta",), ("plan",), ("preview",), ("approvals",),
+    ("result",), ("context", "environment"), ("context", "call_digest"),
+})  # fmt: skip
+"""What stays as it is for one caller and one set of tools; all else may change from call to call."""
+
+_CLOCKS = frozenset({"http.send", "net.lookup_ip_addr", "opa.runtime", "time.now_ns"})
+_RANDOM = ("rand.", "uuid.")
+
+
+def passing_reads(bundle: PolicyBundle) -> frozenset[str]:
+    """What the rule `visible` of a bundle may read that changes from call to call.
+
+    Gives dotted paths such as `context.time` and `history`, `input` for all of it, and the name
+    of a builtin whose answer changes by itself. Empty: for one caller and tool, and one revision,
+    the rule always gives the same. Takes tens of milliseconds a module; ask once a bundle.
+    """
+    from remit.policy.lint import modules_of
+
+    modules, unread = modules_of(bundle)
+    if unread:
+        return ALL
+    return passing_in(modules, [(*entry.split("."), VISIBLE) for entry in bundle.entries])
+
+
+def passing_in(modules: Sequence[Module], rules: Iterable[Path]) -> frozenset[str]:
+    """As `passing_reads`, from trees and the full names of the rules to start from."""
+    found = frozenset(_reads([one for one in modules if not one.is_test], rules))
+    passing = {path for path in found if not _steady(path)}
+    return ALL if () in passing else frozenset(".".join(path) for path in passing)
+
+
+def _steady(path: Path) -> bool:
+    return any(path[: len(known)] == known for known in STEADY)
+
+
+def _reads(modules: Sequence[Module], rules: Iterable[Path]) -> Iterator[Path]:
+    """Each path of the input that is read from these rules on; `()` is all of it."""
+    todo = list(rules)
+    followed: set[Path] = set()
+    seen: set[int] = set()
+    while todo:
+        target = todo.pop()
+        if target in followed:
+            continue
+        followed.add(target)
+        for module, name, node in _defined(modules):
+            if id(node) in seen or not _meets(name, target):
+                continue
+            seen.add(id(node))
+            for root, path in _named(module, node):
+                if root == "input":
+                    yield path
+                else:
+                    todo.append(path)
+
+
+def _defined(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, Node]]:
+    """Each rule, default and function with its full name, as far as that is written out."""
+    for module in modules:
+        package = tuple(module.package.split("."))
+        for rule in module.tree["rules"]:
+            for node in (rule.get("Spec"), rule.get("Default")):
+                if node is not None:
+                    yield module, package + _written(_head(node)), node
+
+
+def _head(node: Node) -> Node:
+    if "refr" in node:
+        return dict(node["refr"])
+    (head,) = node["head"].values()
+    return dict(head["refr"])
+
+
+def _meets(one: Path, other: Path) -> bool:
+    """Whether one is the other, or lies within it."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _named(module: Module, node: Any) -> Iterator[tuple[str, Path]]:
+    """What a tree names: ("input", a path of it) or ("data", the full name of a rule)."""
+    todo: list[Any] = [node]
+    while todo:
+        found = todo.pop()
+        if isinstance(found, list):
+            todo.extend(found)
+        elif isinstance(found, Mapping):
+            if found.get("with_mods"):
+                yield "input", ()
+            if "Var" in found or "RefDot" in found or "RefBrack" in found:
+                yield from _referred(module, found)
+            todo.extend(_below(found))
+
+
+def _below(node: Node) -> list[Any]:
+    """What is left to look at: of a reference only its indexes, for it was read as a whole."""
+    below: list[Any] = []
+    while True:
+        if "Var" in node:
+            return below
+        if "RefDot" in node:
+            node = node["RefDot"]["refr"]
+        elif "RefBrack" in node:
+            below.append(node["RefBrack"]["index"])
+            node = node["RefBrack"]["refr"]
+        else:
+            return [*below, *node.values()]
+
+
+def _referred(module: Module, node: Node) -> Iterator[tuple[str, Path]]:
+    """What one reference may stand for; a local name that hides a rule or an import counts twice."""
+    path = _written(node)
+    if not path:
+        return
+    dotted = ".".join(path)
+    if dotted in _CLOCKS or dotted.startswith(_RANDOM):
+        yield "input", (dotted,)
+    first, rest = path[0], path[1:]
+    if first in ("input", "data"):
+        yield first, rest
+        return
+    yield "data", (*module.package.split("."), *path)
+    alias = module.aliases.get(first)
+    if alias is not None:
+        root, *through = alias.split(".")
+        if root in ("input", "data"):
+            cut = through.index("?") if "?" in through else None
+            yield root, (*through[:cut], *(rest if cut is None else ()))
+
+
+def _written(node: Node) -> Path:
+    """A reference as names, up to the first index that is not written out."""
+    names: list[str | None] = []
+    while "Var" not in node:
+        if "RefDot" in node:
+            names.append(str(node["RefDot"]["field"][1]))
+            node = node["RefDot"]["refr"]
+        elif "RefBrack" in node:
+            names.append(node["RefBrack"]["index"].get("String", {}).get("value"))
+            node = node["RefBrack"]["refr"]
+        else:
+            return ()
+    path = [str(node["Var"]["value"])]
+    for name in reversed(names):
+        if name is None:
+            break
+        path.append(name)
+    return tuple(path)

@@ -34,6 +34,8 @@ from remit.model import (
 )
 from remit.pipeline import Pipeline
 from remit.policy.bundle import bundle_of
+from remit.policy.embedded import EmbeddedEngine
+from remit.policy.layers import layer
 from remit.policy.point import PolicyPoint
 from remit.rates import MemoryRates
 from remit.testing.scripted import ScriptedRunner
@@ -144,7 +146,8 @@ class Path_:
 
     async def load(self, rego: str) -> None:
         """Put another policy in force, as an operator's reload does."""
-        await self.policy.replace(bundle_of({"test.rego": rego}, {}))
+        bundle = bundle_of({"test.rego": rego}, {})
+        self.policy.put(layer(await EmbeddedEngine.start(bundle, deadline_ms=5_000), bundle))
         await self.activate()
 
     async def activate(self) -> None:

@@ -13,7 +13,7 @@ from remit.errors import PolicyFault
 from remit.policy.bundle import bundle_of
 from remit.policy.point import PolicyPoint
 from tests.policy.test_fail_closed import SPINNING
-from tests.policy.world import HEAD, ask, asking, code_of, engine_of, policy, when
+from tests.policy.world import HEAD, ask, asking, code_of, engine_of, policy, replace, when
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +97,7 @@ async def test_replaced_policy_answers_under_its_own_revision_and_no_call_is_los
                 group.create_task(keep_asking())
             while not answers:
                 await asyncio.sleep(0.001)
-            await point.replace(second)
+            await replace(point, second)
             assert point.revision == second.revision
             while answers[-1][0] == first.revision:
                 await asyncio.sleep(0.001)
@@ -108,7 +108,7 @@ async def test_replaced_policy_answers_under_its_own_revision_and_no_call_is_los
 async def test_old_workers_are_gone_after_a_replacement() -> None:
     async with asking(policy(ALLOWS)) as point:
         before = engine_of(point).pids
-        await point.replace(policy(ALLOWS, {"x": 1}))
+        await replace(point, policy(ALLOWS, {"x": 1}))
         async with asyncio.timeout(10):
             while any(map(_alive, before)):
                 await asyncio.sleep(0.01)
@@ -121,7 +121,7 @@ async def test_policy_that_does_not_load_changes_nothing(text: str) -> None:
     async with asking(policy(ALLOWS)) as point:
         before = engine_of(point).pids
         with pytest.raises(PolicyFault):
-            await point.replace(bundle_of({"a.rego": text}, {}))
+            await replace(point, bundle_of({"a.rego": text}, {}))
         assert engine_of(point).pids == before
         assert code_of(await ask(point, "allowed")) == "none"
 
@@ -145,12 +145,15 @@ async def test_worker_killed_for_being_late_is_reaped_even_if_the_engine_closes_
         assert not _alive(late)
 
 
-async def test_closing_answers_what_is_still_open() -> None:
-    async with asking(policy(BODY), deadline_ms=30_000) as point:
-        calls = [asyncio.create_task(ask(point, "spin")) for _ in range(3)]
+async def test_closing_lets_what_was_asked_be_answered_and_takes_nothing_new() -> None:
+    async with asking(policy(BODY), deadline_ms=500) as point:
+        asked = [asyncio.create_task(ask(point, case)) for case in ("allowed", "spin", "allowed")]
         await asyncio.sleep(0)
-        await point.aclose()
-        assert {code_of(await call) for call in calls} == {"policy_unavailable"}
+        closing = asyncio.create_task(point.aclose())
+        await asyncio.sleep(0)
+        assert code_of(await ask(point, "allowed")) == "policy_not_ready"
+        await closing
+        assert [code_of(await call) for call in asked] == ["none", "policy_unavailable", "none"]
 
 
 async def test_large_questions_and_answers_pass_the_pipe_whole() -> None:

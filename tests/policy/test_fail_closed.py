@@ -13,7 +13,6 @@ from remit import canonical
 from remit.document import MAX_BYTES
 from remit.model import Allow, Deny, RequireApproval
 from remit.policy.bundle import bundle_of
-from remit.policy.embedded import EmbeddedEngine
 from remit.policy.point import PolicyPoint
 from tests.policy.world import HEAD, ask, asking, code_of, engine_of, policy, question, when
 
@@ -140,7 +139,7 @@ async def test_rule_without_a_value_is_denied(rule: str) -> None:
 
 @pytest.mark.threat("T-12")
 async def test_point_without_a_policy_denies_as_not_ready() -> None:
-    point = PolicyPoint(EmbeddedEngine())
+    point = PolicyPoint()
     decision = await ask(point, "any")
     assert code_of(decision) == "policy_not_ready"
     assert point.revision == "none"

@@ -34,6 +34,7 @@ from remit.model import (
 )
 from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.embedded import EmbeddedEngine
+from remit.policy.layers import layer
 from remit.policy.point import PolicyPoint
 
 STARTER = Path(str(resources.files("remit") / "templates" / "policy"))
@@ -84,13 +85,19 @@ async def asking(
     bundle: PolicyBundle, *, deadline_ms: int = 10_000, workers: int = 1, memory_mb: int = 512
 ) -> AsyncIterator[PolicyPoint]:
     """A point on the real engine; the deadline is long so that a busy machine is not a fault."""
-    engine = EmbeddedEngine(deadline_ms=deadline_ms, workers=workers, memory_mb=memory_mb)
-    point = PolicyPoint(engine)
+    engine = await EmbeddedEngine.start(
+        bundle, deadline_ms=deadline_ms, workers=workers, memory_mb=memory_mb
+    )
+    point = PolicyPoint([layer(engine, bundle)])
     try:
-        await point.replace(bundle)
         yield point
     finally:
         await point.aclose()
+
+
+async def replace(point: PolicyPoint, bundle: PolicyBundle, *, deadline_ms: int = 10_000) -> None:
+    """Put another policy in force, as a reload does."""
+    point.put(layer(await EmbeddedEngine.start(bundle, deadline_ms=deadline_ms), bundle))
 
 
 async def ask(point: PolicyPoint, case: str, **more: Any) -> Decision:
@@ -102,7 +109,7 @@ def code_of(decision: Decision) -> str:
 
 
 def engine_of(point: PolicyPoint) -> EmbeddedEngine:
-    engine = point._engine
+    engine = point.standing.layers[0].engine
     assert isinstance(engine, EmbeddedEngine)
     return engine
 

@@ -99,8 +99,9 @@ class Crew:
     async def drain(self) -> None:
         """Let what is queued finish, then close; takes no longer than the deadline."""
         if self._running or self._queue:
-            self._drained = self._loop.create_future()
-            await self._drained
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)
         await self.close()
 
     async def close(self) -> None:

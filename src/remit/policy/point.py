@@ -1,9 +1,14 @@
-"""Where policy is asked: the `Policy` port on any engine. Fails closed, and never raises."""
+"""Where policy is asked: the `Policy` port on layers. Fails closed, and never raises.
+
+A decision takes what stands at its moment, asks all layers of it at once, reads each answer, and
+combines them. Every way of failing is a denial with its code.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
 from remit import canonical
@@ -12,7 +17,10 @@ from remit.document import MAX_BYTES, MAX_TOOLS
 from remit.errors import Code, InputError, PolicyFault
 from remit.model import Decision, Evaluation, Frozen
 from remit.policy.bundle import PolicyBundle
-from remit.policy.embedded import EmbeddedEngine, Engine
+from remit.policy.combine import combine
+from remit.policy.embedded import EmbeddedEngine
+from remit.policy.engine import Answer
+from remit.policy.layers import Layer, Standing, layer, revision_of
 from remit.policy.verdict import denial, judge
 from remit.ports import Now
 
@@ -22,19 +30,35 @@ PROBE_EVERY_S = 5.0
 
 _NO_INPUT = Frozen(b"null")
 
+Moved = Callable[[], Awaitable[None]]
+Watch = Callable[[Decision], None]
+
 
 def _system_now() -> int:
     return time.time_ns() // 1_000_000
 
 
-class PolicyPoint:
-    """Asks an engine for decisions, and turns every way of failing into a denial with its code."""
+async def _nobody() -> None:
+    return None
 
-    def __init__(self, engine: Engine, *, now: Now = _system_now) -> None:
-        self._engine = engine
+
+class PolicyPoint:
+    """Asks the layers for decisions.
+
+    `moved` is awaited when a server of others answers under a new revision, before the decision
+    is given: whoever set it puts that revision in force. `watch` is shown each decision after it
+    was made, and must neither raise nor wait.
+    """
+
+    def __init__(self, layers: Sequence[Layer] = (), *, now: Now = _system_now) -> None:
+        self._standing = Standing(layers)
         self._now = now
-        self._probed_s = float("-inf")
-        self._not_ready: str | None = "no policy is loaded"
+        self._ending: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._not_ready: str | None = None
+        self._probed_s = time.monotonic() if layers else float("-inf")
+        self.moved: Moved = _nobody
+        self.watch: Watch | None = None
 
     @classmethod
     async def start(
@@ -45,7 +69,7 @@ class PolicyPoint:
         workers: int = 1,
         now: Now = _system_now,
     ) -> Self:
-        """A point on the embedded engine with this policy in force, probed.
+        """A point with this policy alone, in the embedded engine, probed.
 
         Args:
             bundle: what `load_bundle` gave.
@@ -56,52 +80,73 @@ class PolicyPoint:
         Raises:
             PolicyFault: the policy does not load, or the engine fails a probe.
         """
-        point = cls(EmbeddedEngine(deadline_ms=deadline_ms, workers=workers), now=now)
-        try:
-            await point.replace(bundle)
-        except BaseException:
-            await point.aclose()
-            raise
-        return point
+        engine = await EmbeddedEngine.start(bundle, deadline_ms=deadline_ms, workers=workers)
+        return cls([layer(engine, bundle)], now=now)
 
-    async def replace(self, bundle: PolicyBundle) -> None:
-        """Put another policy in force: new workers, probed, then switched; old ones drained.
+    def put(self, new: Layer) -> None:
+        """Let another policy stand for the layer of its name, at once and as a whole.
+
+        Decisions that are being made go on with what stood when they began; the engine that is
+        replaced ends after them.
 
         Raises:
-            PolicyFault: it does not load or fails a probe; the one before stays in force.
+            KeyError: there is no layer of that name.
         """
-        await self._engine.load(bundle)
-        self._not_ready = None
-        self._probed_s = time.monotonic()
+        before = self._standing
+        self._standing = before.with_layer(new)
+        for each in before.layers:
+            if each.name == new.name and each.tenure is not new.tenure:
+                task = asyncio.get_running_loop().create_task(each.tenure.end())
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
 
     async def aclose(self) -> None:
-        """End the engine's processes."""
-        self._not_ready = "the policy engine is closed"
-        self._probed_s = float("inf")
-        await self._engine.aclose()
+        """End all engines, once what they were asked is answered or past its deadline."""
+        self._closed = True
+        await asyncio.gather(*(each.engine.aclose() for each in self._standing.layers))
+        await asyncio.gather(*self._ending)
+
+    @property
+    def standing(self) -> Standing:
+        """What stands now."""
+        return self._standing
 
     @property
     def revision(self) -> str:
-        return self._engine.revision
+        return self._standing.revision
 
     @property
     def engine(self) -> str:
-        """The engine and its version."""
-        return self._engine.name
+        """The engine and its version, or all of them."""
+        return self._standing.engine
 
     async def ready(self) -> str | None:
-        """None if the engine answers its probes, else why not; looks at most every 5 s."""
+        """None if all engines answer their probes, else why not; looks at most every 5 s."""
+        if self._closed or not self._standing.layers:
+            return "the policy engine is closed" if self._closed else "no policy is loaded"
         at = time.monotonic()
         if at - self._probed_s >= PROBE_EVERY_S:
             self._probed_s = at
-            try:
-                await self._engine.probe()
-            except PolicyFault as fault:
-                self._not_ready = fault.message
+            self._not_ready = await self._probe()
+            if self._not_ready is not None:
                 self._probed_s = float("-inf")  # look again at once: it may be a moment's trouble
-            else:
-                self._not_ready = None
         return self._not_ready
+
+    async def _probe(self) -> str | None:
+        standing = self._standing
+        standing.enter()
+        try:
+            probes = (each.engine.probe() for each in standing.layers)
+            found = await asyncio.gather(*probes, return_exceptions=True)
+        finally:
+            standing.leave()
+        for asked, fault in zip(standing.layers, found, strict=True):
+            if isinstance(fault, BaseException):
+                where = f"{asked.name}: " if len(found) > 1 else ""
+                return where + _fault(fault).message
+        return None
+
+    # ------------------------------------------------------------------------------- decisions
 
     async def decide(self, document: Mapping[str, Any], *, decision_id: str) -> Decision:
         """The decision on one `remit.input/1` document.
@@ -110,58 +155,165 @@ class PolicyPoint:
         Does not check that constraints narrow the plan, nor the input against its schema: the
         document comes from `remit.document`.
         """
+        standing = self._standing
+        standing.enter()
+        try:
+            decision = await self._decide(standing, document, decision_id)
+        finally:
+            standing.leave()
+        if self.watch is not None:
+            self.watch(decision)
+        return decision
+
+    async def _decide(
+        self, standing: Standing, document: Mapping[str, Any], decision_id: str
+    ) -> Decision:
         started = time.perf_counter_ns()
-        revision = self._engine.revision
-        frozen = _NO_INPUT
-        fault: PolicyFault
+        frozen, named = _NO_INPUT, standing.named
         try:
             frozen = Frozen(_input(document))
-            answer = await self._engine.evaluate("decision", frozen.text)
-            revision = answer.revision
-            return judge(_answered(answer.text), self._told(decision_id, revision, frozen, started))
-        except PolicyFault as raised:
-            fault = raised
-        except InputError as raised:
-            fault = PolicyFault(Code.POLICY_BAD_DECISION, raised.message, place=raised.place)
+            if self._closed:
+                raise PolicyFault(Code.POLICY_NOT_READY, "the policy engine is closed")
+            answers = await _ask(standing, "decision", frozen.text)
+            named = await self._named(standing, answers)
         except Exception as raised:  # noqa: BLE001 - a fault of ours must deny like any other
-            fault = PolicyFault(
-                Code.POLICY_ERROR, f"the policy point failed: {type(raised).__name__}"
-            )
-        return denial(fault, self._told(decision_id, revision, frozen, started))
+            told = self._told(standing, named, decision_id, frozen, started)
+            return denial(_fault(raised), told)
+        told = self._told(standing, named, decision_id, frozen, started)
+        if len(answers) == 1:
+            found = _decisions(standing.layers[0], answers[0], told)
+        else:
+            pairs = zip(standing.layers, answers, strict=True)
+            found = [each for asked, answer in pairs for each in _decisions(asked, answer, told)]
+        return found[0][1] if len(found) == 1 else combine(found, told)
 
-    async def visible(self, document: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
-        """Which of these tools this caller may see; none where policy gives no usable answer.
+    async def _named(
+        self, standing: Standing, answers: Sequence[Answer | PolicyFault]
+    ) -> tuple[tuple[str, str], ...]:
+        """Name and revision of each layer as it answered; puts in force what a server moved to."""
+        moved = [
+            (each.name, answer.revision)
+            for each, answer in zip(standing.layers, answers, strict=True)
+            if isinstance(answer, Answer) and answer.revision != each.revision
+        ]
+        if not moved:
+            return standing.named
+        if self._standing is standing:  # nobody saw it before
+            for name, revision in moved:
+                self._standing = self._standing.with_revision(name, revision)
+            await self.moved()
+        return tuple({**dict(standing.named), **dict(moved)}.items())
 
-        The document's `tools` are put to the engine 200 at a time; a batch that fails is hidden.
-        """
-        wanted = frozenset(names)
-        tools = document.get("tools", [])
-        seen: set[str] = set()
-        for start in range(0, len(tools), MAX_TOOLS):
-            batch = tools[start : start + MAX_TOOLS]
-            seen |= await self._visible_in({**document, "tools": batch})
-        return frozenset(seen) & wanted
-
-    async def _visible_in(self, document: Mapping[str, Any]) -> set[str]:
-        try:
-            answer = await self._engine.evaluate("visible", _input(document))
-            names = canonical.parse(answer.text, max_bytes=MAX_ANSWER)
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                return set()
-            return {tool["name"] for tool in document["tools"]} & set(names)
-        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is shown
-            return set()
-
-    def _told(self, decision_id: str, revision: str, frozen: Frozen, started: int) -> Evaluation:
+    def _told(
+        self,
+        standing: Standing,
+        named: tuple[tuple[str, str], ...],
+        decision_id: str,
+        frozen: Frozen,
+        started: int,
+    ) -> Evaluation:
         return Evaluation(
             decision_id=decision_id,
-            revision=revision,
-            engine=self._engine.name,
+            revision=standing.revision if named is standing.named else revision_of(named),
+            engine=standing.engine,
             input=frozen,
             input_digest=canonical.digest(INPUT_DOMAIN, frozen.text),
             decided_ms=self._now(),
             duration_us=(time.perf_counter_ns() - started) // 1000,
+            layers=named,
         )
+
+    # ------------------------------------------------------------------------------ visibility
+
+    async def visible(self, document: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
+        """Which of these tools this caller may see; none where policy gives no usable answer.
+
+        The document's `tools` are put to the layers 200 at a time. A tool is visible where every
+        entry of every layer says so; a part of the catalog that gets no usable answer is hidden.
+        """
+        wanted = frozenset(names)
+        tools = document.get("tools", [])
+        seen: set[str] = set()
+        standing = self._standing
+        standing.enter()
+        try:
+            for start in range(0, len(tools), MAX_TOOLS):
+                batch = tools[start : start + MAX_TOOLS]
+                seen |= await self._visible_in(standing, {**document, "tools": batch})
+        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is shown
+            return frozenset()
+        finally:
+            standing.leave()
+        return frozenset(seen) & wanted
+
+    async def _visible_in(self, standing: Standing, document: Mapping[str, Any]) -> set[str]:
+        """The tools of the document that all layers show."""
+        try:
+            answers = await _ask(standing, "visible", _input(document))
+            await self._named(standing, answers)
+            shown = {tool["name"] for tool in document["tools"]}
+            for answer in answers:
+                if isinstance(answer, PolicyFault):
+                    return set()
+                for value in answer.values:
+                    shown &= _shown(value)
+        except Exception:  # noqa: BLE001 - whatever went wrong, none of these is shown
+            return set()
+        return shown
+
+
+async def _ask(standing: Standing, rule: str, text: bytes) -> list[Answer | PolicyFault]:
+    """What each layer answers, all asked at once; what cannot be had of one is its fault."""
+    layers = standing.layers
+    if len(layers) == 1:
+        return [await _asked(layers[0], rule, text)]
+    if not layers:
+        raise PolicyFault(Code.POLICY_NOT_READY, "no policy is in force")
+    return await asyncio.gather(*(_asked(each, rule, text) for each in layers))
+
+
+async def _asked(asked: Layer, rule: str, text: bytes) -> Answer | PolicyFault:
+    rules = asked.rules[rule]
+    try:
+        answer = await asked.engine.evaluate(rules, text)
+    except Exception as raised:  # noqa: BLE001 - a fault of ours must deny like any other
+        return _fault(raised)
+    if len(answer.values) != len(rules):
+        return PolicyFault(Code.POLICY_ERROR, "the engine gave another number of answers")
+    return answer
+
+
+def _decisions(
+    asked: Layer, answer: Answer | PolicyFault, told: Evaluation
+) -> list[tuple[str, Decision]]:
+    """The decision of each entry of a layer; a layer with a fault denies as a whole."""
+    if isinstance(answer, PolicyFault):
+        return [(asked.name, denial(answer, told))]
+    values = zip(asked.labels, answer.values, strict=True)
+    return [(label, _judged(value, told)) for label, value in values]
+
+
+def _judged(text: bytes, told: Evaluation) -> Decision:
+    try:
+        value = canonical.parse(text, max_bytes=MAX_ANSWER)
+        if value == {}:
+            raise PolicyFault(Code.POLICY_UNDEFINED, "the decision is empty")
+        return judge(value, told)
+    except Exception as raised:  # noqa: BLE001 - a fault of ours must deny like any other
+        return denial(_fault(raised), told)
+
+
+def _fault(raised: BaseException) -> PolicyFault:
+    if isinstance(raised, PolicyFault):
+        return raised
+    if isinstance(raised, InputError):
+        return PolicyFault(Code.POLICY_BAD_DECISION, raised.message, place=raised.place)
+    return PolicyFault(Code.POLICY_ERROR, f"the policy point failed: {type(raised).__name__}")
+
+
+def _shown(text: bytes) -> set[str]:
+    said = canonical.parse(text, max_bytes=MAX_ANSWER)
+    return {name for name, shown in said.items() if shown is True} if type(said) is dict else set()
 
 
 def _input(document: Mapping[str, Any]) -> bytes:
@@ -179,15 +331,3 @@ def _input(document: Mapping[str, Any]) -> bytes:
             Code.POLICY_ERROR, f"the policy input is larger than {MAX_BYTES // 1024} KiB"
         )
     return text
-
-
-def _answered(text: bytes) -> Any:
-    """What the decision rule gave; an empty object is no decision at all.
-
-    Raises:
-        PolicyFault: `policy_undefined`; InputError: it cannot be read in one way only.
-    """
-    value = canonical.parse(text, max_bytes=MAX_ANSWER)
-    if value == {}:
-        raise PolicyFault(Code.POLICY_UNDEFINED, "the decision is empty")
-    return value

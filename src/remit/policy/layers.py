@@ -1,0 +1,147 @@
+"""What is in force: the layers of policy, and what stands at one moment as one value.
+
+A decision takes the `Standing` of its moment and never looks at another. A changed layer makes a
+new `Standing`; the engine that it replaces ends when the last question put to it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from remit.canonical import digest_of
+from remit.policy.bundle import PolicyBundle
+from remit.policy.engine import Engine
+
+LAYERS_DOMAIN = "remit.policy-layers/1"
+MAIN = "policy"
+"""The name of the layer that `policy.path` and `policy.use` make."""
+
+
+class Tenure:
+    """An engine's time in force: how many decisions are counting on it, and its end."""
+
+    __slots__ = ("_free", "engine", "users")
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.users = 0
+        self._free: asyncio.Future[None] | None = None
+
+    def left(self) -> None:
+        """One decision fewer counts on it."""
+        self.users -= 1
+        if self._free is not None and not self.users and not self._free.done():
+            self._free.set_result(None)
+
+    async def end(self) -> None:
+        """Close the engine once nobody counts on it; nobody new may from here on."""
+        if self.users:
+            self._free = asyncio.get_running_loop().create_future()
+            await self._free
+        await self.engine.aclose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layer:
+    """One policy in force: the packages that are asked, and who evaluates them.
+
+    `bundle` is what the engine was given, None where a server has its policy from elsewhere.
+    `rules` holds the rules to ask for a decision and for what is visible, `labels` what each of
+    their answers is called.
+    """
+
+    name: str
+    entries: tuple[str, ...]
+    tenure: Tenure
+    revision: str
+    bundle: PolicyBundle | None = None
+    rules: Mapping[str, tuple[str, ...]] = field(init=False)
+    labels: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        several = len(self.entries) > 1
+        labels = [f"{self.name}/{entry}" if several else self.name for entry in self.entries]
+        object.__setattr__(self, "labels", tuple(labels))
+        rules = {
+            rule: tuple(f"{entry}.{rule}" for entry in self.entries)
+            for rule in ("decision", "visible")
+        }
+        object.__setattr__(self, "rules", rules)
+
+    @property
+    def engine(self) -> Engine:
+        return self.tenure.engine
+
+
+def layer(
+    engine: Engine, bundle: PolicyBundle, *, name: str = MAIN, revision: str | None = None
+) -> Layer:
+    """A layer of a bundle that this engine holds."""
+    return Layer(
+        name=name,
+        entries=bundle.entries,
+        tenure=Tenure(engine),
+        revision=bundle.revision if revision is None else revision,
+        bundle=bundle,
+    )
+
+
+class Standing:
+    """All layers as they stand at one moment, under one revision. Never changes.
+
+    `named` is the name and revision of each layer; `revision` is the layer's own where there is
+    one, else a digest over `named`.
+    """
+
+    __slots__ = ("layers", "named", "revision")
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = tuple(layers)
+        self.named = tuple((each.name, each.revision) for each in self.layers)
+        self.revision = revision_of(self.named)
+
+    def enter(self) -> None:
+        """A decision counts on these engines, until it calls `leave`."""
+        for each in self.layers:
+            each.tenure.users += 1
+
+    def leave(self) -> None:
+        for each in self.layers:
+            each.tenure.left()
+
+    @property
+    def engine(self) -> str:
+        """The engine, or the engines, that evaluate."""
+        if len(self.layers) == 1:
+            return self.layers[0].engine.name
+        return ", ".join(sorted({each.engine.name for each in self.layers})) or "none"
+
+    def with_layer(self, new: Layer) -> Standing:
+        """This, with another layer in the place of the one of its name.
+
+        Raises:
+            KeyError: there is none of its name.
+        """
+        if all(each.name != new.name for each in self.layers):
+            raise KeyError(new.name)
+        return Standing([new if each.name == new.name else each for each in self.layers])
+
+    def with_revision(self, name: str, revision: str) -> Standing:
+        """This, where the engine of a layer has been found to answer under another revision."""
+        return Standing(
+            [
+                replace(each, revision=revision) if each.name == name else each
+                for each in self.layers
+            ]
+        )
+
+
+def revision_of(named: Sequence[tuple[str, str]]) -> str:
+    """The one revision that stands for all of these layers."""
+    if not named:
+        return "none"
+    if len(named) == 1:
+        return named[0][1]
+    return digest_of(LAYERS_DOMAIN, [list(each) for each in named])

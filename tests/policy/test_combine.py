@@ -15,9 +15,12 @@ from remit.model import (
     Allow,
     ApprovalRule,
     Bound,
+    CallLimits,
     Constraints,
+    CredentialRule,
     Decision,
     Deny,
+    EgressRule,
     Frozen,
     Obligation,
     Quorum,
@@ -273,3 +276,62 @@ def test_obligations_of_every_layer_are_kept(decisions: list[Allow]) -> None:
     found = together(*decisions)
     if isinstance(found, Allow):
         assert set(found.obligations) == {one for each in decisions for one in each.obligations}
+
+
+@pytest.mark.threat("T-13")
+@pytest.mark.parametrize(
+    ("left", "right", "met"),
+    [
+        (
+            {"bounds": {"n": Bound(minimum=1, maximum=9)}},
+            {"bounds": {"n": Bound(minimum=2, maximum=8), "m": Bound(maximum=1)}},
+            {"bounds": {"n": Bound(minimum=2, maximum=8), "m": Bound(maximum=1)}},
+        ),
+        (
+            {"bounds": {"n": Bound(one_of=(3, 1, True))}},
+            {"bounds": {"n": Bound(one_of=(1, 2, 3), minimum=1)}},
+            {"bounds": {"n": Bound(one_of=(1, 3), minimum=1)}},
+        ),
+        ({"redact": ("/b",)}, {"redact": ("/a", "/b")}, {"redact": ("/a", "/b")}),
+        ({"output_redact": ("/b",)}, {"output_redact": ("/a",)}, {"output_redact": ("/a", "/b")}),
+        (
+            {"output_content_types": ("text/plain", "image/png")},
+            {"output_content_types": ("image/png", "application/json")},
+            {"output_content_types": ("image/png",)},
+        ),
+        ({"output_content_types": ("b/b", "a/a")}, {}, {"output_content_types": ("a/a", "b/b")}),
+        ({"min_tier": "degraded"}, {"min_tier": "sandbox"}, {"min_tier": "sandbox"}),
+        ({"wall_s": 5}, {"wall_s": 3}, {"wall_s": 3}),
+        ({"memory_mb": 5}, {"memory_mb": 3}, {"memory_mb": 3}),
+        ({"cpu_ms": 5}, {"cpu_ms": 3}, {"cpu_ms": 3}),
+        ({"output_max_bytes": 5}, {"output_max_bytes": 3}, {"output_max_bytes": 3}),
+        ({"profile": "sandbox"}, {}, {"profile": "sandbox"}),
+        (
+            {"egress": (EgressRule(host="a.example", port=443),)},
+            {"egress": (EgressRule(host="a.example", port=443, methods=("GET",)),)},
+            {"egress": (EgressRule(host="a.example", port=443, methods=("GET",)),)},
+        ),
+        (
+            {"credentials": (CredentialRule(ref="vault:ci", scopes=("r", "w"), ttl_s=60),)},
+            {"credentials": (CredentialRule(ref="vault:ci", scopes=("r",)),)},
+            {"credentials": (CredentialRule(ref="vault:ci", scopes=("r",), ttl_s=60),)},
+        ),
+    ],
+)
+def test_the_narrower_half_of_each_constraint_holds(
+    left: dict[str, Any], right: dict[str, Any], met: dict[str, Any]
+) -> None:
+    for one, other in permutations((left, right)):
+        found = together(allow(**one), allow(**other))
+        assert isinstance(found, Allow)
+        assert found.constraints == Constraints(**met)
+
+
+def test_lower_rates_and_budgets_hold() -> None:
+    left = CallLimits(calls_per_minute=5, budget={"tokens": 3})
+    right = CallLimits(calls_per_minute=3, concurrent=1, budget={"tokens": 5, "usd_minor": 1})
+    found = together(replace(allow(), limits=left), replace(allow(), limits=right))
+    assert isinstance(found, Allow)
+    assert found.limits == CallLimits(
+        calls_per_minute=3, concurrent=1, budget={"tokens": 3, "usd_minor": 1}
+    )

@@ -45,8 +45,8 @@ def test_rule_over_tools_and_caller_reads_nothing_that_passes(body: str) -> None
         ('visible["a"] := true if input["context"].time > "2030"\n', {"context.time"}),
         ('visible[input.context.time] := true\n', {"context.time"}),
         ('visible["a"] := input.context.time > "2030"\n', {"context.time"}),
-        ('default visible := {}\nvisible := {"a": true} if late\n'
-         'late if not early\nearly if input.context.time < "2030"\n', {"context.time"}),
+        ('visible["a"] := true if l\nl if not e\ne if input.context.time < "2"\n', {"context.time"}),
+        ('default visible := {}\nvisible := {"a": 1} if input.claims\n', {"claims"}),
         ('visible["a"] := true if f(input.context)\nf(c) if c.time\n', {"context"}),
         ('visible["a"] := true if { some k; input.context[k] == "x" }\n', {"context"}),
         ('visible["a"] := true if input.context.source_ip == "::1"\n', {"context.source_ip"}),
@@ -56,8 +56,7 @@ def test_rule_over_tools_and_caller_reads_nothing_that_passes(body: str) -> None
         ('visible["a"] := true if input.something_new\n', {"something_new"}),
         ('visible.a.b := input.usage\n', {"usage"}),
         ('visible["a"] := [x | some x in input.history.systems]\n', {"history.systems"}),
-        ('visible["a"] := true if { every s in input.history.systems { s == "x" } }\n',
-         {"history.systems"}),
+        ('visible["a"] := true if { every s in input.history { s == "x" } }\n', {"history"}),
         ('visible["a"] := true if { x := 1 } else := false if { input.usage }\n', {"usage"}),
         ('visible["a"] := true if time.now_ns() > 1\n', {"time.now_ns"}),
         ('visible["a"] := true if rand.intn("x", 2) == 1\n', {"rand.intn"}),
@@ -106,10 +105,8 @@ def test_input_handed_on_as_a_whole_counts_as_everything(body: str) -> None:
         ('visible["a"] := true if data.remit.lib.late(1)\n', "late(_) if input.context.time"),
         ('visible["a"] := true if data.remit.lib.deep.down\n', "deep.down if input.context.time"),
         ('visible["a"] := true if data.remit.lib.deep\n', "deep.down if input.context.time"),
-        ('visible["a"] := true if data.remit.lib.one\n',
-         "import input.context.time as at\none if two\ntwo if at"),
-        ('visible["a"] := true if data.remit.lib.one\n',
-         "import input.context\none if context.time"),
+        ('visible["a"] := 1 if data.remit.lib.x\n', "import input.context.time as at\nx if y\ny if at"),
+        ('visible["a"] := 1 if data.remit.lib.x\n', "import input.context\nx if context.time"),
     ],
 )  # fmt: skip
 def test_other_modules_and_imports_are_followed(body: str, lib: str) -> None:

@@ -52,7 +52,7 @@ default decision := {
 
 reason := [{"code": "rule", "message": "a rule of the test", "audience": "user"}]
 
-visible := {tool.name: tool.name != "hidden" | some tool in input.tools}
+visible[tool.name] := true if { some tool in input.tools; tool.name != "hidden" }
 
 answer(verdict, more) := object.union(
     {"schema": "remit.decision/1", "decision": verdict, "reasons": reason}, more

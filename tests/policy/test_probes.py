@@ -10,7 +10,7 @@ import pytest
 from remit.errors import PolicyFault
 from remit.policy import probes
 from remit.policy.process import run_once, try_frame
-from tests.policy.world import asking, engine_of, policy
+from tests.policy.world import asking, engine_of, policy, replace
 
 MODULES = {"probes.rego": probes.MODULE}
 
@@ -59,4 +59,4 @@ async def test_engine_that_fails_a_probe_is_not_ready(monkeypatch: pytest.Monkey
         point._probed_s = float("-inf")
         assert "smallest" in str(await point.ready())
         with pytest.raises(PolicyFault, match="smallest"):
-            await point.replace(policy("", {"x": 1}))
+            await replace(point, policy("", {"x": 1}))

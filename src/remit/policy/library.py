@@ -139,16 +139,17 @@ def _settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _does_not_fit(top: str, error: jsonschema.ValidationError) -> ConfigError:
     """The first thing that does not fit, in an operator's words; never the value itself."""
     place = ".".join([top, *map(str, error.absolute_path)])
-    meant = error.schema.get("description") if isinstance(error.schema, dict) else None
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = sorted(error.schema.get("properties", ()))
-        unknown = sorted(map(str, set(error.instance) - set(known)))[0]
+    part: Any = error.schema
+    meant = part.get("description")
+    if error.validator == "additionalProperties":
+        known = sorted(part.get("properties", ()))
+        unknown = min(str(key) for key in error.instance if key not in known)
         near = get_close_matches(unknown, known, 1)
         hint = f"did you mean {near[0]}?" if near else "the keys here are: " + ", ".join(known)
         return _invalid("unknown key", f"{place}.{unknown}", hint)
-    if error.validator == "required" and isinstance(error.instance, dict):
-        missing = [key for key in error.validator_value if key not in error.instance]
-        return _invalid(f"the key {missing[0]} is missing", place, meant)
+    if error.validator == "required":
+        missing = min(key for key in part["required"] if key not in error.instance)
+        return _invalid(f"the key {missing} is missing", place, meant)
     return _invalid(f"does not fit: {_rule(error)}", place, meant)
 
 

@@ -47,7 +47,7 @@ judged if {
 	is_string(input.caller.subject)
 	is_array(input.caller.groups)
 	is_array(input.caller.delegation)
-	is_object(settings)
+	every key in ["kinds", "groups", "subjects", "environments"] { is_array(settings[key]) }
 }
 
 denied(tool, environment) if {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
@@ -179,28 +179,30 @@ def _refuse_overlap(bundle: PolicyBundle) -> None:
 def _refuse_unusable(modules: Mapping[str, str], settings: Mapping[str, Any]) -> None:
     """What only the engine can tell of the data: expressions and time zones it does not know.
 
-    A policy whose data can be wrong in such a way lists it in its rule `problems`.
+    A policy whose data can be wrong in such a way lists it in its rule `problems`, or has a rule
+    `tried` that fails.
     """
-    asking = [name for name in settings if "\nproblems " in modules[_module(name)]]
-    if not asking:
+    asked = [
+        (name, rule)
+        for name in settings
+        for rule in ("problems", "tried")
+        if re.search(rf"^{rule} ", modules[_module(name)], re.MULTILINE)
+    ]
+    if not asked:
         return
-    queries = [f"data.{PACKAGE}.{name}.problems" for name in asking]
+    queries = [f"data.{PACKAGE}.{name}.{rule}" for name, rule in asked]
     frame = try_frame(modules, {DATA_KEY: dict(settings)}, queries, {})
     try:
         answers = json.loads(run_once(frame))
     except PolicyFault as fault:
         raise _invalid(fault.message, fault.place or DATA_KEY, None) from None
-    for name, (kind, text) in zip(asking, answers, strict=True):
-        for place, message in _told(kind, text):
-            raise _invalid(message, ".".join(["use", name, *place]), None)
-
-
-def _told(kind: str, text: str) -> Iterator[tuple[list[str], str]]:
-    if kind != "R":
-        yield [], "the engine cannot use this data"
-        return
-    for problem in json.loads(text):
-        yield [str(part) for part in problem["place"]], str(problem["message"])
+    for (name, rule), (kind, text) in zip(asked, answers, strict=True):
+        if kind != "R":
+            told = json.loads(text)["message"] if kind == "F" else "it is not complete"
+            raise _invalid(f"the engine cannot use this data: {told}", f"use.{name}", None)
+        for problem in json.loads(text) if rule == "problems" else ():
+            place = ".".join(["use", name, *map(str, problem["place"])])
+            raise _invalid(problem["message"], place, None)
 
 
 def _invalid(message: str, place: str, hint: str | None) -> ConfigError:

@@ -12,16 +12,18 @@ reference; the JSON Schema is `remit/schemas/remit.input-1.json`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from remit import canonical
+from remit.history import NO_HISTORY, History, Trail
 from remit.model import (
     Approval,
     Caller,
     Capabilities,
     Claims,
+    CredentialRule,
+    EgressRule,
     Frozen,
     Limits,
     NormalCall,
@@ -40,20 +42,6 @@ MAX_BYTES = 256 * 1024
 """A document larger than this is denied before it reaches an engine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """What the gateway itself knows that this caller did before, in this session."""
-
-    calls: int = 0
-    systems: tuple[str, ...] = ()
-    effects: tuple[str, ...] = ()
-    untrusted: bool = False
-    sensitive: bool = False
-
-
-_NO_HISTORY = History()
-
-
 def call_document(
     *,
     normal: NormalCall,
@@ -63,7 +51,7 @@ def call_document(
     arguments: Frozen | None = None,
     preview: PreviewResult | None = None,
     approvals: Sequence[Approval] = (),
-    history: History = _NO_HISTORY,
+    history: History = NO_HISTORY,
 ) -> dict[str, Any]:
     """The document about one plan; its phase is `preview` for a preview's plan, else `call`.
 
@@ -76,7 +64,7 @@ def call_document(
         preview: what the preview showed, once it has run.
         approvals: those the gateway has verified for this plan; their votes go in as
             `verified: true`, so the caller of this function must have checked them.
-        history: what the caller did before.
+        history: what the subject did before.
     """
     call = normal.call
     final = normal.arguments if arguments is None else arguments
@@ -113,11 +101,11 @@ def list_document(
     request_id: str = "",
     claims: Claims | None = None,
     source_ip: str | None = None,
-    history: History = _NO_HISTORY,
 ) -> dict[str, Any]:
     """The document that asks which of these tools the caller may see.
 
-    It may name more than `MAX_TOOLS`: the policy point puts them to the engine in batches.
+    It tells nothing of earlier calls: what is visible is remembered for a while, and so must not
+    depend on them. It may name more than `MAX_TOOLS`: the policy point puts them to the engine in batches.
     """
     document = _frame(
         phase="list",
@@ -126,7 +114,6 @@ def list_document(
         claims=Claims() if claims is None else claims,
         source_ip=source_ip,
         now_ms=now_ms,
-        history=history,
     )
     document["tools"] = [tool_facts(tool) for tool in tools]
     return document
@@ -143,8 +130,12 @@ def tool_facts(tool: Tool) -> dict[str, Any]:
         "risk": tool.risk.value,
         "effect": tool.effect.value,
         "idempotent": tool.idempotent,
-        "open_world": False,
+        "open_world": tool.open_world,
         "source": "catalog",
+        "system": tool.system,
+        "returns": [taint.value for taint in tool.returns],
+        "egress": [_egress(rule) for rule in tool.egress],
+        "credentials": [_credential(rule) for rule in tool.credentials],
         "tags": list(tool.tags),
         # A tool that names no environment acts in "", as `context.environment` says then.
         "environments": [rule.fixed or ""] if rule.argument is None else list(rule.names),
@@ -165,7 +156,7 @@ def _frame(
     claims: Claims,
     source_ip: str | None,
     now_ms: int,
-    history: History,
+    history: History = NO_HISTORY,
 ) -> dict[str, Any]:
     """Every top-level key, with an empty value where the phase has nothing to say."""
     return {
@@ -191,15 +182,43 @@ def _frame(
         "approvals": [],
         "plan": None,
         "preview": None,
-        "history": {
-            "calls": history.calls,
-            "systems": list(history.systems),
-            "effects": list(history.effects),
-            "untrusted": history.untrusted,
-            "sensitive": history.sensitive,
-        },
+        "history": _history(history),
         "result": None,
     }
+
+
+def _history(history: History) -> dict[str, Any]:
+    return {
+        **_trail(history.all),
+        "since": "" if history.since_ms is None else rfc3339(history.since_ms),
+        "session": _trail(history.session),
+    }
+
+
+def _trail(trail: Trail) -> dict[str, Any]:
+    return {
+        "calls": trail.calls,
+        "systems": list(trail.systems),
+        "effects": list(trail.effects),
+        "untrusted": bool(trail.untrusted_from),
+        "sensitive": bool(trail.sensitive_from),
+        "untrusted_from": list(trail.untrusted_from),
+        "sensitive_from": list(trail.sensitive_from),
+    }
+
+
+def _egress(rule: EgressRule) -> dict[str, Any]:
+    """One destination; `methods` and `path_prefix` are there only where they bound it."""
+    facts: dict[str, Any] = {"host": rule.host, "port": rule.port}
+    if rule.methods is not None:
+        facts["methods"] = list(rule.methods)
+    if rule.path_prefix is not None:
+        facts["path_prefix"] = rule.path_prefix
+    return facts
+
+
+def _credential(rule: CredentialRule) -> dict[str, Any]:
+    return {"ref": rule.ref, "scopes": list(rule.scopes), "audience": rule.audience or ""}
 
 
 def _caller(caller: Caller) -> dict[str, Any]:
@@ -210,9 +229,9 @@ def _caller(caller: Caller) -> dict[str, Any]:
         "issuer": caller.issuer,
         "groups": list(caller.groups),
         "roles": [],
-        "amr": [],
-        "acr": "",
-        "auth_time": "",
+        "amr": list(caller.amr),
+        "acr": caller.acr,
+        "auth_time": "" if caller.auth_ms is None else rfc3339(caller.auth_ms),
         "delegation": [
             {"subject": actor.subject, "kind": actor.kind.value} for actor in caller.chain
         ],

@@ -8,14 +8,18 @@ from typing import Any
 import jsonschema
 import pytest
 
-from remit.document import MAX_TOOLS, History, call_document, list_document, rfc3339
+from remit.document import MAX_TOOLS, call_document, list_document, rfc3339
+from remit.history import History, Trail
 from remit.model import (
     Approval,
     ApprovalRule,
     ApprovalState,
+    CredentialRule,
+    EgressRule,
     EnvironmentRule,
     PlanKind,
     PreviewResult,
+    Taint,
     Verdict,
     Vote,
 )
@@ -68,7 +72,11 @@ def _full() -> dict[str, Any]:
             data=frozen({"changes": [1.5]}),
         ),
         approvals=(approval,),
-        history=History(calls=2, systems=("web",), effects=("read",), untrusted=True),
+        history=History(
+            since_ms=NOW - 1000,
+            all=Trail(calls=2, systems=("web",), effects=("read",), untrusted_from=("web",)),
+            session=Trail(calls=1, systems=("web",), effects=("read",)),
+        ),
     )
 
 
@@ -181,3 +189,73 @@ def test_times_are_rfc_3339_in_utc_with_milliseconds() -> None:
 
 def test_same_values_give_the_same_document() -> None:
     assert _full() == _full()
+
+
+def test_history_tells_what_the_subject_did_and_what_of_it_in_this_session() -> None:
+    assert _full()["history"] == {
+        "calls": 2,
+        "systems": ["web"],
+        "effects": ["read"],
+        "untrusted": True,
+        "sensitive": False,
+        "untrusted_from": ["web"],
+        "sensitive_from": [],
+        "since": rfc3339(NOW - 1000),
+        "session": {
+            "calls": 1,
+            "systems": ["web"],
+            "effects": ["read"],
+            "untrusted": False,
+            "sensitive": False,
+            "untrusted_from": [],
+            "sensitive_from": [],
+        },
+    }
+
+
+def test_a_list_document_tells_nothing_of_earlier_calls() -> None:
+    history = list_document(caller=CALLER, tools=[RESTART], now_ms=NOW)["history"]
+    empty = {name: value for name, value in history.items() if name not in ("session", "since")}
+    assert history["session"] == empty
+    assert not any(empty.values())
+    assert history["since"] == ""
+
+
+def test_tool_facts_say_what_it_acts_on_and_returns() -> None:
+    tool = replace(
+        RESTART,
+        system="chat",
+        open_world=True,
+        returns=(Taint.UNTRUSTED,),
+        egress=(
+            EgressRule(host="a.example", port=443),
+            EgressRule(host="b.example", port=80, methods=("GET",), path_prefix="/v1/"),
+        ),
+        credentials=(CredentialRule(ref="chat", scopes=("post",)),),
+    )
+    document = list_document(caller=CALLER, tools=[tool], now_ms=NOW)
+    CHECK.validate(document)
+    facts = document["tools"][0]
+    assert (facts["system"], facts["open_world"], facts["returns"]) == ("chat", True, ["untrusted"])
+    assert facts["egress"] == [
+        {"host": "a.example", "port": 443},
+        {"host": "b.example", "port": 80, "methods": ["GET"], "path_prefix": "/v1/"},
+    ]
+    assert facts["credentials"] == [{"ref": "chat", "scopes": ["post"], "audience": ""}]
+
+
+def test_how_a_person_was_authenticated_is_the_issuers_word() -> None:
+    normal = normal_call()
+    strong = replace(normal.call.caller, acr="high", amr=("otp", "pwd"), auth_ms=NOW)
+    document = call_document(
+        normal=replace(normal, call=replace(normal.call, caller=strong)),
+        plan=plan_of(),
+        capabilities=SANDBOX,
+        now_ms=NOW,
+    )
+    CHECK.validate(document)
+    caller = document["caller"]
+    assert (caller["acr"], caller["amr"]) == ("high", ["otp", "pwd"])
+    assert caller["auth_time"] == rfc3339(NOW)
+    weak = question()["caller"]
+    assert (weak["acr"], weak["amr"], weak["auth_time"]) == ("", [], "")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from remit.errors import Code, Refused
-from remit.ledger import events, requests, rules, touches
+from remit.history import folded, touch_of
+from remit.ledger import events, requests, rules
 from remit.model import (
     AccessRequest,
     Activation,
@@ -67,7 +68,7 @@ class MemoryLedger(MemoryLog):
         index = self._append([*drafts, events.intent(intent, fence)])[-1]
         state.runs[intent.run_id] = _run(intent, fence, index)
         who = intent.caller.tenant, intent.caller.subject
-        state.touches[intent.run_id] = (*who, touches.touch_of(intent))
+        state.touches[intent.run_id] = (*who, touch_of(intent))
         return Grant(
             run_id=intent.run_id,
             plan=intent.plan,
@@ -157,7 +158,7 @@ class MemoryLedger(MemoryLog):
                 known = merged.get(alike, alike)
                 last = max(known.last_ms, touch.last_ms)
                 merged[alike] = replace(touch, calls=known.calls + 1, last_ms=last)
-        return touches.folded(sorted(merged.values(), key=_newest_first))
+        return folded(sorted(merged.values(), key=_newest_first))
 
     # Requests for access
 

@@ -101,6 +101,14 @@ POLICY_FAULTS = Counter(
     "remit_policy_faults", "Denials because policy gave no usable answer.", ["code"],
     registry=REGISTRY,
 )  # fmt: skip
+POLICY_RELOADS = Counter(
+    "remit_policy_reloads", "Policies that were to replace one in force, by what became of them.",
+    ["result"], registry=REGISTRY,
+)  # fmt: skip
+POLICY_SHADOW = Counter(
+    "remit_policy_shadow", "Decisions that were put to the policy on trial, by what it said.",
+    ["result"], registry=REGISTRY,
+)  # fmt: skip
 APPROVALS = Counter("remit_approvals", "Approvals, by what became of them.", ["state"],
     registry=REGISTRY,
 )  # fmt: skip

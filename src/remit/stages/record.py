@@ -21,6 +21,7 @@ from remit.model import (
     Deny,
     Destruction,
     EntryDraft,
+    Evaluation,
     NormalCall,
     Outcome,
     Planned,
@@ -90,7 +91,7 @@ def decision_entry(planned: Planned, decision: Decision) -> EntryDraft:
         "tool": {"name": normal.tool.name, "digest": normal.tool.digest},
         "effect": normal.tool.effect.value,
         "environment": normal.environment,
-        "policy": {"revision": evaluation.revision, "engine": evaluation.engine},
+        "policy": _policy(evaluation),
         "input_digest": evaluation.input_digest,
         "reasons": [reason.code for reason in decision.reasons],
         "obligations": [obligation.type for obligation in decision.obligations],
@@ -100,6 +101,14 @@ def decision_entry(planned: Planned, decision: Decision) -> EntryDraft:
         "reasons": json.dumps([[r.code, r.message] for r in decision.reasons]).encode(),
     }
     return EntryDraft(event="decision", public=public, sealed=sealed)
+
+
+def _policy(evaluation: Evaluation) -> dict[str, Any]:
+    """Which policy answered; where it has several layers, the revision of each."""
+    told: dict[str, Any] = {"revision": evaluation.revision, "engine": evaluation.engine}
+    if len(evaluation.layers) > 1:
+        told["layers"] = [{"name": name, "revision": at} for name, at in evaluation.layers]
+    return told
 
 
 def _verdict(decision: Decision) -> str:

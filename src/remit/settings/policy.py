@@ -81,6 +81,12 @@ class OpaSection(Strict):
     ca_file: FilePath | None = Field(default=None, description="Certificates to trust.")
     cert_file: FilePath | None = Field(default=None, description="Client certificate (mTLS).")
     key_file: FilePath | None = Field(default=None, description="Key of the client certificate.")
+    socket_uid: Count | None = Field(
+        default=None,
+        ge=0,
+        le=4_294_967_294,
+        description="OS user that may own the server's Unix socket, besides root and Remit's own.",
+    )
     pin_revision: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
         default=None, description="The only bundle revision whose answers count."
     )

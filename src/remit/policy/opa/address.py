@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +59,7 @@ def contradictions(
     ca_file: str | None = None,
     cert_file: str | None = None,
     key_file: str | None = None,
+    socket_uid: int | None = None,
     pin_revision: str | None = None,
     package: str = "remit",
 ) -> Sequence[Contradiction]:
@@ -77,6 +78,7 @@ def contradictions(
             "ca_file": ca_file,
             "cert_file": cert_file,
             "key_file": key_file,
+            "socket_uid": socket_uid,
             "pin_revision": pin_revision,
         }
         found = [
@@ -97,30 +99,31 @@ def contradictions(
                 )
             )
         return found
-    return list(_of_url(url or "", token is not None, ca_file, cert_file, key_file))
+    files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
+    return list(_of_url(url or "", files, socket_uid))
 
 
 def _of_url(
-    url: str, token: bool, ca_file: str | None, cert_file: str | None, key_file: str | None
+    url: str, files: Mapping[str, str | None], socket_uid: int | None
 ) -> Iterator[Contradiction]:
     try:
         parts = _split(url)
     except ConfigError as error:
         yield Contradiction("url", error.message, error.hint or "")
         return
-    files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
+    if socket_uid is not None and parts.scheme != "unix":
+        yield Contradiction("socket_uid", "socket_uid is for a Unix socket only", "leave it out")
     if parts.scheme != "https":
         for key, value in files.items():
             if value is not None:
                 yield Contradiction(key, f"{key} is for https only", "use an https url")
-    elif (cert_file is None) != (key_file is None):
-        lacking = "key_file" if key_file is None else "cert_file"
+    elif (files["cert_file"] is None) != (files["key_file"] is None):
+        lacking = "key_file" if files["key_file"] is None else "cert_file"
         yield Contradiction(lacking, "a client certificate needs its key", f"give {lacking}")
     if parts.scheme == "http" and not _loopback(parts.host):
-        secret = " and the token" if token else ""
         yield Contradiction(
             "url",
-            f"http to another machine: whoever is in between decides{secret and ', and reads the token'}",
+            "http to another machine: whoever is in between decides, and reads every input",
             "use https, with ca_file where its certificate is of your own authority",
         )
 

@@ -7,7 +7,7 @@ does not type-check. A refusal is an exception with a code; it ends the path bef
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from remit.backends import Backends, PathSettings
 from remit.errors import Code, LedgerFault, Refused
@@ -20,9 +20,7 @@ from remit.model import (
     Caller,
     Effect,
     Ending,
-    Frozen,
     Grant,
-    Limits,
     NormalCall,
     OnCancel,
     Outcome,
@@ -46,14 +44,20 @@ from remit.stages.authenticate import authenticate
 from remit.stages.authorize import Authorize, Replan
 from remit.stages.commit import commit
 from remit.stages.execute import execute
-from remit.stages.normalise import Visibility, normalise
+from remit.stages.history import Histories
+from remit.stages.narrow import Terms
+from remit.stages.normalise import normalise
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
 from remit.stages.settle import settle, unrecorded
+from remit.stages.visibility import Part, Visibility
 from remit.telemetry import REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
 
 MAX_ROUNDS = 3
 """How often one call may start again from its plan: after a wait, or when policy changed."""
+
+MAX_SWITCHES = 50
+"""How often it may where another policy came into force meanwhile, which is not the call's fault."""
 
 log = logger()
 
@@ -69,9 +73,20 @@ class Pipeline:
         self.backends = backends
         self.settings = settings
         self.bell = Bell()
-        self.visibility = Visibility(backends.catalog, backends.policy, backends.clock)
+        self.visibility = Visibility(
+            backends.catalog,
+            backends.policy,
+            backends.clock,
+            ttl_s=settings.visible_ttl_s,
+            batches=settings.list_batches,
+        )
+        self._histories = Histories(backends.ledger, backends.clock, window_s=settings.history_s)
         self._authorize = Authorize(
-            backends.policy, backends.arguments, backends.runner.capabilities, backends.clock
+            backends.policy,
+            backends.arguments,
+            backends.runner.capabilities,
+            backends.clock,
+            self._histories,
         )
         self._answers = Answers(backends, settings)
         self._flights = Flights()
@@ -103,9 +118,22 @@ class Pipeline:
         except LedgerFault as fault:
             log.warning("refusal_not_counted", code=code.value, error=str(fault))
 
-    async def visible(self, caller: Caller) -> Sequence[Tool]:
-        """The tools this caller may see, sorted by name."""
-        return await self.visibility.tools(caller)
+    async def visible(
+        self,
+        caller: Caller,
+        *,
+        source_ip: str | None = None,
+        after: str = "",
+        enough: int | None = None,
+    ) -> Sequence[Tool]:
+        """The tools this caller may see, sorted by name.
+
+        Args:
+            after, enough: at least so many of those whose name comes after this one, as far as
+                there are so many. What else is given holds as well.
+        """
+        part = Part(after=after, enough=enough, source_ip=source_ip)
+        return await self.visibility.tools(caller, part)
 
     async def call(self, call: Call, progress: Progress) -> Reply:
         """Steps 2 to 10. The reply to a call: its result, or why there is none.
@@ -137,12 +165,15 @@ class Pipeline:
             # (2) a repeat of an earlier call?
             repeat = await self._find_repeat(normal)
             if isinstance(repeat, Repeat):
+                self._histories.returned(normal)
                 return await self._answers.replayed(repeat)
             # (3) is everything frozen? what may this tool use at most?
             with stage("admit"):
                 admitted = await admit(self.backends.ledger, normal)
-            for _ in range(MAX_ROUNDS):
+            for again in self._rounds():
                 try:
+                    if again:  # what policy hides by now is refused as if it did not exist
+                        await self.visibility.find(normal.call.caller, normal.tool.name)
                     # (4) what would run, exactly: previewed, frozen, hashed
                     with stage("plan"):
                         planned = await self._plan(admitted, record, flight)
@@ -166,6 +197,17 @@ class Pipeline:
         except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may run because of it
             flight.guarded = True  # a cancel must not take the refusal out of the log
             return await self._answers.refused(normal.call, normal, record, exc)
+
+    def _rounds(self) -> Iterator[int]:
+        """The rounds that a call has; one during which policy was switched is not counted."""
+        policy = self.backends.policy
+        counted = 0
+        for number in range(MAX_SWITCHES):
+            revision = policy.revision
+            yield number
+            counted += revision == policy.revision
+            if counted == MAX_ROUNDS:
+                return
 
     async def _carry_out(
         self, planned: Planned, record: Record, flight: Flight, parent: str | None = None
@@ -212,7 +254,9 @@ class Pipeline:
         planned = approved.decided.planned
         # (7) the intent, durable before any effect; gives the single-use grant
         with stage("commit"):
-            grant = await commit(b.ledger, b.clock, approved, record, parent_run_id=parent)
+            grant = await commit(
+                b.ledger, b.clock, approved, record, self._histories, parent_run_id=parent
+            )
         # (8) one runner, made for this grant and destroyed after it
         with stage("execute"):
             result = await self._execute(grant, flight)
@@ -258,14 +302,8 @@ class Pipeline:
     # -------------------------------------------------------------------------- planning, preview
 
     async def _plan(self, admitted: AdmittedCall, record: Record, flight: Flight) -> Planned:
-        """Step 4 as the call was made: its own arguments, the tool's own limits."""
-        return await self._plan_with(
-            admitted,
-            record,
-            flight,
-            arguments=admitted.normal.arguments,
-            limits=admitted.limits,
-        )
+        """Step 4 as the call was made: its own arguments, all that the tool declares."""
+        return await self._plan_with(admitted, record, flight, terms=planning.declared(admitted))
 
     async def _plan_with(
         self,
@@ -273,38 +311,27 @@ class Pipeline:
         record: Record,
         flight: Flight,
         *,
-        arguments: Frozen,
-        limits: Limits,
+        terms: Terms,
         narrowed_from: str | None = None,
     ) -> Planned:
         runner = self.backends.runner.capabilities
         preview = admitted.normal.tool.preview
         shown: PreviewResult | None = None
         if preview is not None:
-            planned = planning.preview_plan(admitted, runner, preview, arguments=arguments)
+            planned = planning.preview_plan(admitted, runner, preview, arguments=terms.arguments)
             shown = await self._preview(preview, planned, record, flight)
         return planning.main_plan(
-            admitted,
-            runner,
-            arguments=arguments,
-            limits=limits,
-            preview=shown,
-            narrowed_from=narrowed_from,
+            admitted, runner, terms=terms, preview=shown, narrowed_from=narrowed_from
         )
 
     def _replan(self, planned: Planned, record: Record, flight: Flight) -> Replan:
         """How policy's narrowing makes a new plan of this one."""
 
-        async def again(arguments: Frozen, limits: Limits, narrowed_from: str) -> Planned:
+        async def again(terms: Terms) -> Planned:
             if planned.plan.kind is PlanKind.PREVIEW:
-                return planning.narrowed_preview(planned, arguments, limits)
+                return planning.narrowed_preview(planned, terms)
             return await self._plan_with(
-                planned.admitted,
-                record,
-                flight,
-                arguments=arguments,
-                limits=limits,
-                narrowed_from=narrowed_from,
+                planned.admitted, record, flight, terms=terms, narrowed_from=planned.plan.hash
             )
 
         return again
@@ -321,7 +348,7 @@ class Pipeline:
         return planning.preview_result(finished.outcome.run_id, finished.result, subject)
 
     async def _previewed(self, planned: Planned, record: Record, flight: Flight) -> Finished:
-        for _ in range(MAX_ROUNDS):
+        for _ in self._rounds():
             finished = await self._carry_out(planned, record, flight)
             if isinstance(finished, Approval):
                 await self._held(finished, flight)
@@ -362,6 +389,7 @@ class Pipeline:
     async def drain(self, seconds: float) -> None:
         """Withdraw calls without an intent and wait for runs to end, for at most so long."""
         await self._flights.drain(seconds)
+        await self.visibility.aclose()
 
 
 def _stoppable(planned: Planned) -> bool:

@@ -130,7 +130,8 @@ class Switch:
         try:
             await self._activate(self._point.revision)
         except LedgerFault as fault:
-            log.error("policy_not_activated", revision=self._point.revision, error=str(fault))
+            why = fault.message
+            log.error("policy_not_activated", revision=self._point.revision, why=why)  # noqa: TRY400 - a trace says nothing
             self._behind.set()
 
     # ------------------------------------------------------------------------------ one source

@@ -34,5 +34,6 @@ THREATS: dict[str, str] = {
     "T-25": "The target changes between preview and run, and the run goes on.",
     "T-26": "A secret or a caller's value stands in a log line, an error or a span.",
     "T-27": "A policy that crashes, hangs or devours memory takes the gateway with it.",
+    "T-28": "A bundle that was changed, or signed by another, comes into force as policy.",
     "T-30": "A caller carries what it read in one system into another, unseen by policy.",
 }

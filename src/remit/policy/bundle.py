@@ -1,20 +1,21 @@
-"""A policy as files: a directory of `.rego` modules and `data.json`, frozen with its revision."""
+"""A policy as one value with its revision, and the reading of one from a directory or an archive."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from remit import canonical
-from remit.errors import Code, ConfigError, InputError
+from remit.errors import Code, ConfigError
 
 MAX_MODULE_BYTES = 256 * 1024
 MAX_MODULES = 64
 MAX_DATA_BYTES = 16 * 1024 * 1024
 TEST_SUFFIX = "_test.rego"
+DEFAULT_ENTRIES = ("remit",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +33,15 @@ class PolicyBundle:
     revision: str
     tests: Mapping[str, str] = field(default_factory=dict)
     label: str = ""
-    entries: tuple[str, ...] = ("remit",)
+    entries: tuple[str, ...] = DEFAULT_ENTRIES
 
 
 def load_bundle(path: Path) -> PolicyBundle:
-    """Read and check the policy in a directory.
-
-    Reads every `.rego` file below it, and `data.json` and `data.*.json` directly in it, whose
-    top-level keys must not overlap. Hidden files and directories are left out.
+    """Read and check the policy in a directory or an archive.
 
     Raises:
-        ConfigError: `config_not_found`, or `policy_invalid` with the file and line of the first
-            thing that is wrong, what is wrong, and how to mend it.
+        ConfigError: as `read_bundle`, or `policy_invalid` with the file and line of the first
+            thing that the portable profile refuses, what it is, and how to mend it.
     """
     from remit.policy.lint import lint
 
@@ -55,11 +53,20 @@ def load_bundle(path: Path) -> PolicyBundle:
 
 
 def read_bundle(path: Path) -> PolicyBundle:
-    """The policy in a directory, unchecked but for names, sizes and JSON.
+    """The policy in a directory or an archive (.tar.gz), unchecked but for names, sizes and JSON.
+
+    A directory and the archive of it give the same revision. From a directory everything hidden
+    is left out but its `.manifest`, and `data.*.json` directly in it counts as data too. A
+    signature is not looked at: `remit.policy.source` does that.
 
     Raises:
         ConfigError: `config_not_found` or `policy_invalid`.
     """
+    from remit.policy.archive import read_archive, read_file
+    from remit.policy.content import assemble
+
+    if path.is_file():
+        return read_archive(read_file(path))
     if not path.is_dir():
         raise ConfigError(
             Code.CONFIG_NOT_FOUND,
@@ -67,16 +74,22 @@ def read_bundle(path: Path) -> PolicyBundle:
             place=str(path),
             hint="`remit init` writes a starter policy",
         )
-    modules: dict[str, str] = {}
-    tests: dict[str, str] = {}
-    for name in _module_names(path):
-        text = _read(path / name, name, MAX_MODULE_BYTES)
-        (tests if name.endswith(TEST_SUFFIX) else modules)[name] = _text(text, name)
-    if not modules:
-        raise _invalid("there is no .rego file", str(path), "`remit init` writes a starter policy")
-    if len(modules) > MAX_MODULES:
-        raise _invalid(f"more than {MAX_MODULES} modules", str(path), "join small modules")
-    return bundle_of(modules, _data(path), tests)
+    return assemble(directory_files(path), place=str(path), directory=True)
+
+
+def directory_files(path: Path) -> dict[str, bytes]:
+    """The files of a policy directory that mean something, by their names below it.
+
+    Raises:
+        ConfigError: `policy_invalid`: one cannot be read, is too large, or does not belong there.
+    """
+    from remit.policy.content import limit_of, means_something
+
+    files: dict[str, bytes] = {}
+    for name in sorted(_names(path)):
+        if means_something(name):
+            files[name] = _read(path / name, name, limit_of(name))
+    return files
 
 
 def bundle_of(
@@ -85,11 +98,11 @@ def bundle_of(
     tests: Mapping[str, str] | None = None,
     *,
     label: str = "",
-    entries: tuple[str, ...] = ("remit",),
+    entries: tuple[str, ...] = DEFAULT_ENTRIES,
 ) -> PolicyBundle:
     """A bundle with its revision, unchecked."""
     content: dict[str, Any] = {"modules": dict(modules), "data": dict(data)}
-    if entries != ("remit",):
+    if entries != DEFAULT_ENTRIES:
         content["entries"] = list(entries)
     return PolicyBundle(
         modules=modules,
@@ -101,39 +114,13 @@ def bundle_of(
     )
 
 
-def _module_names(path: Path) -> list[str]:
-    names = []
+def _names(path: Path) -> Iterator[str]:
     for directory, below, files in os.walk(path):
         below[:] = [name for name in below if not name.startswith(".")]
-        names += [
-            (Path(directory) / name).relative_to(path).as_posix()
-            for name in files
-            if name.endswith(".rego") and not name.startswith(".")
-        ]
-    return sorted(names)
-
-
-def _data(path: Path) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for file in sorted(path.glob("data*.json")):
-        if file.name != "data.json" and not file.name.startswith("data."):
-            continue
-        try:
-            value = canonical.parse(
-                _read(file, file.name, MAX_DATA_BYTES), max_bytes=MAX_DATA_BYTES
-            )
-        except InputError as error:
-            place = f"{file.name}: {error.place}" if error.place else file.name
-            raise _invalid(error.message, place, error.hint) from None
-        if not isinstance(value, dict):
-            raise _invalid("the data is not a JSON object", file.name, None)
-        overlap = sorted(value.keys() & merged.keys())
-        if overlap:
-            raise _invalid(
-                f"the key {overlap[0]} is in two data files", file.name, "keep each key in one file"
-            )
-        merged.update(value)
-    return merged
+        for name in files:
+            found = (Path(directory) / name).relative_to(path).as_posix()
+            if not name.startswith(".") or found == ".manifest":
+                yield found
 
 
 def _read(file: Path, name: str, most: int) -> bytes:
@@ -141,18 +128,16 @@ def _read(file: Path, name: str, most: int) -> bytes:
         with file.open("rb") as opened:
             content = opened.read(most + 1)
     except OSError as error:
-        raise _invalid(f"cannot be read: {error.strerror}", name, None) from None
+        raise invalid(f"cannot be read: {error.strerror}", name, None) from None
     if len(content) > most:
-        raise _invalid(f"is larger than {most // 1024} KiB", name, "split it")
+        raise too_large(name, most)
     return content
 
 
-def _text(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _invalid("is not valid UTF-8", name, None) from None
+def too_large(name: str, most: int) -> ConfigError:
+    return invalid(f"is larger than {most // 1024} KiB", name, "split it")
 
 
-def _invalid(message: str, place: str, hint: str | None) -> ConfigError:
+def invalid(message: str, place: str | None, hint: str | None) -> ConfigError:
+    """A policy that cannot be taken: what is wrong, where, and how to mend it."""
     return ConfigError(Code.POLICY_INVALID, message, place=place, hint=hint)

@@ -40,4 +40,8 @@ class PathSettings:
     ttl_s: int = 900
     ttl_max_s: int = 86_400
     concurrent_runs: int = 8
+    visible_ttl_s: int = 10
+    list_batches: int = 1
+    history_s: int = 86_400
+    questions_per_minute: int = 30
     unsafe: tuple[str, ...] = ()

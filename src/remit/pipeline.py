@@ -7,7 +7,7 @@ does not type-check. A refusal is an exception with a code; it ends the path bef
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from remit.backends import Backends, PathSettings
 from remit.errors import Code, LedgerFault, Refused
@@ -33,7 +33,6 @@ from remit.model import (
     Reply,
     RunResult,
     RunState,
-    Tool,
 )
 from remit.ports import Progress
 from remit.stages import plan as planning
@@ -50,7 +49,7 @@ from remit.stages.normalise import normalise
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
 from remit.stages.settle import settle, unrecorded
-from remit.stages.visibility import Part, Visibility
+from remit.stages.visibility import Visibility
 from remit.telemetry import REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
 
 MAX_ROUNDS = 3
@@ -118,23 +117,6 @@ class Pipeline:
         except LedgerFault as fault:
             log.warning("refusal_not_counted", code=code.value, error=str(fault))
 
-    async def visible(
-        self,
-        caller: Caller,
-        *,
-        source_ip: str | None = None,
-        after: str = "",
-        enough: int | None = None,
-    ) -> Sequence[Tool]:
-        """The tools this caller may see, sorted by name.
-
-        Args:
-            after, enough: at least so many of those whose name comes after this one, as far as
-                there are so many. What else is given holds as well.
-        """
-        part = Part(after=after, enough=enough, source_ip=source_ip)
-        return await self.visibility.tools(caller, part)
-
     async def call(self, call: Call, progress: Progress) -> Reply:
         """Steps 2 to 10. The reply to a call: its result, or why there is none.
 
@@ -165,7 +147,7 @@ class Pipeline:
             # (2) a repeat of an earlier call?
             repeat = await self._find_repeat(normal)
             if isinstance(repeat, Repeat):
-                self._histories.returned(normal)
+                await self._histories.returned(normal)
                 return await self._answers.replayed(repeat)
             # (3) is everything frozen? what may this tool use at most?
             with stage("admit"):

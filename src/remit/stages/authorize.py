@@ -18,46 +18,53 @@ from remit.model import (
     Capabilities,
     Decided,
     Deny,
-    Frozen,
-    Limits,
     Permitted,
     Planned,
     Reason,
     RequireApproval,
 )
 from remit.ports import ArgumentCheck, Clock, Policy
-from remit.stages.narrow import Narrowed, narrow
+from remit.stages.history import Histories
+from remit.stages.narrow import Terms, narrow
+from remit.stages.plan import terms_of
 from remit.stages.record import Record, decision_entry
 from remit.telemetry import POLICY_FAULTS, annotate
 
-Replan = Callable[[Frozen, Limits, str], Awaitable[Planned]]
-"""Makes the plan again from narrowed arguments and limits, naming the plan it comes from."""
+Replan = Callable[[Terms], Awaitable[Planned]]
+"""Makes the plan again from narrowed terms, naming the plan it comes from."""
 
 
 class Authorize:
     """Puts plans to policy and records each answer."""
 
     def __init__(
-        self, policy: Policy, check: ArgumentCheck, runner: Capabilities, clock: Clock
+        self,
+        policy: Policy,
+        check: ArgumentCheck,
+        runner: Capabilities,
+        clock: Clock,
+        histories: Histories,
     ) -> None:
         self._policy = policy
         self._check = check
         self._runner = runner
         self._clock = clock
+        self._histories = histories
 
     async def __call__(self, planned: Planned, record: Record, replan: Replan) -> Decided:
         """The plan that policy permits: the one given, or one narrowed from it.
 
         Raises:
             Refused: `policy_denied` or the code of the fault; `argument_out_of_bounds`,
-                `constraint_widens`, `runner_degraded`, `policy_inconsistent`.
+                `constraint_widens`, `runner_degraded`, `runner_lacks`, `policy_inconsistent`.
         """
         decision = await self.ask(planned, record)
-        narrowed = self._narrow(planned, decision)
-        if not narrowed.changed:
+        terms = self._narrow(planned, decision)
+        if terms == terms_of(planned):
+            self._check_runner(planned, decision)
             return Decided(planned=planned, decision=decision)
-        self._check_narrowed(planned, narrowed)
-        final = await replan(narrowed.arguments, narrowed.limits, planned.plan.hash)
+        self._check_narrowed(planned, terms)
+        final = await replan(terms)
         return Decided(planned=final, decision=await self.confirm(final, record))
 
     async def confirm(
@@ -69,7 +76,7 @@ class Authorize:
             Refused: as `__call__`; `policy_inconsistent` if policy would narrow it further.
         """
         decision = await self.ask(planned, record, approval)
-        if self._narrow(planned, decision).changed:
+        if self._narrow(planned, decision) != terms_of(planned):
             raise _refused(
                 decision,
                 Code.POLICY_INCONSISTENT,
@@ -77,6 +84,7 @@ class Authorize:
                 if approval is None
                 else "policy wants the plan narrower than the one that people agreed to",
             )
+        self._check_runner(planned, decision)
         return decision
 
     async def ask(
@@ -87,6 +95,7 @@ class Authorize:
         Raises:
             Refused: policy denied, or gave no usable answer, which is the same.
         """
+        call = planned.admitted.normal.call
         document = call_document(
             normal=planned.admitted.normal,
             plan=planned.plan,
@@ -95,6 +104,7 @@ class Authorize:
             arguments=planned.arguments,
             preview=planned.preview,
             approvals=() if approval is None else (approval,),
+            history=await self._histories.of(call.caller, call.claims),
         )
         decision = await self._policy.decide(document, decision_id=self._clock.new_id("dec"))
         record.add(decision_entry(planned, decision))
@@ -109,14 +119,13 @@ class Authorize:
             case _:
                 assert_never(decision)
 
-    def _narrow(self, planned: Planned, decision: Permitted) -> Narrowed:
+    def _narrow(self, planned: Planned, decision: Permitted) -> Terms:
         normal = planned.admitted.normal
         try:
             return narrow(
                 decision.constraints,
-                arguments=planned.arguments,
+                terms_of(planned),
                 supplied=frozenset(normal.call.arguments),
-                limits=planned.plan.limits,
                 profile=normal.tool.runner,
                 tier=self._runner.tier,
                 schema=normal.tool.input_schema,
@@ -126,7 +135,20 @@ class Authorize:
                 decision, refused.code, refused.message, place=refused.place, hint=refused.hint
             ) from None
 
-    def _check_narrowed(self, planned: Planned, narrowed: Narrowed) -> None:
+    def _check_runner(self, planned: Planned, decision: Permitted) -> None:
+        """What policy gave, this machine's runner has to be able to give (and to bound)."""
+        holds, plan = self._runner.holds, planned.plan
+        given = {"egress": plan.egress, "credentials": plan.credentials}
+        lacks = [name for name, rules in given.items() if rules and not holds.get(name, False)]
+        if lacks:
+            raise _refused(
+                decision,
+                Code.RUNNER_LACKS,
+                f"policy gives this action {' and '.join(lacks)}, which this runner does not have",
+                hint="an operator leaves it out of the policy, or of the tool",
+            )
+
+    def _check_narrowed(self, planned: Planned, narrowed: Terms) -> None:
         """A forced value must be one that the tool's schema allows, in the same environment."""
         tool = planned.admitted.normal.tool
         again = self._check.normalise(tool, narrowed.arguments.value())

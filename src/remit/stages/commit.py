@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from remit.model import Approved, Effect, Grant, Intent, PlanKind
 from remit.ports import Clock, Ledger
+from remit.stages.history import Histories
 from remit.stages.record import Record
 from remit.telemetry import annotate
 
@@ -19,10 +20,11 @@ async def commit(
     clock: Clock,
     approved: Approved,
     record: Record,
+    histories: Histories,
     *,
     parent_run_id: str | None = None,
 ) -> Grant:
-    """The single-use permission to run this plan, once its intent is durable.
+    """The single-use permission to run this plan, once its intent is durable and remembered.
 
     The ledger checks, in that one transaction: freeze, policy revision, age of the decision,
     tool pin, caller, approval (unspent, unexpired, for this hash) and earlier runs of the call.
@@ -57,4 +59,6 @@ async def commit(
     )
     annotate(run_id=intent.run_id, plan_hash=planned.plan.hash)
     with record.handed_over() as drafts:
-        return await ledger.commit_intent(intent, drafts)
+        grant = await ledger.commit_intent(intent, drafts)
+    histories.committed(intent)
+    return grant

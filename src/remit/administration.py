@@ -180,6 +180,7 @@ class Administration:
             reason=reason[:1000],
             now_ms=self._backends.clock.now_ms(),
         )
+        self._pipeline.visibility.freeze_changed()
         log.warning("frozen" if frozen else "thawed", by=operator.subject)
 
 

@@ -208,6 +208,9 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         ttl_max_s=approvals.ttl_max_s,
         concurrent_runs=settings.sections.limits.concurrent_runs,
         unsafe=unsafe(settings),
+        visible_ttl_s=settings.sections.policy.cache_ttl_s,
+        # With more than one worker, one is always left for calls.
+        list_batches=max(1, settings.sections.policy.workers - 1),
     )
 
 

@@ -20,7 +20,7 @@ class Gateway(Administration):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
         self.authenticate = pipeline.authenticate
-        self.visible = pipeline.visible
+        self.visible = pipeline.visibility.tools
         self.call = pipeline.call
         self.refuse_at_door = pipeline.refuse_at_door
 

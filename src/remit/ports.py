@@ -80,7 +80,7 @@ class Catalog(Protocol):
         """The tool of that name, whoever may see it."""
 
     def tools(self) -> Sequence[Tool]:
-        """All tools, sorted by name."""
+        """All tools, sorted by name; the same object as long as nothing changes."""
 
 
 class ArgumentCheck(Protocol):
@@ -109,8 +109,22 @@ class Policy(Protocol):
         Does not check that constraints narrow the plan: the authorize stage does.
         """
 
-    async def visible(self, document: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
-        """Which of these tools this caller may see; none where policy gives no usable answer."""
+    async def visible(
+        self, document: Mapping[str, Any], names: Sequence[str]
+    ) -> frozenset[str] | None:
+        """Which of these tools this caller may see, for a `list` document of at most 200 tools.
+
+        None where policy gives no usable answer: then none of them is shown, and the answer must
+        not be kept.
+        """
+
+    @property
+    def visible_reads(self) -> frozenset[str]:
+        """What that answer depends on besides the caller, the tools and the revision.
+
+        Paths of the input, such as `context.time`; empty where the same question has the same
+        answer for a while, or nobody can know.
+        """
 
     @property
     def revision(self) -> str:

@@ -101,6 +101,9 @@ POLICY_FAULTS = Counter(
     "remit_policy_faults", "Denials because policy gave no usable answer.", ["code"],
     registry=REGISTRY,
 )  # fmt: skip
+VISIBLE_ASKED = Counter(
+    "remit_visible_asked", "Questions to policy about which tools may be seen.", registry=REGISTRY
+)
 POLICY_RELOADS = Counter(
     "remit_policy_reloads", "Policies that were to replace one in force, by what became of them.",
     ["result"], registry=REGISTRY,

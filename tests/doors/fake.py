@@ -93,7 +93,14 @@ class FakeGateway:
             raise Refused(Code.UNAUTHENTICATED, "no credential that is known")
         return Caller(tenant="t", subject=subject, kind=CallerKind.AGENT, key_id=key)
 
-    async def visible(self, caller: Caller) -> Sequence[Tool]:
+    async def visible(
+        self,
+        caller: Caller,
+        *,
+        source_ip: str | None = None,
+        after: str = "",
+        enough: int | None = None,
+    ) -> Sequence[Tool]:
         self.listed += 1
         hidden = HIDDEN.get(caller.subject, set())
         return [t for t in self.tools if t.name not in hidden]

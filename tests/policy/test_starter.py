@@ -112,7 +112,7 @@ async def test_real_documents_get_the_answers_the_demo_needs() -> None:
         asked = await point.decide(question(production, purpose="rollout"), decision_id="dec_3")
         assert isinstance(asked, RequireApproval)
         listed = list_document(caller=CALLER, tools=[RESTART], now_ms=NOW)
-        assert await point.visible(listed, [RESTART.name]) == {RESTART.name}
+        assert await point.visible(listed, [RESTART.name]) == frozenset({RESTART.name})
 
 
 def test_each_answer_to_a_real_document_fits_the_schema() -> None:

@@ -36,8 +36,16 @@ class Gateway(Protocol):
             Refused: `unauthenticated`, or `rate_limited` with `retry_after_ms`.
         """
 
-    async def visible(self, caller: Caller) -> Sequence[Tool]:
-        """The tools this caller may see, sorted by name."""
+    async def visible(
+        self,
+        caller: Caller,
+        *,
+        source_ip: str | None = None,
+        after: str = "",
+        enough: int | None = None,
+    ) -> Sequence[Tool]:
+        """The tools this caller may see, sorted by name: all of them, or at least so many of
+        those after a name, as far as there are so many."""
 
     async def call(self, call: Call, progress: Progress) -> Reply:
         """The reply to a call; raises nothing but cancellation.

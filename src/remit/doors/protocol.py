@@ -25,7 +25,7 @@ from remit.doors.gateway import Gateway
 from remit.doors.progress import SendProgress, progress_to
 from remit.doors.settings import DoorSettings
 from remit.doors.tracing import ServerSpan
-from remit.doors.wire import WireTools, fit, page, result_of, text_of
+from remit.doors.wire import WireTools, fit, page, read_cursor, result_of, text_of
 from remit.errors import Code, InputError
 from remit.model import Call, Caller, Frozen, Reply
 from remit.ports import Now
@@ -89,11 +89,15 @@ class Protocol:
     async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
         """`tools/list`: what this caller may see, sorted by name, a page at a time."""
         inbound = inbound_of(ctx)
-        tools = await self._gateway.visible(inbound.caller)
+        caller, size = inbound.caller, self._settings.page_size
         try:
-            shown, cursor = page(tools, inbound.caller, params.cursor, self._settings.page_size)
+            after = read_cursor(params.cursor, caller)
         except InputError as exc:
             raise MCPError(INVALID_PARAMS, exc.message, {"code": exc.code.value}) from None
+        tools = await self._gateway.visible(
+            caller, source_ip=inbound.source_ip, after=after, enough=size + 1
+        )
+        shown, cursor = page(tools, caller, after, size)
         listed = [fit(self._tools.of(tool), ctx.protocol_version) for tool in shown]
         result: Result = {"resultType": "complete", "tools": listed}
         return result if cursor is None else {**result, "nextCursor": cursor}

@@ -165,19 +165,14 @@ def fit(listed: Mapping[str, Any], version: str) -> Mapping[str, Any]:
 
 
 def page(
-    tools: Sequence[Tool], caller: Caller, cursor: str | None, size: int
+    tools: Sequence[Tool], caller: Caller, after: str, size: int
 ) -> tuple[Sequence[Tool], str | None]:
-    """One page of the tools (sorted by name), and the cursor of the next.
+    """The page of the tools (sorted by name) after that name, and the cursor of the next.
 
     A cursor names the last tool of its page and the caller it was given to. It is no secret and
     no permission: what it leads to is cut from what this caller may see now.
-
-    Raises:
-        InputError: `invalid_arguments`: this cursor was not given to this caller.
     """
-    start = 0
-    if cursor is not None:
-        start = bisect_right(tools, _open_cursor(cursor, caller), key=lambda tool: tool.name)
+    start = bisect_right(tools, after, key=lambda tool: tool.name) if after else 0
     shown = tools[start : start + size]
     more = start + size < len(tools)
     return shown, _cursor(shown[-1].name, caller) if more else None
@@ -192,7 +187,14 @@ def _seal(name: str, caller: Caller) -> bytes:
     return bytes.fromhex(digest("remit.cursor/1", text).removeprefix("sha256:"))[:12]
 
 
-def _open_cursor(cursor: str, caller: Caller) -> str:
+def read_cursor(cursor: str | None, caller: Caller) -> str:
+    """The name after which a page begins; empty for the first.
+
+    Raises:
+        InputError: `invalid_arguments`: this cursor was not given to this caller.
+    """
+    if cursor is None:
+        return ""
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
         name = data[12:].decode("utf-8")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from remit.canonical import digest_of
 from remit.policy.bundle import PolicyBundle
 from remit.policy.engine import Engine
+from remit.policy.reads import passing_reads
 
 LAYERS_DOMAIN = "remit.policy-layers/1"
 MAIN = "policy"
@@ -48,6 +49,7 @@ class Layer:
     """One policy in force: the packages that are asked, and who evaluates them.
 
     `bundle` is what the engine was given, None where a server has its policy from elsewhere.
+    `reads` is what its rule `visible` reads that changes from call to call, as far as is known.
     `rules` holds the rules to ask for a decision and for what is visible, `labels` what each of
     their answers is called.
     """
@@ -57,6 +59,7 @@ class Layer:
     tenure: Tenure
     revision: str
     bundle: PolicyBundle | None = None
+    reads: frozenset[str] = frozenset()
     rules: Mapping[str, tuple[str, ...]] = field(init=False)
     labels: tuple[str, ...] = field(init=False)
 
@@ -85,6 +88,7 @@ def layer(
         tenure=Tenure(engine),
         revision=bundle.revision if revision is None else revision,
         bundle=bundle,
+        reads=passing_reads(bundle),
     )
 
 
@@ -101,6 +105,11 @@ class Standing:
         self.layers = tuple(layers)
         self.named = tuple((each.name, each.revision) for each in self.layers)
         self.revision = revision_of(self.named)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the rules `visible` of all layers read that changes from call to call."""
+        return frozenset().union(*(each.reads for each in self.layers))
 
     def enter(self) -> None:
         """A decision counts on these engines, until it calls `leave`."""

@@ -225,41 +225,37 @@ class PolicyPoint:
 
     # ------------------------------------------------------------------------------ visibility
 
-    async def visible(self, document: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
-        """Which of these tools this caller may see; none where policy gives no usable answer.
+    async def visible(
+        self, document: Mapping[str, Any], names: Sequence[str]
+    ) -> frozenset[str] | None:
+        """Which of these tools this caller may see; None where policy gives no usable answer.
 
-        The document's `tools` are put to the layers 200 at a time. A tool is visible where every
-        entry of every layer says so; a part of the catalog that gets no usable answer is hidden.
+        A tool is visible where every entry of every layer says so. The document names at most
+        `MAX_TOOLS` tools, and is put to each layer once; one that names more gets no answer.
         """
-        wanted = frozenset(names)
-        tools = document.get("tools", [])
-        seen: set[str] = set()
         standing = self._standing
         standing.enter()
         try:
-            for start in range(0, len(tools), MAX_TOOLS):
-                batch = tools[start : start + MAX_TOOLS]
-                seen |= await self._visible_in(standing, {**document, "tools": batch})
-        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is shown
-            return frozenset()
-        finally:
-            standing.leave()
-        return frozenset(seen) & wanted
-
-    async def _visible_in(self, standing: Standing, document: Mapping[str, Any]) -> set[str]:
-        """The tools of the document that all layers show."""
-        try:
+            asked = {tool["name"] for tool in document["tools"]}
+            if len(document["tools"]) > MAX_TOOLS:
+                return None
             answers = await _ask(standing, "visible", _input(document))
             await self._named(standing, answers)
-            shown = {tool["name"] for tool in document["tools"]}
             for answer in answers:
                 if isinstance(answer, PolicyFault):
-                    return set()
+                    return None
                 for value in answer.values:
-                    shown &= _shown(value)
-        except Exception:  # noqa: BLE001 - whatever went wrong, none of these is shown
-            return set()
-        return shown
+                    asked &= _shown(value)
+        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is shown
+            return None
+        finally:
+            standing.leave()
+        return frozenset(asked) & frozenset(names)
+
+    @property
+    def visible_reads(self) -> frozenset[str]:
+        """What `visible` reads that changes from call to call; of a server of others nothing."""
+        return self._standing.reads
 
 
 async def _ask(standing: Standing, rule: str, text: bytes) -> list[Answer | PolicyFault]:
@@ -312,8 +308,15 @@ def _fault(raised: BaseException) -> PolicyFault:
 
 
 def _shown(text: bytes) -> set[str]:
+    """The names with true.
+
+    Raises:
+        PolicyFault: `policy_bad_decision`: the answer is no object.
+    """
     said = canonical.parse(text, max_bytes=MAX_ANSWER)
-    return {name for name, shown in said.items() if shown is True} if type(said) is dict else set()
+    if type(said) is not dict:
+        raise PolicyFault(Code.POLICY_BAD_DECISION, "`visible` is not an object")
+    return {name for name, shown in said.items() if shown is True}
 
 
 def _input(document: Mapping[str, Any]) -> bytes:

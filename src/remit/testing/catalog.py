@@ -45,18 +45,23 @@ class MemoryCatalog:
 
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self._sorted: tuple[Tool, ...] | None = None
 
     def tool(self, name: str) -> Tool | None:
         return self._tools.get(name)
 
     def tools(self) -> Sequence[Tool]:
-        return tuple(self._tools[name] for name in sorted(self._tools))
+        if self._sorted is None:
+            self._sorted = tuple(self._tools[name] for name in sorted(self._tools))
+        return self._sorted
 
     def put(self, tool: Tool) -> None:
         self._tools[tool.name] = tool
+        self._sorted = None
 
     def drop(self, name: str) -> None:
         self._tools.pop(name, None)
+        self._sorted = None
 
 
 _: type[Catalog] = MemoryCatalog
@@ -83,6 +88,12 @@ class CatalogContract:
         catalog = build([say])
         assert catalog.tool("say") == say
         assert [catalog.tool(name) for name in ("", "Say", "say ", "sa")] == [None] * 4
+
+    def test_unchanged_catalog_gives_the_same_object_again(
+        self, build: Callable[[Sequence[Tool]], Catalog]
+    ) -> None:
+        catalog = build([make_tool("a"), make_tool("b")])
+        assert catalog.tools() is catalog.tools()
 
     def test_empty_catalog_has_no_tools(self, build: Callable[[Sequence[Tool]], Catalog]) -> None:
         assert list(build([]).tools()) == []

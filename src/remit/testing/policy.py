@@ -48,7 +48,8 @@ def _document(decision: str, code: str, message: str, more: Mapping[str, Any]) -
 class ScriptedPolicy:
     """A `Policy` whose answers a function gives; a `PolicyFault` it raises becomes a denial.
 
-    `asked` keeps every question, `revision` and `not_ready` may be set at any time.
+    `asked` keeps every question about a call and `listed` every one about what is visible;
+    `revision`, `visible_reads` and `not_ready` may be set at any time.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class ScriptedPolicy:
         self._visible = (lambda _, __: True) if visible is None else visible
         self._now = now
         self.asked: list[Question] = []
+        self.listed: list[Question] = []
+        self.visible_reads: frozenset[str] = frozenset()
         self.revision = "scripted"
         self.not_ready: str | None = None
 
@@ -81,8 +84,14 @@ class ScriptedPolicy:
         except PolicyFault as fault:
             return denial(fault, evaluation)
 
-    async def visible(self, document: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
-        return frozenset(name for name in names if self._visible(document, name))
+    async def visible(
+        self, document: Mapping[str, Any], names: Sequence[str]
+    ) -> frozenset[str] | None:
+        self.listed.append(document)
+        try:
+            return frozenset(name for name in names if self._visible(document, name))
+        except PolicyFault:
+            return None
 
     async def ready(self) -> str | None:
         return self.not_ready
@@ -142,8 +151,17 @@ class PolicyContract:
         try:
             names = ["seen_a", "seen_b", "hidden"]
             question = {"tools": [{"name": name} for name in names]}
-            assert await policy.visible(question, names) == {"seen_a", "seen_b"}
-            assert await policy.visible(question, ["seen_a", "other"]) <= {"seen_a"}
+            assert await policy.visible(question, names) == frozenset({"seen_a", "seen_b"})
+            fewer = await policy.visible(question, ["seen_a", "other"])
+            assert fewer is not None
+            assert fewer <= {"seen_a"}
+        finally:
+            await self.end(policy)
+
+    async def test_what_visible_reads_is_said_without_asking(self) -> None:
+        policy = await self.make()
+        try:
+            assert all(isinstance(path, str) for path in policy.visible_reads)
         finally:
             await self.end(policy)
 

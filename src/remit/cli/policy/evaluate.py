@@ -74,7 +74,11 @@ async def _ask(
     try:
         if entry == "visible":
             offered = [str(tool["name"]) for tool in document.get("tools", [])]
-            seen = sorted(await point.visible(document, offered))
+            found = await point.visible(document, offered)
+            if found is None:
+                note("error: `visible` gives no usable answer, so none of these tools is shown")
+                return Exit.UNKNOWN
+            seen = sorted(found)
             click.echo(json.dumps(seen) if output == "json" else "\n".join(seen))
             return Exit.YES
         decision = await point.decide(document, decision_id="dec_eval")

@@ -192,6 +192,7 @@ def _backends(
                 "caller": limits.calls_per_minute,
                 "refusal": limits.refusals_recorded_per_minute,
                 "authentication": limits.auth_failures_per_minute,
+                "question": settings.sections.policy.questions_per_minute,
             }
         ),
         clock=clock,
@@ -208,6 +209,8 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         ttl_max_s=approvals.ttl_max_s,
         concurrent_runs=settings.sections.limits.concurrent_runs,
         unsafe=unsafe(settings),
+        history_s=settings.sections.policy.history_s,
+        questions_per_minute=settings.sections.policy.questions_per_minute,
         visible_ttl_s=settings.sections.policy.cache_ttl_s,
         # With more than one worker, one is always left for calls.
         list_batches=max(1, settings.sections.policy.workers - 1),

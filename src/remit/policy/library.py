@@ -140,15 +140,16 @@ def _does_not_fit(top: str, error: jsonschema.ValidationError) -> ConfigError:
     """The first thing that does not fit, in an operator's words; never the value itself."""
     place = ".".join([top, *map(str, error.absolute_path)])
     part: Any = error.schema
+    found: Any = error.instance
     meant = part.get("description")
     if error.validator == "additionalProperties":
         known = sorted(part.get("properties", ()))
-        unknown = min(str(key) for key in error.instance if key not in known)
+        unknown = min(str(key) for key in found if key not in known)
         near = get_close_matches(unknown, known, 1)
         hint = f"did you mean {near[0]}?" if near else "the keys here are: " + ", ".join(known)
         return _invalid("unknown key", f"{place}.{unknown}", hint)
     if error.validator == "required":
-        missing = min(key for key in part["required"] if key not in error.instance)
+        missing = min(key for key in part["required"] if key not in found)
         return _invalid(f"the key {missing} is missing", place, meant)
     return _invalid(f"does not fit: {_rule(error)}", place, meant)
 

@@ -96,7 +96,7 @@ test_exception_is_for_that_argument_of_that_tool_only if {
 test_reason_never_holds_the_secret if {
 	every arguments in [{"note": "hunter2"}, {"password": "hunter2"}, {"hunter2": "hunter2"}] {
 		answer := decision with input as call(arguments) with data.library.secrets as set_up
-		not contains(json.marshal(answer), "hunter2")
+		every text in [value | walk(answer, [_, value]); is_string(value)] { not contains(text, "hunter2") }
 	}
 }
 

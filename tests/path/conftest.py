@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ from remit.model import (
     Tool,
 )
 from remit.pipeline import Pipeline
-from remit.policy.bundle import bundle_of
+from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.embedded import EmbeddedEngine
-from remit.policy.layers import layer
+from remit.policy.layers import MAIN, layer
 from remit.policy.point import PolicyPoint
 from remit.rates import MemoryRates
 from remit.testing.scripted import ScriptedRunner
@@ -119,6 +119,7 @@ class Path_:
     clock: SystemClock
     policy: PolicyPoint
     tools: list[Tool]
+    store: Path
     heard: Heard = field(default_factory=Heard)
 
     async def call(
@@ -184,13 +185,25 @@ TOOLS = [
 async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
     made: list[Path_] = []
 
-    async def make(rego: str = ALLOW, refusals: int = 1000, **settings: Any) -> Path_:
+    async def make(
+        rego: str = ALLOW,
+        refusals: int = 1000,
+        layers: Mapping[str, PolicyBundle] | None = None,
+        deadline_ms: int = 5_000,
+        **settings: Any,
+    ) -> Path_:
         folder = tmp_path / f"p{len(made)}"
         folder.mkdir()
         clock = SystemClock()
         signer = FileSigner.create(folder / "log.key", "remit.test/log")
         ledger = SqliteLedger.open(folder / "ledger.db", signer=signer, gateway="gw", clock=clock)
-        policy = await PolicyPoint.start(bundle_of({"test.rego": rego}, {}), deadline_ms=5_000)
+        named = layers or {MAIN: bundle_of({"test.rego": rego}, {})}
+        policy = PolicyPoint(
+            [
+                layer(await EmbeddedEngine.start(each, deadline_ms=deadline_ms), each, name=name)
+                for name, each in named.items()
+            ]
+        )
         runner = ScriptedRunner()
         backends = Backends(
             identity=KeyIdentity([], [], now=clock.now_ms),
@@ -211,6 +224,7 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
             clock=clock,
             policy=policy,
             tools=TOOLS,
+            store=folder / "ledger.db",
         )
         await path.activate()
         made.append(path)

@@ -192,7 +192,7 @@ def _backends(
                 "caller": limits.calls_per_minute,
                 "refusal": limits.refusals_recorded_per_minute,
                 "authentication": limits.auth_failures_per_minute,
-                "question": settings.sections.policy.questions_per_minute,
+                "question": max(1, settings.sections.policy.questions_per_minute),
             }
         ),
         clock=clock,

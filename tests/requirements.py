@@ -35,5 +35,6 @@ THREATS: dict[str, str] = {
     "T-26": "A secret or a caller's value stands in a log line, an error or a span.",
     "T-27": "A policy that crashes, hangs or devours memory takes the gateway with it.",
     "T-28": "A bundle that was changed, or signed by another, comes into force as policy.",
+    "T-29": "Something else than the configured OPA server is believed when it answers.",
     "T-30": "A caller carries what it read in one system into another, unseen by policy.",
 }

@@ -118,7 +118,7 @@ def test_eval_ends_as_the_decision_says() -> None:
 
 
 def test_eval_of_a_faulty_policy_shows_the_code_and_ends_3(tmp_path: Path) -> None:
-    (tmp_path / "p.rego").write_text(HEAD + "decision := 1 if input.request_id\n")
+    (tmp_path / "p.rego").write_text(HEAD + "visible := {}\ndecision := 1 if input.request_id\n")
     done = _run("eval", str(tmp_path), "--input", "-", given=question())
     assert done.exit_code == 3
     assert done.stdout.startswith("deny (policy_bad_decision)")

@@ -14,10 +14,12 @@ from remit.policy.process import run_once, try_frame
 from tests.policy.world import HEAD
 
 LINES = HEAD.count("\n")
+VISIBLE = "package remit\nimport rego.v1\nimport future.keywords.not\nvisible := {}\n"
 
 
 def _lint(*modules: str, data: dict[str, Any] | None = None, test: str = "") -> list[Finding]:
     texts = {f"m{number}.rego": text for number, text in enumerate(modules)}
+    texts["visible.rego"] = VISIBLE
     return lint(bundle_of(texts, data or {}, {"m_test.rego": test} if test else {}))
 
 
@@ -63,6 +65,10 @@ CALLS = {
     "graph.reachable_paths": 'graph.reachable_paths({}, ["a"])',
     "rego.metadata.rule": "rego.metadata.rule()",
     "trace": 'trace("a")',
+    "object.subset": "object.subset([1], [])",
+    "json.patch": "json.patch({}, [])",
+    "units.parse": 'units.parse("1Q")',
+    "urlquery.decode": 'urlquery.decode("%")',
 }
 
 

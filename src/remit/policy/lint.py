@@ -7,38 +7,31 @@ and how to mend it. The tree comes from the engine's own parser, in a process of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from remit.errors import Code, ConfigError, PolicyFault
+from remit import canonical
+from remit.errors import PolicyFault
+from remit.policy import bundle as limits
+from remit.policy.arguments import about_arguments
 from remit.policy.builtins import ALLOWED, why_refused
 from remit.policy.bundle import PolicyBundle
+from remit.policy.entries import about_entries, about_recursion
+from remit.policy.finding import Finding, in_order
+from remit.policy.forms import about_forms
 from remit.policy.process import parse_frame, run_once, try_frame
-from remit.policy.syntax import Module, Node, default_of, dotted, module_of
+from remit.policy.syntax import Module, dotted, module_of
+
+__all__ = ["Finding", "lint", "modules_of"]
 
 ROOT = "remit"
 IMPORTS = ("rego.v1", "future.keywords.not")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something the profile refuses: where, what, and how to mend it."""
-
-    place: str
-    message: str
-    mend: str
-
-    def error(self, *, of: int = 1) -> ConfigError:
-        """The error that a start with this policy ends in; `of` counts all findings."""
-        more = f" (and {of - 1} more)" if of > 1 else ""
-        return ConfigError(
-            Code.POLICY_INVALID, self.message + more, place=self.place, hint=self.mend
-        )
-
-
 def lint(bundle: PolicyBundle) -> list[Finding]:
-    """What the profile refuses in a bundle, its tests included; empty if nothing."""
+    """What the profile refuses in a bundle, its tests included, by file and line; empty if nothing."""
     modules, findings = modules_of(bundle)
+    findings += _about_size(bundle)
     if ROOT in bundle.data:
         findings.append(
             Finding(
@@ -50,26 +43,77 @@ def lint(bundle: PolicyBundle) -> list[Finding]:
     for module in modules:
         findings += _about_module(module)
         findings += _about_calls(module, modules)
+        findings += about_forms(module, modules)
+        findings += about_arguments(module)
     if not findings:
-        findings += _about_entry(modules)
-        findings += _about_recursion(modules)
+        findings += about_entries(modules, bundle.entries)
+        findings += about_recursion(modules)
+    if not findings:
         findings += _about_compiling(bundle)
-    return findings
+    return in_order(findings)
 
 
 def modules_of(bundle: PolicyBundle) -> tuple[list[Module], list[Finding]]:
     """Each module of a bundle as its tree, tests included, and a finding for each that has none."""
+    texts = {**bundle.modules, **bundle.tests}
+    names = sorted(texts)
+    try:
+        trees = json.loads(run_once(parse_frame(texts)))
+    except PolicyFault:
+        return _one_by_one(texts)
+    return [
+        module_of(name, texts[name], tree["ast"]) for name, tree in zip(names, trees, strict=True)
+    ], []
+
+
+def _one_by_one(texts: Mapping[str, str]) -> tuple[list[Module], list[Finding]]:
     modules: list[Module] = []
     findings: list[Finding] = []
-    for name, text in sorted({**bundle.modules, **bundle.tests}.items()):
+    for name, text in sorted(texts.items()):
         try:
             trees = json.loads(run_once(parse_frame({name: text})))
         except PolicyFault as fault:
-            mend = "docs/policy.md lists the Rego that the embedded engine does not have"
-            findings.append(Finding(fault.place or name, fault.message, mend))
+            place = fault.place or name
+            findings.append(Finding(place, fault.message, _mend_of_syntax(text, place)))
         else:
             modules.append(module_of(name, text, trees[0]["ast"]))
     return modules, findings
+
+
+_SYNTAX = (
+    (re.compile(r'\$["`]'), "string interpolation is not portable; use concat or sprintf"),
+    (re.compile(r"\b(?:and|or)\b"), "`and`/`or` are not portable; use several lines, several rules"),
+    (re.compile(r"\bnot\s*\{"), "a body after `not` is not portable; give it a rule of its own"),
+    (re.compile(r"\.(?:if|in|not|some|every|contains|import|package|default|else|as|with)\b"),
+     "a keyword as a field is not portable; write it in brackets: x[\"if\"]"),
+    (re.compile(r"^\s*[\w.\[\]]+(?:\s*:?=.*)?\s*\{"), "put `if` before the braces of a rule"),
+)  # fmt: skip
+
+
+def _mend_of_syntax(text: str, place: str) -> str:
+    """What most likely went wrong in the line that the engine could not read."""
+    number = place.split(":")[1] if ":" in place else "0"
+    lines = text.split("\n")
+    line = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+    for pattern, mend in _SYNTAX:
+        if pattern.search(line):
+            return mend
+    if "\0" in text or not text.strip():
+        return "this is not a text of Rego: remove it, or write `package remit` into it"
+    return "the mistake is there or just before; docs/policy.md lists the Rego that is taken"
+
+
+def _about_size(bundle: PolicyBundle) -> Iterator[Finding]:
+    """For bundles that were not read from files: those are refused while they are read."""
+    if len(bundle.modules) > limits.MAX_MODULES:
+        yield Finding("the policy", f"has more than {limits.MAX_MODULES} modules", "join some")
+    for name, text in {**bundle.modules, **bundle.tests}.items():
+        if len(text.encode()) > limits.MAX_MODULE_BYTES:
+            most = limits.MAX_MODULE_BYTES // 1024
+            yield Finding(name, f"is larger than {most} KiB", "split it")
+    if len(canonical.encode(dict(bundle.data))) > limits.MAX_DATA_BYTES:
+        most = limits.MAX_DATA_BYTES // 1024 // 1024
+        yield Finding("data.json", f"the data is larger than {most} MiB", "keep less in it")
 
 
 def _about_compiling(bundle: PolicyBundle) -> Iterator[Finding]:
@@ -101,15 +145,6 @@ def _about_module(module: Module) -> Iterator[Finding]:
             f"the package {module.package} is not under `{ROOT}`",
             f"write `package {ROOT}` or `package {ROOT}.<name>`",
         )
-    if module.is_test:
-        return
-    for node in module.nodes():
-        if node.get("with_mods"):
-            yield Finding(
-                module.at(node["with_mods"][0]),
-                "`with` stands outside a test",
-                "keep `with` to files named *_test.rego",
-            )
 
 
 def _about_calls(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
@@ -126,55 +161,3 @@ def _about_calls(module: Module, modules: Sequence[Module]) -> Iterator[Finding]
                 f"{name} is neither a builtin of the portable profile nor a function of this policy",
                 "docs/policy.md lists the builtins",
             )
-
-
-def _about_entry(modules: Sequence[Module]) -> Iterator[Finding]:
-    """`data.remit.decision` must exist, and deny where no rule says otherwise."""
-    fallbacks = [
-        (module, node)
-        for module in modules
-        if module.package == ROOT and not module.is_test
-        for node in default_of(module, "decision")
-    ]
-    mend = 'start from `default decision := {"schema": "remit.decision/1", "decision": "deny", …}`'
-    if not fallbacks:
-        yield Finding(f"package {ROOT}", "there is no default for the rule `decision`", mend)
-    for module, node in fallbacks:
-        if _field(node["value"], "decision") != "deny":
-            yield Finding(module.at(node), "the default of `decision` is not a denial", mend)
-
-
-def _field(node: Node, name: str) -> object:
-    """A string field of an object literal, None if it is anything else."""
-    for _, key, value in node.get("Object", {}).get("fields", ()):
-        if key.get("String", {}).get("value") == name:
-            return value.get("String", {}).get("value")
-    return None
-
-
-def _about_recursion(modules: Sequence[Module]) -> Iterator[Finding]:
-    """A function that calls itself, which OPA refuses and which would crash the embedded engine."""
-    called: dict[str, set[str]] = {}
-    where: dict[str, str] = {}
-    for module in modules:
-        for name, node in module.definitions():
-            where.setdefault(name, module.at(node))
-            targets = called.setdefault(name, set())
-            for call in module.calls_in(node):
-                targets |= module.resolve(dotted(call["fcn"]))
-    for name, place in sorted(where.items()):
-        if name in _reachable(name, called):
-            yield Finding(
-                place, "a function calls itself", "write the loop with `some`, `every` or `walk`"
-            )
-
-
-def _reachable(start: str, called: Mapping[str, set[str]]) -> set[str]:
-    seen: set[str] = set()
-    todo = [start]
-    while todo:
-        for name in called.get(todo.pop(), ()):
-            if name not in seen:
-                seen.add(name)
-                todo.append(name)
-    return seen

@@ -18,6 +18,7 @@ class Module:
     imports: Mapping[str, int]
     aliases: Mapping[str, str]
     tree: Node
+    source: bytes = b""
 
     @property
     def is_test(self) -> bool:
@@ -27,6 +28,10 @@ class Module:
         """The file and line of a node."""
         inner = node if "span" in node else next(iter(node.values()))
         return f"{self.name}:{inner['span']['line']}"
+
+    def text_of(self, span: Node) -> str:
+        """The source that a span covers."""
+        return self.source[span["start"] : span["end"]].decode("utf-8", "replace")
 
     def rules(self) -> Iterator[tuple[str, Node]]:
         """The name, as written, and the node of each rule that is not a default."""
@@ -81,7 +86,7 @@ def module_of(name: str, text: str, tree: Node) -> Module:
         if alias:
             known_as = source[alias["start"] : alias["end"]].decode("utf-8", "replace")
         aliases[known_as] = path
-    return Module(name, dotted(tree["package"]["refr"]), imports, aliases, tree)
+    return Module(name, dotted(tree["package"]["refr"]), imports, aliases, tree, source)
 
 
 def dotted(node: Node) -> str:

@@ -32,6 +32,7 @@ from remit.model import (
     PreviewResult,
     Tool,
 )
+from remit.reach import credential_facts, egress_facts
 
 SCHEMA = "remit.input/1"
 
@@ -255,8 +256,8 @@ def _plan(plan: Plan, runner: Capabilities) -> dict[str, Any]:
         "kind": plan.kind.value,
         "runner": {"name": runner.name, "digest": runner.digest, "tier": runner.tier.value},
         "limits": _limits(plan.limits),
-        "egress": [],
-        "credentials": [],
+        "egress": egress_facts(plan.egress),
+        "credentials": credential_facts(plan.credentials),
     }
 
 

@@ -356,6 +356,8 @@ class Plan:
     limits: Limits
     preview_digest: str | None = None
     narrowed_from: str | None = None
+    egress: tuple[EgressRule, ...] = ()
+    credentials: tuple[CredentialRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

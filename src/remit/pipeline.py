@@ -18,6 +18,7 @@ from remit.model import (
     Approved,
     Call,
     Caller,
+    Constraints,
     Effect,
     Ending,
     Grant,
@@ -42,10 +43,11 @@ from remit.stages.approve import Bell, approve, not_approved, wait
 from remit.stages.authenticate import authenticate
 from remit.stages.authorize import Authorize, Replan
 from remit.stages.commit import commit
-from remit.stages.execute import execute
+from remit.stages.execute import Stop, Unheard, execute
 from remit.stages.history import Histories
 from remit.stages.narrow import Terms
 from remit.stages.normalise import normalise
+from remit.stages.output import streamed
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
 from remit.stages.settle import settle, unrecorded
@@ -72,14 +74,15 @@ class Pipeline:
         self.backends = backends
         self.settings = settings
         self.bell = Bell()
+        self._histories = Histories(backends.ledger, backends.clock, window_s=settings.history_s)
         self.visibility = Visibility(
             backends.catalog,
             backends.policy,
             backends.clock,
+            self._histories.of,
             ttl_s=settings.visible_ttl_s,
             batches=settings.list_batches,
         )
-        self._histories = Histories(backends.ledger, backends.clock, window_s=settings.history_s)
         self._authorize = Authorize(
             backends.policy,
             backends.arguments,
@@ -241,16 +244,18 @@ class Pipeline:
             )
         # (8) one runner, made for this grant and destroyed after it
         with stage("execute"):
-            result = await self._execute(grant, flight)
+            constraints = approved.decided.decision.constraints
+            heard = flight if streamed(constraints) else Unheard()
+            result = await self._execute(grant, heard, flight.stop)
         # (9) what came of it, durable
         with stage("settle"):
-            outcome, index = await self._settle(planned, grant, result)
+            outcome, index = await self._settle(planned, constraints, grant, result)
         tool = planned.admitted.normal.tool.name
         RUNS.labels(tool, result.ending.value).inc()
         RUN_SECONDS.labels(tool).observe(result.wall_ms / 1000)
         return Finished(approved=approved, outcome=outcome, result=result, index=index)
 
-    async def _execute(self, grant: Grant, flight: Flight) -> RunResult:
+    async def _execute(self, grant: Grant, progress: Progress, stop: Stop) -> RunResult:
         b = self.backends
         RUNS_IN_FLIGHT.inc()
         try:
@@ -260,19 +265,25 @@ class Pipeline:
                 b.clock,
                 grant,
                 gateway=self.settings.gateway,
-                progress=flight,
-                stop=flight.stop,
+                progress=progress,
+                stop=stop,
             )
         finally:
             RUNS_IN_FLIGHT.dec()
 
     async def _settle(
-        self, planned: Planned, grant: Grant, result: RunResult
+        self, planned: Planned, constraints: Constraints, grant: Grant, result: RunResult
     ) -> tuple[Outcome, int]:
         b = self.backends
         try:
             return await settle(
-                b.ledger, b.clock, b.arguments, planned=planned, grant=grant, result=result
+                b.ledger,
+                b.clock,
+                b.arguments,
+                planned=planned,
+                constraints=constraints,
+                grant=grant,
+                result=result,
             )
         except Exception as fault:
             log.critical("outcome_not_recorded", run=grant.run_id, ending=result.ending.value,

@@ -14,6 +14,7 @@ import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from remit.model import CredentialRule, EgressRule
 
@@ -143,7 +144,33 @@ def _rules(found: _Destinations) -> tuple[EgressRule, ...]:
     )
 
 
+def egress_facts(rules: Iterable[EgressRule]) -> list[dict[str, Any]]:
+    """Destinations as plans and policy documents name them; what is any is left out."""
+    return [
+        {
+            "host": rule.host,
+            "port": rule.port,
+            **({} if rule.methods is None else {"methods": list(rule.methods)}),
+            **({} if rule.path_prefix is None else {"path_prefix": rule.path_prefix}),
+        }
+        for rule in rules
+    ]
+
+
 # -------------------------------------------------------------------------------- credentials
+
+
+def credential_facts(rules: Iterable[CredentialRule]) -> list[dict[str, Any]]:
+    """Credentials as plans and policy documents name them: handles, never a secret."""
+    return [
+        {
+            "ref": rule.ref,
+            "scopes": list(rule.scopes),
+            **({} if rule.ttl_s is None else {"ttl_s": rule.ttl_s}),
+            **({} if rule.audience is None else {"audience": rule.audience}),
+        }
+        for rule in rules
+    ]
 
 
 def normal_credentials(rules: Iterable[CredentialRule]) -> tuple[CredentialRule, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,24 +11,62 @@ from hypothesis import strategies as st
 
 from remit.canonical import encode
 from remit.errors import Code, Refused
-from remit.model import Bound, Constraints, Frozen, Limits, Tier
-from remit.stages.narrow import Narrowed, narrow
+from remit.model import (
+    Bound,
+    Constraints,
+    CredentialRule,
+    EgressRule,
+    Frozen,
+    Limits,
+    ResultKind,
+    Tier,
+)
+from remit.reach import meet_credentials, meet_egress, normal_credentials, normal_egress
+from remit.stages.narrow import Terms, narrow
+from tests.test_reach import credentials, egress
 
 pytestmark = pytest.mark.threat("T-13")
 
 LIMITS = Limits(wall_s=30, memory_mb=256, output_bytes=65_536)
 
 
-def apply(constraints: Constraints, arguments: dict[str, Any], **supplied: Any) -> Narrowed:
-    return narrow(
-        constraints,
+@dataclass(frozen=True)
+class Applied:
+    """Terms before and after some constraints."""
+
+    before: Terms
+    after: Terms
+
+    @property
+    def changed(self) -> bool:
+        return self.after != self.before
+
+    @property
+    def arguments(self) -> Frozen:
+        return self.after.arguments
+
+    @property
+    def limits(self) -> Limits:
+        return self.after.limits
+
+
+def apply(constraints: Constraints, arguments: dict[str, Any], **planned: Any) -> Applied:
+    terms = Terms(
         arguments=Frozen(encode(arguments)),
-        supplied=frozenset(supplied.get("supplied", arguments)),
-        limits=supplied.get("limits", LIMITS),
+        limits=planned.get("limits", LIMITS),
+        egress=planned.get("egress", ()),
+        credentials=planned.get("credentials", ()),
+    )
+    after = narrow(
+        constraints,
+        terms,
+        supplied=frozenset(planned.get("supplied", arguments)),
         profile="sandbox",
-        tier=supplied.get("tier", Tier.SANDBOX),
+        tier=planned.get("tier", Tier.SANDBOX),
+        result=planned.get("result", ResultKind.JSON),
         schema=Frozen(encode({"properties": {name: {} for name in "abcdxreplicas"} | {"x": {}}})),
     )
+    return Applied(terms, after)
 
 
 def force(**values: Any) -> Constraints:
@@ -155,3 +194,34 @@ def test_a_runner_below_the_tier_policy_wants_is_refused(tier: Tier, wanted: str
     with pytest.raises(Refused) as refused:
         apply(Constraints(min_tier=wanted), {}, tier=tier)
     assert refused.value.code is Code.RUNNER_DEGRADED
+
+
+@given(egress, st.none() | egress, credentials, st.none() | credentials)
+def test_a_run_reaches_what_is_declared_and_given_and_nothing_else(
+    declared: tuple[EgressRule, ...],
+    given_egress: tuple[EgressRule, ...] | None,
+    owned: tuple[CredentialRule, ...],
+    lent: tuple[CredentialRule, ...] | None,
+) -> None:
+    declared, owned = normal_egress(declared), normal_credentials(owned)
+    constraints = Constraints(egress=given_egress, credentials=lent)
+    once = apply(constraints, {}, egress=declared, credentials=owned).after
+    assert once.egress == (meet_egress(declared, given_egress) if given_egress else ())
+    assert once.credentials == (meet_credentials(owned, lent) if lent else ())
+    assert meet_egress(once.egress, declared) == once.egress
+    assert meet_credentials(once.credentials, owned) == once.credentials
+    again = apply(constraints, {}, egress=once.egress, credentials=once.credentials)
+    assert not again.changed
+
+
+def test_where_policy_is_silent_a_run_reaches_nothing() -> None:
+    declared = (EgressRule(host="api.example.com", port=443),)
+    owned = (CredentialRule(ref="vault:ci"),)
+    after = apply(Constraints(), {}, egress=declared, credentials=owned).after
+    assert (after.egress, after.credentials) == ((), ())
+
+
+def test_policy_adds_no_destination_that_the_catalog_does_not_declare() -> None:
+    wanted = (EgressRule(host="evil.example.com", port=443),)
+    lent = (CredentialRule(ref="vault:root"),)
+    assert not apply(Constraints(egress=wanted, credentials=lent), {}).changed

@@ -9,6 +9,7 @@ from typing import Any
 
 from remit import canonical
 from remit.catalog.arguments import CompiledSchema
+from remit.catalog.reaching import credentials, egress
 from remit.catalog.safety import (
     check_command,
     check_job_path,
@@ -85,6 +86,8 @@ def build_tool(spec: ToolSpec) -> Tool:
         runner=spec.runner,
         limits=_limits(spec.limits),
         tags=tuple(sorted(set(spec.tags))),
+        egress=egress(spec.egress),
+        credentials=credentials(spec.credentials),
         system=spec.system,
         open_world=spec.open_world,
         returns=tuple(sorted(set(spec.returns))),

@@ -117,6 +117,42 @@ class EnvironmentSpec(Strict):
     )
 
 
+class EgressSpec(Strict):
+    """A destination that a run of the tool may reach, where policy lets it."""
+
+    host: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        description="One exact host in lower case, or an IP address; no wildcard."
+    )
+    port: Count = Field(ge=1, le=65_535, description="Its port.")
+    methods: (
+        Annotated[
+            list[Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")]],
+            Field(min_length=1, max_length=16),
+        ]
+        | None
+    ) = Field(default=None, description="HTTP methods; any, where absent.")
+    path_prefix: Annotated[str, Field(max_length=512)] | None = Field(
+        default=None, description="Whole segments that every path begins with, such as /v1/repos."
+    )
+
+
+class CredentialSpec(Strict):
+    """A credential that a run of the tool may use, where policy lets it; never the secret."""
+
+    ref: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] = Field(description="Its handle.")
+    scopes: list[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="The most it may be good for; none: it has no scopes.",
+    )
+    audience: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = Field(
+        default=None, description="Whom it is for; anybody, where absent."
+    )
+    ttl_s: Count | None = Field(
+        default=None, ge=1, le=86_400, description="How long it may live, in seconds."
+    )
+
+
 class ToolSpec(Strict):
     """One command tool."""
 
@@ -178,4 +214,14 @@ class ToolSpec(Strict):
         default_factory=list,
         max_length=4,
         description="What its results may hold: untrusted (others' words), sensitive, or both.",
+    )
+    egress: list[EgressSpec] = Field(
+        default_factory=list,
+        max_length=64,
+        description="All that a run could ever reach; policy has to give it, or a run gets none.",
+    )
+    credentials: list[CredentialSpec] = Field(
+        default_factory=list,
+        max_length=32,
+        description="All that a run could ever use; policy has to give it, or a run gets none.",
     )

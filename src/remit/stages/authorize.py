@@ -26,7 +26,7 @@ from remit.model import (
 from remit.ports import ArgumentCheck, Clock, Policy
 from remit.stages.history import Histories
 from remit.stages.narrow import Terms, narrow
-from remit.stages.plan import terms_of
+from remit.stages.plan import printed, terms_of
 from remit.stages.record import Record, decision_entry
 from remit.telemetry import POLICY_FAULTS, annotate
 
@@ -128,6 +128,7 @@ class Authorize:
                 supplied=frozenset(normal.call.arguments),
                 profile=normal.tool.runner,
                 tier=self._runner.tier,
+                result=printed(planned),
                 schema=normal.tool.input_schema,
             )
         except Refused as refused:

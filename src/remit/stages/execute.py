@@ -59,6 +59,15 @@ class Stop:
         self._act = None
 
 
+class Unheard:
+    """A progress listener to whom nothing of a run may be told."""
+
+    wanted = False
+
+    async def report(self, message: str) -> None:
+        return None
+
+
 async def execute(
     runner: Runner,
     ledger: Ledger,

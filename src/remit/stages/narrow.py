@@ -2,7 +2,8 @@
 
 What runs is what the tool's catalog entry declares, cut down by the constraints. A forced value
 may fill an argument that the caller left out, lower a number or shrink a set; another value that
-the caller gave is not quietly replaced, the call is refused instead.
+the caller gave is not quietly replaced, the call is refused instead. What the catalog says a run
+may reach is given only as far as policy gives it: where policy is silent, a run reaches nothing.
 """
 
 from __future__ import annotations
@@ -14,58 +15,89 @@ from typing import Any
 
 from remit.canonical import encode
 from remit.errors import Code, Refused
-from remit.model import Bound, Constraints, Frozen, Limits, Tier
+from remit.model import (
+    Bound,
+    Constraints,
+    CredentialRule,
+    EgressRule,
+    Frozen,
+    Limits,
+    ResultKind,
+    Tier,
+)
+from remit.reach import meet_credentials, meet_egress
 
 TIERS = tuple(Tier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Narrowed:
-    """Arguments and limits after the constraints; `changed` if either is not what was planned."""
+class Terms:
+    """What policy may narrow of a plan. Constraints that change nothing give equal terms."""
 
     arguments: Frozen
     limits: Limits
-    changed: bool
+    egress: tuple[EgressRule, ...] = ()
+    credentials: tuple[CredentialRule, ...] = ()
 
 
 def narrow(
     constraints: Constraints,
+    terms: Terms,
     *,
-    arguments: Frozen,
     supplied: frozenset[str],
-    limits: Limits,
     profile: str,
     tier: Tier,
+    result: ResultKind,
     schema: Frozen,
-) -> Narrowed:
+) -> Terms:
     """Apply constraints to what was planned.
 
     Args:
-        arguments: the planned arguments, defaults filled in.
+        terms: as planned: the arguments with defaults filled in, the limits, and what the
+            catalog says may be reached (in the normal form of `remit.reach`).
         supplied: names of the arguments that the caller gave itself.
-        limits: the planned limits.
         profile, tier: of the runner that is planned.
+        result: what the command prints.
         schema: the tool's input schema, which says what arguments there are.
+
+    Narrowing twice by the same constraints is narrowing once.
 
     Raises:
         Refused: `argument_out_of_bounds` if an argument is outside a bound;
             `constraint_widens` if a constraint asks for more than was planned or would replace
             what the caller gave; `policy_bad_decision` if it bounds an argument that the tool
-            does not have, for then it bounds nothing; `runner_degraded` if the runner is below the tier asked for.
+            does not have, for then it bounds nothing; `policy_unsupported` if what the command
+            prints can only be withheld; `runner_degraded` if the runner is below the tier asked for.
     """
     forced: Mapping[str, Any] = {}
-    frozen = arguments
+    frozen = terms.arguments
     if constraints.force or constraints.bounds:
-        forced = _force(arguments.value(), supplied, constraints.force)
+        forced = _force(frozen.value(), supplied, constraints.force)
         _known(constraints.bounds, schema)
     if constraints.force:
         frozen = Frozen(encode(forced))
     for name, bound in constraints.bounds.items():
         _within(name, forced, bound)
-    lowered = _lower(limits, constraints)
     _runner(constraints, profile, tier)
-    changed = frozen != arguments or lowered != limits
-    return Narrowed(arguments=frozen, limits=lowered, changed=changed)
+    _output(constraints, result)
+    return Terms(
+        arguments=frozen,
+        limits=_lower(terms.limits, constraints),
+        egress=_given(terms.egress, constraints.egress),
+        credentials=_lent(terms.credentials, constraints.credentials),
+    )
+
+
+def _given(
+    declared: tuple[EgressRule, ...], wanted: tuple[EgressRule, ...] | None
+) -> tuple[EgressRule, ...]:
+    return (meet_egress(declared, wanted or ()) or ()) if declared else ()
+
+
+def _lent(
+    declared: tuple[CredentialRule, ...], wanted: tuple[CredentialRule, ...] | None
+) -> tuple[CredentialRule, ...]:
+    return (meet_credentials(declared, wanted or ()) or ()) if declared else ()
 
 
 def _force(
@@ -155,4 +187,22 @@ def _runner(constraints: Constraints, profile: str, tier: Tier) -> None:
             Code.RUNNER_DEGRADED,
             f"policy asks for a runner of tier {wanted} or stronger",
             hint="`remit doctor` shows what this machine's runner holds",
+        )
+
+
+_MEDIA_TYPE = {ResultKind.TEXT: "text/plain", ResultKind.JSON: "application/json"}
+
+
+def _output(constraints: Constraints, result: ResultKind) -> None:
+    """Nothing is run of whose output it is plain beforehand that it cannot come back."""
+    if constraints.output_redact and result is ResultKind.TEXT:
+        raise Refused(
+            Code.POLICY_UNSUPPORTED,
+            "policy redacts members of a result that is text and has none",
+            hint="an operator declares `result: json` where the command prints JSON",
+        )
+    allowed = constraints.output_content_types
+    if allowed is not None and (not allowed or _MEDIA_TYPE.get(result, allowed[0]) not in allowed):
+        raise Refused(
+            Code.POLICY_UNSUPPORTED, "policy lets nothing back of the kind that this tool prints"
         )

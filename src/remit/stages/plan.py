@@ -33,6 +33,8 @@ from remit.model import (
     RunSpec,
     RunState,
 )
+from remit.reach import credential_facts, egress_facts
+from remit.stages.narrow import Terms
 from remit.stages.normalise import caller_facts
 from remit.stages.respond import printable
 
@@ -41,20 +43,46 @@ MAX_PREVIEW_SHOWN = 16_384
 """Most of a preview's output that is shown to a person, in characters."""
 
 
+def declared(admitted: AdmittedCall) -> Terms:
+    """The terms of a call before policy narrows them: all that the catalog declares."""
+    tool = admitted.normal.tool
+    return Terms(
+        arguments=admitted.normal.arguments,
+        limits=admitted.limits,
+        egress=tool.egress,
+        credentials=tool.credentials,
+    )
+
+
+def terms_of(planned: Planned) -> Terms:
+    """The terms of a plan, as policy finds them."""
+    plan = planned.plan
+    return Terms(
+        arguments=planned.arguments,
+        limits=plan.limits,
+        egress=plan.egress,
+        credentials=plan.credentials,
+    )
+
+
+def printed(planned: Planned) -> ResultKind:
+    """What the plan's command prints; of a preview, text for people."""
+    previews = planned.plan.kind is PlanKind.PREVIEW
+    return ResultKind.TEXT if previews else planned.admitted.normal.tool.result
+
+
 def main_plan(
     admitted: AdmittedCall,
     runner: Capabilities,
     *,
-    arguments: Frozen,
-    limits: Limits,
+    terms: Terms,
     preview: PreviewResult | None,
     narrowed_from: str | None = None,
 ) -> Planned:
     """The plan of the call itself.
 
     Args:
-        arguments: the call's arguments, or what policy narrowed them to.
-        limits: the tool's limits, or what policy lowered them to.
+        terms: those of `declared`, or what policy narrowed them to.
         preview: what the tool's preview gave; its digest becomes part of the plan.
         narrowed_from: hash of the plan that policy narrowed to this one.
 
@@ -62,10 +90,8 @@ def main_plan(
         Refused: `invalid_arguments` if the arguments cannot be put into the command.
     """
     tool = admitted.normal.tool
-    rendered = render_command(tool.command, arguments.value())
-    facts = _facts(
-        admitted, runner, tool.command, rendered=rendered, arguments=arguments, limits=limits
-    )
+    rendered = render_command(tool.command, terms.arguments.value())
+    facts = _facts(admitted, runner, tool.command, rendered=rendered, terms=terms)
     facts |= {
         "kind": PlanKind.MAIN.value,
         "result": tool.result.value,
@@ -74,44 +100,41 @@ def main_plan(
         "narrowed_from": narrowed_from,
     }
     plan = _freeze(
-        facts, admitted, limits, kind=PlanKind.MAIN, preview=preview, narrowed_from=narrowed_from
+        facts, admitted, terms, kind=PlanKind.MAIN, preview=preview, narrowed_from=narrowed_from
     )
-    return Planned(admitted=admitted, plan=plan, arguments=arguments, preview=preview)
+    return Planned(admitted=admitted, plan=plan, arguments=terms.arguments, preview=preview)
 
 
 def preview_plan(
     admitted: AdmittedCall, runner: Capabilities, preview: Preview, *, arguments: Frozen
 ) -> Planned:
-    """The plan of the tool's preview: a plan like any other, with its own hash and decision."""
+    """The plan of the tool's preview: a plan like any other, with its own hash and decision.
+
+    Nothing is declared that a preview could reach, so it reaches nothing.
+    """
+    terms = Terms(arguments=arguments, limits=preview.limits)
     rendered = render_command(preview.command, arguments.value())
-    facts = _facts(
-        admitted,
-        runner,
-        preview.command,
-        rendered=rendered,
-        arguments=arguments,
-        limits=preview.limits,
-    )
+    facts = _facts(admitted, runner, preview.command, rendered=rendered, terms=terms)
     facts |= _PREVIEW
     if preview.digest_file is not None:
         facts["collect"] = [preview.digest_file]
-    return _preview(facts, admitted, arguments, preview.limits)
+    return _preview(facts, admitted, terms)
 
 
-def narrowed_preview(planned: Planned, arguments: Frozen, limits: Limits) -> Planned:
+def narrowed_preview(planned: Planned, terms: Terms) -> Planned:
     """A preview's plan with the limits that policy lowered.
 
     Raises:
         Refused: `policy_unsupported` if policy wants other arguments in a preview: it has to say
             so of the call itself, which is then previewed again.
     """
-    if arguments != planned.arguments:
+    if terms.arguments != planned.arguments:
         raise Refused(
             Code.POLICY_UNSUPPORTED, "policy may not force arguments in the preview phase"
         )
     facts = json.loads(planned.plan.text)
-    facts |= {"limits": limits_facts(limits), "narrowed_from": planned.plan.hash}
-    return _preview(facts, planned.admitted, arguments, limits, planned.plan.hash)
+    facts |= {"limits": limits_facts(terms.limits), "narrowed_from": planned.plan.hash}
+    return _preview(facts, planned.admitted, terms, planned.plan.hash)
 
 
 def normaliser_plan(planned: Planned, preview: Preview, *, text: bytes) -> Planned:
@@ -125,7 +148,8 @@ def normaliser_plan(planned: Planned, preview: Preview, *, text: bytes) -> Plann
         "files": {},
         "mounts": [],
     }
-    return _preview(facts, planned.admitted, planned.arguments, preview.limits)
+    terms = Terms(arguments=planned.arguments, limits=preview.limits)
+    return _preview(facts, planned.admitted, terms)
 
 
 _PREVIEW: Mapping[str, Any] = {
@@ -140,14 +164,13 @@ _PREVIEW: Mapping[str, Any] = {
 def _preview(
     facts: Mapping[str, Any],
     admitted: AdmittedCall,
-    arguments: Frozen,
-    limits: Limits,
+    terms: Terms,
     narrowed_from: str | None = None,
 ) -> Planned:
     plan = _freeze(
-        facts, admitted, limits, kind=PlanKind.PREVIEW, preview=None, narrowed_from=narrowed_from
+        facts, admitted, terms, kind=PlanKind.PREVIEW, preview=None, narrowed_from=narrowed_from
     )
-    return Planned(admitted=admitted, plan=plan, arguments=arguments)
+    return Planned(admitted=admitted, plan=plan, arguments=terms.arguments)
 
 
 def _facts(
@@ -156,8 +179,7 @@ def _facts(
     command: Command,
     *,
     rendered: RenderedCommand,
-    arguments: Frozen,
-    limits: Limits,
+    terms: Terms,
 ) -> dict[str, Any]:
     normal = admitted.normal
     return {
@@ -168,7 +190,7 @@ def _facts(
         "tool": {"name": normal.tool.name, "digest": normal.tool.digest},
         "effect": normal.tool.effect.value,
         "environment": normal.environment,
-        "arguments": arguments.value(),
+        "arguments": terms.arguments.value(),
         "command": {
             "argv": list(rendered.argv),
             "env": dict(rendered.env),
@@ -185,9 +207,9 @@ def _facts(
             "tier": runner.tier.value,
             "digest": runner.digest,
         },
-        "limits": limits_facts(limits),
-        "egress": [],
-        "credentials": [],
+        "limits": limits_facts(terms.limits),
+        "egress": egress_facts(terms.egress),
+        "credentials": credential_facts(terms.credentials),
     }
 
 
@@ -216,7 +238,7 @@ def limits_facts(limits: Limits) -> dict[str, int]:
 def _freeze(
     facts: Mapping[str, Any],
     admitted: AdmittedCall,
-    limits: Limits,
+    terms: Terms,
     *,
     kind: PlanKind,
     preview: PreviewResult | None,
@@ -228,9 +250,11 @@ def _freeze(
         text=text,
         hash=digest(PLAN, text),
         call_digest=admitted.normal.digest,
-        limits=limits,
+        limits=terms.limits,
         preview_digest=None if preview is None else preview.digest,
         narrowed_from=narrowed_from,
+        egress=terms.egress,
+        credentials=terms.credentials,
     )
 
 

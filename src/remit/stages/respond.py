@@ -88,17 +88,26 @@ def content_of(content: list[Any], structured: Any, *, error: bool) -> Frozen:
     return Frozen(encode({"content": content, "structured": structured, "is_error": error}))
 
 
-def failure_content(tool: Tool, state: RunState, code: Code, result: RunResult) -> Frozen:
-    """The content for a run that did not succeed: what is known, and what may have happened."""
+def failure_content(
+    tool: Tool, state: RunState, code: Code, result: RunResult, *, hidden: bool = False
+) -> Frozen:
+    """The content for a run that did not succeed: what is known, and what may have happened.
+
+    `hidden` says that policy does not let its output back.
+    """
     parts = [_WHAT.get(code, "The action failed."), _EFFECT[state], f"[{code}]"]
     if code is Code.RUN_FAILED:
         parts.insert(1, f"Exit status {result.exit_code}.")
     text = " ".join(parts)
+    if hidden and state is not RunState.NEVER_STARTED and code is not Code.OUTPUT_WITHHELD:
+        text += "\nPolicy does not let its output back."
     tail = printable(result.stdout + result.stderr)[-MAX_ERROR_TAIL:].strip()
-    if tail and code is not Code.OUTPUT_INVALID and state is not RunState.NEVER_STARTED:
+    if tail and code not in _NO_TAIL and state is not RunState.NEVER_STARTED:
         text += "\n" + tail
     return content_of([{"type": "text", "text": text}], None, error=True)
 
+
+_NO_TAIL = frozenset({Code.OUTPUT_INVALID, Code.OUTPUT_WITHHELD})
 
 _WHAT: Mapping[Code, str] = {
     Code.RUN_FAILED: "The command failed.",
@@ -106,6 +115,7 @@ _WHAT: Mapping[Code, str] = {
     Code.RUN_OUT_OF_MEMORY: "The command used more memory than it may and was ended.",
     Code.OUTPUT_TOO_LARGE: "The command printed more than it may and was ended.",
     Code.OUTPUT_INVALID: "The command's output is not what the tool declares, and is withheld.",
+    Code.OUTPUT_WITHHELD: "Policy does not let the command's output back, and it is withheld.",
     Code.RUN_KILLED: "The command was ended by a signal.",
     Code.CANCELLED: "The run was cancelled.",
     Code.RUNNER_UNAVAILABLE: "No runner could be made for this action.",

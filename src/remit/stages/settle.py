@@ -8,13 +8,10 @@ refused until a person says what became of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from mcp_types import CallToolResult
-
-from remit.canonical import parse
 from remit.errors import Code, Refused
 from remit.model import (
+    Constraints,
     Effect,
     Ending,
     Frozen,
@@ -22,21 +19,12 @@ from remit.model import (
     Outcome,
     PlanKind,
     Planned,
-    ResultKind,
     RunResult,
     RunState,
-    Tool,
 )
 from remit.ports import ArgumentCheck, Clock, Ledger
+from remit.stages.output import output
 from remit.stages.record import outcome_entry
-from remit.stages.respond import (
-    as_text,
-    block_shown,
-    content_of,
-    failure_content,
-    masked,
-    printable,
-)
 from remit.telemetry import annotate
 
 _ENDED_BY_FORCE: Mapping[Ending, Code] = {
@@ -55,10 +43,14 @@ async def settle(
     check: ArgumentCheck,
     *,
     planned: Planned,
+    constraints: Constraints,
     grant: Grant,
     result: RunResult,
 ) -> tuple[Outcome, int]:
     """Judge and write the outcome; give it with its index in the log.
+
+    Args:
+        constraints: those of the decision that the grant was made from.
 
     Raises:
         LedgerFault: the outcome could not be written; the run stays open and is closed as
@@ -69,7 +61,8 @@ async def settle(
     state, code = judge(effect, result)
     reply: Frozen | None = None
     if planned.plan.kind is PlanKind.MAIN:
-        state, code, reply = _reply(check, tool, state, code, result)
+        shown = output(check, tool, constraints, state=state, code=code, result=result)
+        code, reply, result = shown.code, shown.reply, shown.kept
     outcome = Outcome(
         run_id=grant.run_id,
         fence=grant.fence,
@@ -121,50 +114,3 @@ def unrecorded(planned: Planned, grant: Grant) -> Refused:
         plan_hash=grant.plan.hash,
         hint="a person has to look at what it did before it is tried again",
     )
-
-
-def _reply(
-    check: ArgumentCheck, tool: Tool, state: RunState, code: Code | None, result: RunResult
-) -> tuple[RunState, Code | None, Frozen]:
-    """The content that is stored and answered; output that is not what the tool says is an error.
-
-    A write whose output is invalid still happened: its state stays, only its reply says so.
-    """
-    if state is not RunState.SUCCEEDED:
-        return state, code, failure_content(tool, state, code or Code.RUN_FAILED, result)
-    if result.stdout_truncated:
-        reply = failure_content(tool, state, Code.OUTPUT_TOO_LARGE, result)
-        return state, Code.OUTPUT_TOO_LARGE, reply
-    try:
-        return state, None, _checked(check, tool, result.stdout)
-    except Exception:  # noqa: BLE001 - no output whatever may leave a run without its outcome
-        reply = failure_content(tool, state, Code.OUTPUT_INVALID, result)
-        return state, Code.OUTPUT_INVALID, reply
-
-
-def _checked(check: ArgumentCheck, tool: Tool, stdout: bytes) -> Frozen:
-    match tool.result:
-        case ResultKind.TEXT:
-            return content_of([{"type": "text", "text": printable(stdout)}], None, error=False)
-        case ResultKind.JSON:
-            value = parse(stdout)
-            _check_schema(check, tool, value)
-            value = masked(value)
-            return content_of([{"type": "text", "text": as_text(value)}], value, error=False)
-        case ResultKind.MCP:
-            document = parse(stdout)
-            result = CallToolResult.model_validate(document, strict=False)
-            if not result.is_error:
-                _check_schema(check, tool, result.structured_content)
-            dumped = result.model_dump(mode="json", by_alias=True, exclude_none=True)
-            return content_of(
-                [block_shown(block) for block in dumped["content"]],
-                masked(dumped.get("structuredContent")),
-                error=bool(result.is_error),
-            )
-
-
-def _check_schema(check: ArgumentCheck, tool: Tool, value: Any) -> None:
-    """Raise ValueError when the tool declares an output schema and the value is not of it."""
-    if not check.fits(tool, value):
-        raise ValueError("output schema")

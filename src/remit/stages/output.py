@@ -1,0 +1,170 @@
+"""What of a run's output is stored and answered: checked, redacted, masked, or withheld.
+
+Redaction comes before everything else that keeps or shows output: where policy redacts, nothing
+that was printed is kept but the redacted structure. Only then what policy does not let back is
+withheld from the caller; operators still find it with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mcp_types import CallToolResult
+
+from remit.canonical import encode, parse
+from remit.errors import Code
+from remit.model import Constraints, Frozen, ResultKind, RunResult, RunState, Tool
+from remit.ports import ArgumentCheck
+from remit.stages.redact import removed, replaced, withheld
+from remit.stages.respond import (
+    as_text,
+    block_shown,
+    content_of,
+    failure_content,
+    masked,
+    printable,
+)
+
+TEXT, JSON = "text/plain", "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """The code of a run as its caller hears it, the content, and the result as it is kept."""
+
+    code: Code | None
+    reply: Frozen
+    kept: RunResult
+
+
+class _Withheld(Exception):
+    """The output is well-formed, and not what policy lets back."""
+
+
+def streamed(constraints: Constraints) -> bool:
+    """Whether a waiting caller may see what a run writes on standard error."""
+    return not constraints.output_redact and _lets(constraints, TEXT)
+
+
+def output(
+    check: ArgumentCheck,
+    tool: Tool,
+    constraints: Constraints,
+    *,
+    state: RunState,
+    code: Code | None,
+    result: RunResult,
+) -> Output:
+    """The content of a run that ended so, under the constraints that it was granted with.
+
+    A write whose output is invalid or withheld still happened: only its reply says so. Never
+    raises: no output whatever may leave a run without its outcome.
+    """
+    redacts = bool(constraints.output_redact) and state is not RunState.NEVER_STARTED
+    kept = withheld(result) if redacts else result
+    failed = code if code is not None or state is RunState.SUCCEEDED else Code.RUN_FAILED
+    if failed is None and result.stdout_truncated:
+        failed = Code.OUTPUT_TOO_LARGE
+    if failed is None:
+        try:
+            content, structure = _content(check, tool, constraints, result.stdout)
+        except _Withheld:
+            failed = Code.OUTPUT_WITHHELD
+        except Exception:  # noqa: BLE001 - whatever a tool prints, its run has an outcome
+            failed = Code.OUTPUT_INVALID
+        else:
+            kept = replace(kept, stdout=structure) if redacts else kept
+            return Output(code=None, reply=content, kept=kept)
+    hidden = redacts or not _lets(constraints, TEXT)
+    reply = failure_content(tool, state, failed, withheld(kept) if hidden else kept, hidden=hidden)
+    return Output(code=failed if state is RunState.SUCCEEDED else code, reply=reply, kept=kept)
+
+
+def _lets(constraints: Constraints, kind: str) -> bool:
+    allowed = constraints.output_content_types
+    return allowed is None or kind in allowed
+
+
+def _content(
+    check: ArgumentCheck, tool: Tool, constraints: Constraints, stdout: bytes
+) -> tuple[Frozen, bytes]:
+    """The content of a run that succeeded, and what is kept of its output where it is redacted.
+
+    Raises:
+        _Withheld; or anything else, where the output is not what the tool declares.
+    """
+    match tool.result:
+        case ResultKind.TEXT:
+            _require(not constraints.output_redact and _lets(constraints, TEXT))
+            content = content_of([_text(printable(stdout))], None, error=False)
+            return content, stdout
+        case ResultKind.JSON:
+            value = parse(stdout)
+            _check_schema(check, tool, value)
+            return _structured(check, tool, constraints, value, error=False)
+        case ResultKind.MCP:
+            return _mcp(check, tool, constraints, stdout)
+
+
+def _mcp(
+    check: ArgumentCheck, tool: Tool, constraints: Constraints, stdout: bytes
+) -> tuple[Frozen, bytes]:
+    result = CallToolResult.model_validate(parse(stdout), strict=False)
+    error = bool(result.is_error)
+    if not error:
+        _check_schema(check, tool, result.structured_content)
+    dumped = result.model_dump(mode="json", by_alias=True, exclude_none=True)
+    structure = dumped.get("structuredContent")
+    if constraints.output_redact:
+        # What it says in words may repeat what the structure no longer holds.
+        _require(structure is not None)
+        return _structured(check, tool, constraints, structure, error=error)
+    _require(structure is None or _lets(constraints, JSON))
+    for block in dumped["content"]:
+        _require(constraints.output_content_types is None or _lets(constraints, _kind(block)))
+    blocks = [block_shown(block) for block in dumped["content"]]
+    return content_of(blocks, masked(structure), error=error), stdout
+
+
+def _structured(
+    check: ArgumentCheck, tool: Tool, constraints: Constraints, value: Any, *, error: bool
+) -> tuple[Frozen, bytes]:
+    """The structure as policy redacts it, and the same as text.
+
+    A redacted member becomes `[redacted]`; where the tool's schema does not let it be that, it
+    goes altogether; where the schema does not let it go either, the output is withheld.
+    """
+    _require(_lets(constraints, JSON))
+    pointers = constraints.output_redact
+    if pointers:
+        ways = (replaced(value, pointers), removed(value, pointers))
+        fitting = [way for way in ways if error or check.fits(tool, way)]
+        _require(bool(fitting))
+        value = fitting[0]
+    shown = masked(value)
+    return content_of([_text(as_text(shown))], shown, error=error), encode(value)
+
+
+def _kind(block: Mapping[str, Any]) -> str:
+    """The media type of a content block; empty, and so never let through, where it has none."""
+    if block.get("type") == "text":
+        return TEXT
+    found = block.get("mimeType") or block.get("resource", {}).get("mimeType") or ""
+    return str(found).partition(";")[0].strip().lower()
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise _Withheld
+
+
+def _check_schema(check: ArgumentCheck, tool: Tool, value: Any) -> None:
+    """Raise ValueError when the tool declares an output schema and the value is not of it."""
+    if not check.fits(tool, value):
+        raise ValueError("output schema")

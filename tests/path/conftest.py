@@ -123,7 +123,12 @@ class Path_:
     heard: Heard = field(default_factory=Heard)
 
     async def call(
-        self, name: str, caller: Caller = AGENT, key: str | None = None, **arguments: Any
+        self,
+        name: str,
+        caller: Caller = AGENT,
+        key: str | None = None,
+        session: str | None = None,
+        **arguments: Any,
     ) -> Reply:
         call = Call(
             id=self.clock.new_id("call"),
@@ -131,7 +136,7 @@ class Path_:
             tool_name=name,
             arguments=arguments,
             received_ms=self.clock.now_ms(),
-            claims=Claims(purpose="because the agent says so"),
+            claims=Claims(purpose="because the agent says so", session_id=session),
             idempotency_key=key,
         )
         return await self.pipeline.call(call, self.heard)
@@ -190,6 +195,8 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
         refusals: int = 1000,
         layers: Mapping[str, PolicyBundle] | None = None,
         deadline_ms: int = 5_000,
+        questions: int = 1000,
+        tools: list[Tool] = TOOLS,
         **settings: Any,
     ) -> Path_:
         folder = tmp_path / f"p{len(made)}"
@@ -207,12 +214,12 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
         runner = ScriptedRunner()
         backends = Backends(
             identity=KeyIdentity([], [], now=clock.now_ms),
-            catalog=CommandCatalog(TOOLS),
+            catalog=CommandCatalog(tools),
             arguments=SchemaCheck(),
             policy=policy,
             runner=runner,
             ledger=ledger,
-            rates=MemoryRates({"refusal": refusals}),
+            rates=MemoryRates({"refusal": refusals, "question": questions}),
             clock=clock,
         )
         pipeline = Pipeline(backends, PathSettings(gateway="gw", **({"hold_s": 0} | settings)))
@@ -223,7 +230,7 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
             ledger=ledger,
             clock=clock,
             policy=policy,
-            tools=TOOLS,
+            tools=tools,
             store=folder / "ledger.db",
         )
         await path.activate()

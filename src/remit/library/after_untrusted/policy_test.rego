@@ -164,22 +164,25 @@ test_each_reason_is_shown_to_the_caller if {
 	} with input as call("ci", "write", read_untrusted([])) with data.library.after_untrusted as set_up
 }
 
+# Each part that the policy reads, missing in turn.
+odd(ask) := [
+	{},
+	object.union(ask, {"phase": "list"}),
+	object.union(ask, {"phase": "result"}),
+	object.union(ask, {"tool": {"effect": "unheard_of"}}),
+	object.union(ask, {"tool": {"name": null}}),
+	object.union(ask, {"tool": {"system": null}}),
+	object.union(ask, {"tool": {"open_world": null}}),
+	object.union(ask, {"history": {"untrusted": null}}),
+	object.union(ask, {"history": {"sensitive": null}}),
+	object.union(ask, {"history": {"untrusted_from": null}}),
+	object.union(ask, {"history": {"sensitive_from": null}}),
+]
+
 test_question_that_cannot_be_judged_is_denied if {
 	ask := call("ci", "read", clean)
-	odd := [
-		{},
-		object.union(ask, {"phase": "list"}),
-		object.union(ask, {"phase": "result"}),
-		object.union(ask, {"tool": {"effect": "unheard_of"}}),
-		object.union(ask, {"tool": {"name": null}}),
-		object.union(ask, {"tool": {"system": null}}),
-		object.union(ask, {"tool": {"open_world": null}}),
-		object.union(ask, {"history": {"untrusted": null}}),
-		object.union(ask, {"history": {"sensitive": null}}),
-		object.union(ask, {"history": {"untrusted_from": null}}),
-		object.union(ask, {"history": {"sensitive_from": null}}),
-	]
-	every question in odd {
+	asking := call("ci", "write", object.union(read_untrusted(["web"]), {"sensitive_from": ["web"]}))
+	every question in array.concat(odd(ask), odd(asking)) {
 		codes == {"after_untrusted.no_rule"} with input as question
 			with data.library.after_untrusted as set_up
 		verdict == "deny" with input as question with data.library.after_untrusted as set_up

@@ -26,6 +26,11 @@ test_listed_tool_is_allowed if {
 		with data.library.allowlist as set_up
 }
 
+test_each_answer_has_its_reason if {
+	codes == {"allowlist.listed"} with input as call([], "ping", "staging")
+		with data.library.allowlist as set_up
+}
+
 test_preview_of_a_listed_tool_is_allowed if {
 	question := object.union(call(["agents"], "restart_service", "staging"), {"phase": "preview"})
 	verdict == "allow" with input as question with data.library.allowlist as set_up
@@ -88,7 +93,10 @@ test_question_that_cannot_be_judged_is_denied if {
 		question := object.union(ask, {"phase": phase})
 		codes == {"allowlist.no_rule"} with input as question with data.library.allowlist as set_up
 	}
-	verdict == "deny" with input as {} with data.library.allowlist as set_up
+	every question in [{}, object.union(call([], "wipe", "moon"), {"phase": "list"})] {
+		codes == {"allowlist.no_rule"} with input as question with data.library.allowlist as set_up
+		verdict == "deny" with input as question with data.library.allowlist as set_up
+	}
 }
 
 catalog := [

@@ -41,6 +41,8 @@ test_what_is_not_restricted_is_allowed if {
 		call(["break-glass"], "look", "read", "production"),
 	] {
 		verdict == "allow" with input as question with data.library.break_glass as set_up
+		codes == {"break_glass.not_restricted"} with input as question
+			with data.library.break_glass as set_up
 		not decision.obligations with input as question with data.library.break_glass as set_up
 	}
 }
@@ -68,6 +70,11 @@ test_name_is_compared_as_a_whole if {
 	}
 }
 
+test_others_are_not_asked_for_a_ticket if {
+	silent := object.remove(call([], "restore", "destructive", "production"), ["claims"])
+	codes == {"break_glass.restricted"} with input as silent with data.library.break_glass as set_up
+}
+
 test_claim_to_break_the_glass_is_worth_nothing if {
 	claiming := object.union(
 		call(["agents"], "restore", "destructive", "production"),
@@ -80,6 +87,7 @@ test_claim_to_break_the_glass_is_worth_nothing if {
 
 test_member_needs_one_other_at_once if {
 	verdict == "require_approval" with input as emergency with data.library.break_glass as set_up
+	codes == {"break_glass.broken"} with input as emergency with data.library.break_glass as set_up
 	decision.approvals == {
 		"required": 1,
 		"groups": ["incident-leads"],
@@ -99,6 +107,7 @@ test_it_is_loud if {
 test_preview_needs_nobody_and_is_as_loud if {
 	preview := object.union(emergency, {"phase": "preview"})
 	verdict == "allow" with input as preview with data.library.break_glass as set_up
+	codes == {"break_glass.preview"} with input as preview with data.library.break_glass as set_up
 	kinds == ["log", "notify"] with input as preview with data.library.break_glass as set_up
 }
 

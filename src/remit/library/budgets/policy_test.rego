@@ -30,6 +30,8 @@ found contains [reason.code, reason.rule] if some reason in decision.reasons
 test_change_within_the_caps_is_allowed if {
 	every effect in ["write", "destructive"] {
 		verdict == "allow" with input as call(effect, usage(9, 1, 4900)) with data.library.budgets as set_up
+		decision.reasons[0].code == "budgets.within" with input as call(effect, usage(9, 1, 4900))
+			with data.library.budgets as set_up
 	}
 }
 
@@ -114,7 +116,8 @@ test_question_that_cannot_be_judged_is_denied if {
 		object.union(ask, {"tool": {"effect": "unheard_of"}}),
 		object.union(ask, {"caller": {"subject": null}}),
 	]
-	every question in odd {
+	spent := object.union(call("write", usage(99, 99, 9999)), {"caller": {"subject": 7}})
+	every question in array.concat(odd, [spent]) {
 		verdict == "deny" with input as question with data.library.budgets as set_up
 		decision.reasons[0].code == "budgets.no_rule" with input as question
 			with data.library.budgets as set_up

@@ -40,9 +40,7 @@ judged if {
 	input.tool.effect in {"read", "write", "destructive"}
 	is_array(settings.effects)
 	is_array(settings.freezes)
-	is_number(minute)
 	is_string(weekday)
-	is_number(today)
 }
 
 denial(code, message) := {"code": code, "message": message, "audience": "user", "denies": true}

@@ -17,6 +17,7 @@ set_up := {
 			{"days": ["Monday"], "from": "06:00", "to": "07:00"},
 			{"days": ["Monday"], "from": "18:00", "to": "19:00"},
 		]},
+		"early": {"time_zone": "Europe/Berlin", "windows": [{"days": ["Monday"], "from": "00:00", "to": "01:00"}]},
 		"never": {"windows": []},
 	},
 	"freezes": [
@@ -39,6 +40,8 @@ codes contains reason.code if some reason in decision.reasons
 # Whether each of these times is open, or closed for this reason.
 is_open(environment, times) if {
 	every at in times {
+		codes == {"change_windows.open"} with input as call(environment, at)
+			with data.library.change_windows as set_up
 		verdict == "allow" with input as call(environment, at) with data.library.change_windows as set_up
 	}
 }
@@ -115,6 +118,11 @@ test_each_day_follows_the_day_before_it if {
 test_window_may_end_at_midnight if {
 	is_open("evenings", ["2026-11-16T20:00:00Z", "2026-11-16T23:59:59Z"])
 	refused("evenings", "change_windows.closed", ["2026-11-16T19:59:59Z", "2026-11-17T00:00:00Z"])
+}
+
+test_day_is_that_of_the_environment if {
+	is_open("early", ["2026-11-15T23:30:00Z"])
+	refused("early", "change_windows.closed", ["2026-11-16T23:30:00Z", "2026-11-16T00:30:00Z"])
 }
 
 test_any_of_several_windows_is_enough if {
@@ -209,6 +217,9 @@ test_question_that_cannot_be_judged_is_denied if {
 	}
 	every key in object.keys(set_up) {
 		verdict == "deny" with input as ask
+			with data.library.change_windows as object.remove(set_up, [key])
+		closed := call("never", "2026-11-16T12:00:00Z")
+		codes == {"change_windows.no_rule"} with input as closed
 			with data.library.change_windows as object.remove(set_up, [key])
 	}
 }

@@ -44,6 +44,8 @@ test_tool_gets_what_it_declares_of_what_is_listed if {
 	granted(call("fetch", [to("api.example.com", 443)])) == [to("api.example.com", 443)]
 	whole := {"host": "api.example.com", "port": 443, "methods": ["GET"], "path_prefix": "/v1"}
 	granted(call("fetch", [whole])) == [whole]
+	codes == {"egress_allowlist.within"} with input as call("fetch", [whole])
+		with data.library.egress_allowlist as set_up
 	verdict == "allow" with input as call("fetch", [whole])
 		with data.library.egress_allowlist as set_up
 }

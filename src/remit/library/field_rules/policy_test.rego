@@ -35,6 +35,7 @@ found contains [reason.code, object.get(reason, "path", "")] if some reason in d
 
 test_permitted_value_is_allowed if {
 	verdict == "allow" with input as restart({}) with data.library.field_rules as set_up
+	found == {["field_rules.hold", ""]} with input as restart({}) with data.library.field_rules as set_up
 	verdict == "allow" with input as restart({"service": "checkout", "replicas": 3})
 		with data.library.field_rules as set_up
 }

@@ -23,6 +23,11 @@ test_agent_may_read if {
 	verdict == "allow" with input as call({"kind": "agent"}, "read") with data.library.read_only as set_up
 }
 
+test_each_answer_has_its_reason if {
+	codes == {"read_only.holds"} with input as call({"kind": "agent"}, "read")
+		with data.library.read_only as set_up
+}
+
 test_agent_may_not_change_anything if {
 	every effect in ["write", "destructive"] {
 		verdict == "deny" with input as call({"kind": "agent"}, effect)
@@ -47,6 +52,11 @@ test_caller_that_is_not_named_may_change_things if {
 
 test_group_is_read_only if {
 	verdict == "deny" with input as call({"groups": ["a", "auditors"]}, "write")
+		with data.library.read_only as set_up
+}
+
+test_other_group_is_not_read_only if {
+	verdict == "allow" with input as call({"groups": ["a", "b"]}, "write")
 		with data.library.read_only as set_up
 }
 
@@ -81,7 +91,7 @@ test_tool_without_environment_is_covered_by_the_star if {
 }
 
 test_question_that_cannot_be_judged_is_denied if {
-	ask := call({}, "read")
+	ask := call({"groups": ["auditors"]}, "read")
 	odd := [
 		{},
 		object.union(ask, {"phase": "result"}),
@@ -94,6 +104,8 @@ test_question_that_cannot_be_judged_is_denied if {
 	]
 	every question in odd {
 		codes == {"read_only.no_rule"} with input as question with data.library.read_only as set_up
+		writing := object.union(question, {"tool": {"effect": "write"}})
+		codes == {"read_only.no_rule"} with input as writing with data.library.read_only as set_up
 	}
 	every key in object.keys(set_up) {
 		codes == {"read_only.no_rule"} with input as ask

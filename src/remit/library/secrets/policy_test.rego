@@ -28,6 +28,7 @@ findings(arguments) := told if {
 
 clean(arguments) if {
 	verdict == "allow" with input as call(arguments) with data.library.secrets as set_up
+	decision.reasons[0].code == "secrets.none" with input as call(arguments) with data.library.secrets as set_up
 }
 
 # ------------------------------------------------------------------------------------ shapes
@@ -134,7 +135,8 @@ test_question_that_cannot_be_judged_is_denied if {
 		object.union(ask, {"tool": {"name": null}}),
 		object.union(ask, {"arguments": null}),
 	]
-	every question in odd {
+	unnamed := object.union(call({"note": "hunter2"}), {"tool": {"name": 7}})
+	every question in array.concat(odd, [unnamed]) {
 		verdict == "deny" with input as question with data.library.secrets as set_up
 		decision.reasons[0].code == "secrets.no_rule" with input as question
 			with data.library.secrets as set_up

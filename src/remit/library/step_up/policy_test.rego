@@ -36,6 +36,7 @@ test_each_risk_has_its_own_demand if {
 test_risk_that_is_not_named_asks_for_nothing if {
 	every risk in ["low", "medium"] {
 		verdict == "allow" with input as call(risk) with data.library.step_up as set_up
+		codes == {"step_up.not_needed"} with input as call(risk) with data.library.step_up as set_up
 		not decision.obligations with input as call(risk) with data.library.step_up as set_up
 	}
 }
@@ -59,6 +60,8 @@ test_question_that_cannot_be_judged_is_denied if {
 		codes == {"step_up.no_rule"} with input as question with data.library.step_up as set_up
 	}
 	verdict == "deny" with input as call("low") with data.library.step_up as {}
+	verdict == "deny" with input as call("unheard_of")
+		with data.library.step_up as {"risks": {"unheard_of": {"max_age_s": 1}}}
 }
 
 test_nothing_is_hidden if {

@@ -31,6 +31,7 @@ codes contains reason.code if some reason in decision.reasons
 test_destructive_effect_needs_two_others if {
 	question := call("wipe", "destructive", "production")
 	verdict == "require_approval" with input as question with data.library.two_person as set_up
+	codes == {"two_person.approval"} with input as question with data.library.two_person as set_up
 	decision.approvals == {
 		"required": 2,
 		"groups": ["sre"],
@@ -43,6 +44,8 @@ test_destructive_effect_needs_two_others if {
 test_other_effects_need_nobody if {
 	every effect in ["read", "write"] {
 		verdict == "allow" with input as call("tool", effect, "production")
+			with data.library.two_person as set_up
+		codes == {"two_person.not_needed"} with input as call("tool", effect, "production")
 			with data.library.two_person as set_up
 	}
 }

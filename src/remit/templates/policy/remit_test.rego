@@ -39,6 +39,7 @@ codes contains reason.code if some reason in decision.reasons
 
 test_granted_read_is_allowed if {
 	decision.decision == "allow" with input as read("production")
+	codes == {"granted"} with input as read("production")
 }
 
 test_caller_without_a_granting_group_is_denied if {
@@ -157,6 +158,7 @@ test_read_in_production_needs_no_purpose if {
 test_write_in_production_needs_approval if {
 	question := with_purpose(restart("web", "production"))
 	decision.decision == "require_approval" with input as question
+	codes == {"approval"} with input as question
 	decision.approvals.required == 1 with input as question
 	decision.approvals.ttl_s == 900 with input as question
 }

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from remit.errors import Code, ConfigError
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+_OPEN = "http to another machine: whoever is in between decides, and reads every input"
 _TOKEN = re.compile(r"[!-~]{1,8192}")
 
 
@@ -123,7 +124,7 @@ def _of_url(
     if parts.scheme == "http" and not _loopback(parts.host):
         yield Contradiction(
             "url",
-            "http to another machine: whoever is in between decides, and reads every input",
+            _OPEN,
             "use https, with ca_file where its certificate is of your own authority",
         )
 
@@ -148,6 +149,8 @@ def address_of(
     parts = _split(url)
     if token is not None and not _TOKEN.fullmatch(token):
         raise _invalid("the OPA server's token is empty or has characters a header may not", None)
+    if parts.scheme == "http" and not _loopback(parts.host):
+        raise _invalid(_OPEN, "use https")
     if parts.scheme == "unix":
         peers = frozenset({0, os.geteuid(), *socket_uids})
         return Address(unix=parts.prefix, token=token, peers=peers)

@@ -7,6 +7,7 @@ one well-formed, framed answer is a fault, and ends the connection.
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from dataclasses import dataclass, field
 from typing import cast
@@ -40,8 +41,18 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether it may be asked: it is open, and nothing is out."""
-        return not self._broken and self._waiting is None
+        """Whether it may be asked: it is open, nothing is out, and nothing has come in.
+
+        The kernel is asked: what the loop has not read yet is an end, or an answer too many.
+        """
+        if self._broken or self._waiting is not None or self._transport is None:
+            return False
+        told = self._transport.get_extra_info("socket")
+        if told is None or told.fileno() < 0:
+            return False
+        look = select.poll()
+        look.register(told.fileno(), select.POLLIN | select.POLLHUP)
+        return not look.poll(0)
 
     async def exchange(self, request: bytes) -> HttpAnswer:
         """Send a whole request and wait for its whole answer.
@@ -50,7 +61,7 @@ class Connection(asyncio.Protocol):
             PolicyFault: `policy_unavailable` if it breaks off or is no HTTP, `policy_bad_decision`
                 if it is too large, `policy_not_ready` if the server refuses our certificate.
         """
-        assert self.idle, "one request at a time"
+        assert self._waiting is None, "one request at a time"
         assert self._transport is not None, "it is connected"
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}

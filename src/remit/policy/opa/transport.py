@@ -130,7 +130,7 @@ class Transport:
             async with asyncio.timeout(self._connect_s):
                 if self._address.unix is None:
                     return await _open_tcp(self._address.host, self._address.port)
-                opened = await _connected(socket.AF_UNIX, self._address.unix)
+                opened = await _open_unix(self._address.unix)
         except TimeoutError:
             raise PolicyFault(
                 Code.POLICY_UNAVAILABLE, "the OPA server does not take connections in time"
@@ -176,7 +176,7 @@ async def _open_tcp(host: str, port: int) -> socket.socket:
     raise failed
 
 
-async def _connected(family: int, address: str | tuple[object, ...]) -> socket.socket:
+async def _connected(family: int, address: tuple[object, ...]) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         opened.setblocking(False)
@@ -185,6 +185,26 @@ async def _connected(family: int, address: str | tuple[object, ...]) -> socket.s
         opened.close()
         raise
     return opened
+
+
+async def _open_unix(path: str) -> socket.socket:
+    """Connect to a Unix socket, which is done at once or says that its queue is full (EAGAIN).
+
+    The event loop would take that for a connection that is being made.
+    """
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        opened.setblocking(False)
+        while True:
+            try:
+                opened.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return opened
+    except BaseException:
+        opened.close()
+        raise
 
 
 def _unreachable(error: OSError) -> PolicyFault:

@@ -119,11 +119,11 @@ class Policy(Protocol):
         """
 
     @property
-    def visible_reads(self) -> frozenset[str]:
+    def visible_reads(self) -> frozenset[str] | None:
         """What that answer depends on besides the caller, the tools and the revision.
 
         Paths of the input, such as `context.time`; empty where the same question has the same
-        answer for a while, or nobody can know.
+        answer for as long as the revision stays; None where nobody here can know.
         """
 
     @property
@@ -385,6 +385,17 @@ class Ledger(Protocol):
 
     async def ready(self) -> str | None:
         """None if it can be written to, else why not."""
+
+
+class Notifier(Protocol):
+    """Tells people outside Remit what policy obliges it to tell."""
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The names that a message can go to."""
+
+    async def notify(self, channel: str, message: Frozen) -> str | None:
+        """Send one message; None once it was taken, else why not. Never raises, ends in bounded time."""
 
 
 class Rates(Protocol):

@@ -69,7 +69,7 @@ async def test_more_than_two_hundred_tools_in_one_question_get_no_answer() -> No
 async def test_rule_that_reads_time_is_known_to() -> None:
     rule = 'visible[t.name] := true if { some t in input.tools; input.context.time > "2" }\n'
     async with asking(policy(rule)) as point:
-        assert point.visible_reads == {"context.time"}
+        assert point.visible_reads == frozenset({"context.time"})
     async with asking(policy('visible["a"] := true\n')) as point:
         assert point.visible_reads == frozenset()
 

@@ -49,7 +49,7 @@ class Layer:
     """One policy in force: the packages that are asked, and who evaluates them.
 
     `bundle` is what the engine was given, None where a server has its policy from elsewhere.
-    `reads` is what its rule `visible` reads that changes from call to call, as far as is known.
+    `reads` is what its rule `visible` reads that changes from call to call, None if not known.
     `rules` holds the rules to ask for a decision and for what is visible, `labels` what each of
     their answers is called.
     """
@@ -59,7 +59,7 @@ class Layer:
     tenure: Tenure
     revision: str
     bundle: PolicyBundle | None = None
-    reads: frozenset[str] = frozenset()
+    reads: frozenset[str] | None = None
     rules: Mapping[str, tuple[str, ...]] = field(init=False)
     labels: tuple[str, ...] = field(init=False)
 
@@ -107,9 +107,11 @@ class Standing:
         self.revision = revision_of(self.named)
 
     @property
-    def reads(self) -> frozenset[str]:
-        """What the rules `visible` of all layers read that changes from call to call."""
-        return frozenset().union(*(each.reads for each in self.layers))
+    def reads(self) -> frozenset[str] | None:
+        """What the rules `visible` of the layers read that changes from call to call."""
+        known = [each.reads for each in self.layers if each.reads is not None]
+        found: frozenset[str] = frozenset().union(*known)
+        return found if found or len(known) == len(self.layers) else None
 
     def enter(self) -> None:
         """A decision counts on these engines, until it calls `leave`."""

@@ -253,8 +253,9 @@ class PolicyPoint:
         return frozenset(asked) & frozenset(names)
 
     @property
-    def visible_reads(self) -> frozenset[str]:
-        """What `visible` reads that changes from call to call; of a server of others nothing."""
+    def visible_reads(self) -> frozenset[str] | None:
+        """What `visible` reads that changes from call to call; None where a server of others
+        holds a layer and the layers that are known read nothing of the kind."""
         return self._standing.reads
 
 

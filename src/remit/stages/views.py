@@ -23,6 +23,9 @@ MAX_LISTS = 10_000
 MAX_NAMES = 1_000_000
 """Tools in all kept lists together; equal lists count once. 8 bytes each."""
 
+Asker = tuple[Caller, str]
+"""Who asks, as a class, and from which address, where that may matter."""
+
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -76,10 +79,10 @@ class Answers(Generic[_Key, _Value]):
 
 
 class Lists:
-    """Whole lists by identity class. Callers who see the same share one sequence."""
+    """Whole lists by who asks. Callers who see the same share one sequence."""
 
     def __init__(self, *, most: int = MAX_LISTS, names: int = MAX_NAMES) -> None:
-        self._by_class: Answers[Caller, View] = Answers(most)
+        self._by_class: Answers[Asker, View] = Answers(most)
         self._views: dict[bytes, View] = {}
         self._most_names = names
         self.names = 0
@@ -87,11 +90,11 @@ class Lists:
     def __len__(self) -> int:
         return len(self._by_class)
 
-    def get(self, who: Caller, now_ms: int, ttl_ms: int) -> tuple[Tool, ...] | None:
+    def get(self, who: Asker, now_ms: int, ttl_ms: int) -> tuple[Tool, ...] | None:
         found = self._by_class.get(who, now_ms, ttl_ms)
         return None if found is None else found.tools
 
-    def put(self, who: Caller, tools: Sequence[Tool], asked_ms: int) -> tuple[Tool, ...]:
+    def put(self, who: Asker, tools: Sequence[Tool], asked_ms: int) -> tuple[Tool, ...]:
         """Keep a list; gives the sequence that stands for it."""
         view = self._shared(tools)
         view.holders += 1
@@ -102,7 +105,7 @@ class Lists:
         return view.tools
 
     def _shared(self, tools: Sequence[Tool]) -> View:
-        names = "\n".join(tool.name for tool in tools)
+        names = "\n".join(f"{tool.name} {tool.digest}" for tool in tools)
         digest = hashlib.sha256(names.encode()).digest()
         view = self._views.get(digest)
         if view is None:

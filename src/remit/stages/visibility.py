@@ -18,7 +18,7 @@ from remit.document import MAX_BYTES, MAX_TOOLS, list_document, tool_facts
 from remit.errors import Code, Refused
 from remit.model import Caller, Tool
 from remit.ports import Catalog, Clock, Policy
-from remit.stages.views import MAX_ANSWERS, Answers, Lists, identity_class
+from remit.stages.views import MAX_ANSWERS, Answers, Asker, Lists, identity_class
 from remit.telemetry import VISIBLE_ASKED
 
 BATCH_BYTES = MAX_BYTES // 2
@@ -37,7 +37,13 @@ class Visibility:
     """
 
     def __init__(
-        self, catalog: Catalog, policy: Policy, clock: Clock, *, ttl_s: int = 10, batches: int = 1
+        self,
+        catalog: Catalog,
+        policy: Policy,
+        clock: Clock,
+        *,
+        ttl_s: int = 10,
+        batches: int = 1,
     ) -> None:
         self._catalog = catalog
         self._policy = policy
@@ -81,13 +87,13 @@ class Visibility:
         Args:
             after, enough: where nothing is kept, only tools whose name comes after this one, and
                 not many more than so many of them.
-            source_ip: where the caller asks from. Policy is shown it only where nothing is kept:
-                one caller's would answer for another's.
+            source_ip: where the caller asks from; policy is shown it unless its rule is known
+                not to look. What a caller claims, and did before, it is not shown here.
         """
-        ttl_ms = self._current()
+        ttl_ms, seen_from = self._current(source_ip)
         if not ttl_ms:
-            return await self._make(caller, after, enough, source_ip)
-        who = identity_class(caller)
+            return await self._make(caller, seen_from, after, enough)
+        who = identity_class(caller), seen_from
         known = self._lists.get(who, self._clock.now_ms(), ttl_ms)
         if known is not None:
             return known
@@ -95,7 +101,7 @@ class Visibility:
         making = makings.get(who)
         if making is None:
             # A task of its own: a caller that goes away takes nothing from the others who wait.
-            making = asyncio.ensure_future(self._make_and_keep(caller, who))
+            making = asyncio.ensure_future(self._make_and_keep(caller, seen_from))
             makings[who] = making
             making.add_done_callback(lambda _: makings.pop(who, None))
         return await asyncio.shield(making)
@@ -111,8 +117,8 @@ class Visibility:
     async def _shows(
         self, caller: Caller, name: str, tool: Tool | None, source_ip: str | None
     ) -> bool:
-        ttl_ms = self._current()
-        key = (identity_class(caller), name, "" if tool is None else tool.digest)
+        ttl_ms, seen_from = self._current(source_ip)
+        key = (identity_class(caller), seen_from, name, "" if tool is None else tool.digest)
         now = self._clock.now_ms()
         known = self._answers.get(key, now, ttl_ms)
         if known is not None:
@@ -123,7 +129,7 @@ class Visibility:
         if stands_in is None:
             return False
         state = self._state()
-        seen = await self._ask(caller, [stands_in], None if ttl_ms else source_ip)
+        seen = await self._ask(caller, [stands_in], seen_from)
         shows = seen is not None and tool is not None and tool.name in seen
         if ttl_ms and seen is not None and _same(self._state(), state):
             self._answers.put(key, shows, now)
@@ -131,15 +137,15 @@ class Visibility:
 
     # -------------------------------------------------------------------------------- whole lists
 
-    async def _make_and_keep(self, caller: Caller, who: Caller) -> Sequence[Tool]:
+    async def _make_and_keep(self, caller: Caller, source_ip: str) -> Sequence[Tool]:
         state = self._state()
-        made = await self._make(caller, "", None, None)
+        made = await self._make(caller, source_ip)
         if isinstance(made, Partial) or not _same(self._state(), state):
             return made
-        return self._lists.put(who, made, self._clock.now_ms())
+        return self._lists.put((identity_class(caller), source_ip), made, self._clock.now_ms())
 
     async def _make(
-        self, caller: Caller, after: str, enough: int | None, source_ip: str | None
+        self, caller: Caller, source_ip: str, after: str = "", enough: int | None = None
     ) -> list[Tool]:
         """The list, asked in batches; a batch without a usable answer hides its tools."""
         tools = self._catalog.tools()
@@ -163,11 +169,15 @@ class Visibility:
         return Partial(made) if partial else made
 
     async def _ask(
-        self, caller: Caller, tools: Sequence[Tool], source_ip: str | None
+        self, caller: Caller, tools: Sequence[Tool], source_ip: str
     ) -> frozenset[str] | None:
         VISIBLE_ASKED.inc()
-        now = self._clock.now_ms()
-        document = list_document(caller=caller, tools=tools, now_ms=now, source_ip=source_ip)
+        document = list_document(
+            caller=caller,
+            tools=tools,
+            now_ms=self._clock.now_ms(),
+            source_ip=source_ip,
+        )
         return await self._policy.visible(document, [tool.name for tool in tools])
 
     # ------------------------------------------------------------------------------ what is kept
@@ -175,18 +185,26 @@ class Visibility:
     def _state(self) -> State:
         return (self._policy.revision, self._epoch, self._catalog.tools())
 
-    def _current(self) -> int:
-        """How long answers hold now, in ms; forgets those that were given under another state."""
+    def _steady(self) -> bool:
+        """Whether policy is known to look at nothing but the caller and the tools."""
+        return self._policy.visible_reads == frozenset()
+
+    def _current(self, source_ip: str | None) -> tuple[int, str]:
+        """How long answers hold now, in ms, and the address they hold for ("": for any).
+
+        Forgets those that were given under another state of things.
+        """
         state = self._state()
         if not _same(state, self._kept_for):
             self._forget(state)
-        return 0 if self._policy.visible_reads else self._ttl_ms
+        ttl_ms = 0 if self._policy.visible_reads else self._ttl_ms
+        return ttl_ms, "" if self._steady() else source_ip or ""
 
     def _forget(self, state: State) -> None:
         self._kept_for = state
-        self._answers: Answers[tuple[Caller, str, str], bool] = Answers(MAX_ANSWERS)
+        self._answers: Answers[tuple[Caller, str, str, str], bool] = Answers(MAX_ANSWERS)
         self._lists = Lists()
-        self._makings: dict[Caller, asyncio.Future[Sequence[Tool]]] = {}
+        self._makings: dict[Asker, asyncio.Future[Sequence[Tool]]] = {}
 
 
 class Partial(list[Tool]):

@@ -64,7 +64,7 @@ class ScriptedPolicy:
         self._now = now
         self.asked: list[Question] = []
         self.listed: list[Question] = []
-        self.visible_reads: frozenset[str] = frozenset()
+        self.visible_reads: frozenset[str] | None = frozenset()
         self.revision = "scripted"
         self.not_ready: str | None = None
 
@@ -161,7 +161,7 @@ class PolicyContract:
     async def test_what_visible_reads_is_said_without_asking(self) -> None:
         policy = await self.make()
         try:
-            assert all(isinstance(path, str) for path in policy.visible_reads)
+            assert all(isinstance(path, str) for path in policy.visible_reads or ())
         finally:
             await self.end(policy)
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from remit.model import Frozen
 from remit.ports import (
     ArgumentCheck,
     Catalog,
     Clock,
     Identity,
     Ledger,
+    Notifier,
     Policy,
     Rates,
     Runner,
 )
+
+
+class NoChannels:
+    """The `Notifier` of a gateway that has no channels."""
+
+    channels: frozenset[str] = frozenset()
+
+    async def notify(self, channel: str, message: Frozen) -> str | None:
+        return "there is no such channel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +39,7 @@ class Backends:
     ledger: Ledger
     rates: Rates
     clock: Clock
+    notifier: Notifier = field(default_factory=NoChannels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

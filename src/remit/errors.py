@@ -50,6 +50,8 @@ class Code(StrEnum):
     POLICY_NOT_READY = "policy_not_ready"
     POLICY_INCONSISTENT = "policy_inconsistent"
     POLICY_UNSUPPORTED = "policy_unsupported"
+    STEP_UP_REQUIRED = "step_up_required"
+    NOTICE_NOT_TAKEN = "notice_not_taken"
     CONSTRAINT_WIDENS = "constraint_widens"
     ARGUMENT_OUT_OF_BOUNDS = "argument_out_of_bounds"
     FROZEN = "frozen"

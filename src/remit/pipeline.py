@@ -47,6 +47,7 @@ from remit.stages.execute import Stop, Unheard, execute
 from remit.stages.history import Histories
 from remit.stages.narrow import Terms
 from remit.stages.normalise import normalise
+from remit.stages.oblige import Oblige
 from remit.stages.output import streamed
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
@@ -79,16 +80,17 @@ class Pipeline:
             backends.catalog,
             backends.policy,
             backends.clock,
-            self._histories.of,
             ttl_s=settings.visible_ttl_s,
             batches=settings.list_batches,
         )
+        self._oblige = Oblige(backends.notifier, backends.clock)
         self._authorize = Authorize(
             backends.policy,
             backends.arguments,
             backends.runner.capabilities,
             backends.clock,
-            self._histories,
+            histories=self._histories,
+            oblige=self._oblige,
         )
         self._answers = Answers(backends, settings)
         self._flights = Flights()
@@ -218,6 +220,8 @@ class Pipeline:
             )
         if isinstance(approved, Approval):
             return approved
+        # What policy obliges to be done first: done, or nothing runs
+        await self._oblige.perform(approved, record)
         async with self._slots:
             # From here a cancel no longer ends this task: it stops the run, where that may be.
             flight.guarded, flight.stoppable = True, _stoppable(planned)
@@ -382,6 +386,7 @@ class Pipeline:
     async def drain(self, seconds: float) -> None:
         """Withdraw calls without an intent and wait for runs to end, for at most so long."""
         await self._flights.drain(seconds)
+        await self._oblige.drain(seconds)
         await self.visibility.aclose()
 
 

@@ -101,6 +101,10 @@ POLICY_FAULTS = Counter(
     "remit_policy_faults", "Denials because policy gave no usable answer.", ["code"],
     registry=REGISTRY,
 )  # fmt: skip
+NOTICES = Counter(
+    "remit_notices", "Messages that policy wanted sent, by what became of them.", ["result"],
+    registry=REGISTRY,
+)  # fmt: skip
 VISIBLE_ASKED = Counter(
     "remit_visible_asked", "Questions to policy about which tools may be seen.", registry=REGISTRY
 )

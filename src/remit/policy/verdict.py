@@ -17,7 +17,7 @@ from remit.model import (
 from remit.policy import decision as documents
 from remit.policy.decision import Answer
 from remit.policy.merge import contradiction
-from remit.policy.supported import ENFORCED, first_unsupported
+from remit.policy.supported import first_unsupported, performable
 
 _USER_MESSAGE = {
     Code.POLICY_UNDEFINED: "Policy gives no decision on this call.",
@@ -88,7 +88,7 @@ def denial(fault: PolicyFault, evaluation: Evaluation) -> Deny:
 
 def _performable(obligations: tuple[Obligation, ...]) -> tuple[Obligation, ...]:
     """What can be done beside a denial; what cannot changes nothing, since nothing runs."""
-    return tuple(item for item in obligations if f"obligations.{item.type}" in ENFORCED)
+    return tuple(item for item in obligations if performable(item.type, item.properties.value()))
 
 
 def _refuse_contradictions(answer: Answer) -> None:

@@ -26,6 +26,7 @@ from remit.model import (
 from remit.ports import ArgumentCheck, Clock, Policy
 from remit.stages.history import Histories
 from remit.stages.narrow import Terms, narrow
+from remit.stages.oblige import Oblige
 from remit.stages.plan import printed, terms_of
 from remit.stages.record import Record, decision_entry
 from remit.telemetry import POLICY_FAULTS, annotate
@@ -43,25 +44,29 @@ class Authorize:
         check: ArgumentCheck,
         runner: Capabilities,
         clock: Clock,
+        *,
         histories: Histories,
+        oblige: Oblige,
     ) -> None:
         self._policy = policy
         self._check = check
         self._runner = runner
         self._clock = clock
         self._histories = histories
+        self._oblige = oblige
 
     async def __call__(self, planned: Planned, record: Record, replan: Replan) -> Decided:
         """The plan that policy permits: the one given, or one narrowed from it.
 
         Raises:
             Refused: `policy_denied` or the code of the fault; `argument_out_of_bounds`,
-                `constraint_widens`, `runner_degraded`, `runner_lacks`, `policy_inconsistent`.
+                `constraint_widens`, `runner_degraded`, `runner_lacks`, `step_up_required`,
+                `policy_unsupported`, `policy_inconsistent`.
         """
         decision = await self.ask(planned, record)
         terms = self._narrow(planned, decision)
         if terms == terms_of(planned):
-            self._check_runner(planned, decision)
+            self._check_final(planned, decision)
             return Decided(planned=planned, decision=decision)
         self._check_narrowed(planned, terms)
         final = await replan(terms)
@@ -84,7 +89,7 @@ class Authorize:
                 if approval is None
                 else "policy wants the plan narrower than the one that people agreed to",
             )
-        self._check_runner(planned, decision)
+        self._check_final(planned, decision)
         return decision
 
     async def ask(
@@ -115,6 +120,7 @@ class Authorize:
             case Deny(code=code):
                 if code is not Code.POLICY_DENIED:
                     POLICY_FAULTS.labels(code.value).inc()
+                self._oblige.denied(planned, decision)
                 raise denied(decision)
             case _:
                 assert_never(decision)
@@ -136,8 +142,10 @@ class Authorize:
                 decision, refused.code, refused.message, place=refused.place, hint=refused.hint
             ) from None
 
-    def _check_runner(self, planned: Planned, decision: Permitted) -> None:
-        """What policy gave, this machine's runner has to be able to give (and to bound)."""
+    def _check_final(self, planned: Planned, decision: Permitted) -> None:
+        """What policy gave, this machine's runner has to be able to give (and to bound); what it
+        obliges to must be possible."""
+        self._oblige.check(planned, decision)
         holds, plan = self._runner.holds, planned.plan
         given = {"egress": plan.egress, "credentials": plan.credentials}
         lacks = [name for name, rules in given.items() if rules and not holds.get(name, False)]

@@ -23,6 +23,7 @@ from remit.model import (
     EntryDraft,
     Evaluation,
     NormalCall,
+    Obligation,
     Outcome,
     Planned,
     RequireApproval,
@@ -43,11 +44,13 @@ class Record:
     """The entries of one call that are not yet in the log.
 
     `take` hands them over to the one transaction that will write them; whatever ends the call
-    takes what is left, so that no decision goes unrecorded.
+    takes what is left, so that no decision goes unrecorded. `told` holds, by plan hash, the
+    messages that were taken already.
     """
 
     def __init__(self) -> None:
         self._drafts: list[EntryDraft] = []
+        self.told: set[tuple[str, Obligation]] = set()
 
     def add(self, draft: EntryDraft) -> None:
         self._drafts.append(draft)
@@ -78,7 +81,7 @@ def decision_entry(planned: Planned, decision: Decision) -> EntryDraft:
     evaluation = decision.evaluation
     public: dict[str, Any] = {
         "decision": evaluation.decision_id,
-        "verdict": _verdict(decision),
+        "verdict": verdict(decision),
         "code": decision.code.value if isinstance(decision, Deny) else None,
         "call": normal.call.id,
         "kind": planned.plan.kind.value,
@@ -111,7 +114,8 @@ def _policy(evaluation: Evaluation) -> dict[str, Any]:
     return told
 
 
-def _verdict(decision: Decision) -> str:
+def verdict(decision: Decision) -> str:
+    """Policy's answer as one word."""
     match decision:
         case Allow():
             return "allow"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 
 from remit.errors import PolicyFault
-from remit.model import Allow, Deny, RequireApproval
-from remit.policy.supported import ENFORCED
+from remit.model import Allow, CredentialRule, Deny, EgressRule, RequireApproval
 from remit.policy.verdict import denial, judge
 from remit.testing.policy import allow, deny, require_approval
-from tests.house.source import DOCS
 from tests.policy.world import EVALUATION
 
 DENYING = [{"code": "no", "message": "no", "denies": True}]
@@ -57,34 +54,6 @@ def test_contradiction_is_policy_inconsistent(document: Any) -> None:
     assert _code(document) == "policy_inconsistent"
 
 
-@pytest.mark.threat("T-12")
-@pytest.mark.parametrize(
-    "document",
-    [
-        allow(constraints={"arguments": {"redact": ["/token"]}}),
-        allow(constraints={"runner": {"cpu_ms": 100}}),
-        allow(constraints={"runner": {"profile": "gvisor"}}),
-        allow(constraints={"runner": {"min_tier": "gvisor"}}),
-        allow(constraints={"runner": {"min_tier": "remote"}}),
-        allow(constraints={"egress": [{"host": "h", "port": 443}]}),
-        allow(constraints={"credentials": [{"ref": "r"}]}),
-        allow(constraints={"output": {"redact": ["/a"]}}),
-        allow(constraints={"output": {"content_types": ["text/plain"]}}),
-        allow(limits={"calls_per_minute": 5}),
-        allow(limits={"concurrent": 5}),
-        allow(limits={"budget": {"tokens": 5}}),
-        allow(limits={"cache_ttl_s": 5}),
-        allow(obligations=[{"id": "a", "type": "notify"}]),
-        allow(obligations=[{"id": "a", "type": "step_up"}]),
-        allow(obligations=[{"id": "a", "type": "log"}, {"id": "b", "type": "quarantine"}]),
-        require_approval(assurance={"acr": "high"}),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_enforced_is_policy_unsupported(document: Any) -> None:
-    assert _code(document) == "policy_unsupported"
-
-
 def test_all_that_can_be_enforced_is_passed_on() -> None:
     constraints = {
         "arguments": {
@@ -93,9 +62,9 @@ def test_all_that_can_be_enforced_is_passed_on() -> None:
             "redact": [],
         },
         "runner": {"profile": "sandbox", "min_tier": "sandbox", "wall_s": 5, "memory_mb": 64},
-        "egress": [],
-        "credentials": [],
-        "output": {"max_bytes": 100, "redact": []},
+        "egress": [{"host": "api.example.com", "port": 443, "methods": ["GET"]}],
+        "credentials": [{"ref": "vault:ci", "scopes": ["read"]}],
+        "output": {"max_bytes": 100, "redact": ["/token"], "content_types": ["text/plain"]},
     }
     log = {"id": "a", "type": "log", "properties": {"x": 1}}
     rule = {"exclude": ["max"], "reason_required": True, "on_timeout": "deny"}
@@ -110,7 +79,9 @@ def test_all_that_can_be_enforced_is_passed_on() -> None:
     found = decision.constraints
     assert (found.wall_s, found.memory_mb, found.output_max_bytes) == (5, 64, 100)
     assert (found.profile, found.min_tier) == ("sandbox", "sandbox")
-    assert (found.egress, found.credentials) == ((), ())
+    assert found.egress == (EgressRule(host="api.example.com", port=443, methods=("GET",)),)
+    assert found.credentials == (CredentialRule(ref="vault:ci", scopes=("read",)),)
+    assert (found.output_redact, found.output_content_types) == (("/token",), ("text/plain",))
     assert found.bounds["n"].one_of == (1, 2)
     assert found.force["n"].value() == 2
     assert decision.obligations[0].properties.value() == {"x": 1}
@@ -118,11 +89,17 @@ def test_all_that_can_be_enforced_is_passed_on() -> None:
 
 
 def test_denial_stays_a_denial_whatever_else_it_says() -> None:
-    obligations = [{"id": "a", "type": "log"}, {"id": "b", "type": "step_up"}]
+    obligations = [
+        {"id": "a", "type": "log"},
+        {"id": "b", "type": "step_up", "properties": {"acr": "high"}},
+        {"id": "c", "type": "notify", "properties": {"channel": "oncall"}},
+        {"id": "d", "type": "notify", "properties": {"channel": "oncall", "to": "everybody"}},
+        {"id": "e", "type": "quarantine"},
+    ]
     decision = judge(deny(obligations=obligations, constraints={"egress": []}), EVALUATION)
     assert isinstance(decision, Deny)
     assert decision.code.value == "policy_denied"
-    assert [each.id for each in decision.obligations] == ["a"]
+    assert [each.id for each in decision.obligations] == ["a", "c"]
 
 
 @pytest.mark.threat("T-12")
@@ -139,10 +116,3 @@ def test_fault_becomes_a_denial_that_tells_the_caller_nothing_of_the_policy() ->
     shown = [reason.message for reason in told.reasons if reason.audience == "user"]
     assert shown == ["Policy asks for something that Remit cannot enforce yet."]
     assert any("constraints.runner.cpu_ms" in reason.message for reason in told.reasons)
-
-
-def test_document_for_authors_lists_what_is_enforced_and_nothing_else() -> None:
-    text = (DOCS / "policy-input.md").read_text(encoding="utf-8")
-    section = text.partition("## What Remit can enforce")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z_.]+)` \|", section, flags=re.MULTILINE)
-    assert sorted(rows) == sorted(ENFORCED)

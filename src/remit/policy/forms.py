@@ -12,6 +12,11 @@ from remit.policy.finding import Finding
 from remit.policy.graph import declared
 from remit.policy.syntax import Module, Node, dotted
 
+KEYWORDS = frozenset({
+    "as", "contains", "default", "else", "every", "false", "if", "import", "in", "not", "null",
+    "package", "some", "true", "with",
+})  # fmt: skip
+
 
 def about_forms(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
     """What is written in a way that the two engines read differently."""
@@ -29,6 +34,12 @@ def about_forms(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
                 "`not` stands before braces: OPA negates what is in them, the embedded engine "
                 "the set they would be",
                 "write a rule of its own for what is in the braces, and `not` before its name",
+            )
+        if "RefDot" in node and node["RefDot"]["field"][1] in KEYWORDS:
+            yield Finding(
+                f"{module.name}:{node['RefDot']['field'][0]['line']}",
+                f"the keyword {node['RefDot']['field'][1]} stands as a field",
+                "write it in brackets, as a text: the capabilities of the profile leave this out",
             )
         if "UnaryExpr" in node:
             yield from _about_minus(module, node["UnaryExpr"])

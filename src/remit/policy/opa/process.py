@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import stat
@@ -18,7 +17,7 @@ from remit.policy.opa.workspace import POLICY, PROBE
 
 LAUNCH = str(Path(__file__).with_name("launch.py"))
 KEPT = 8192
-"""Bytes of its standard error that are kept, the last ones."""
+"""Bytes of what it prints that are kept, the first ones: why it did not start stands there."""
 
 _CONTROL = re.compile(r"[^\x20-\x7e]+")
 
@@ -110,7 +109,7 @@ class OpaProcess:
             self._process = subprocess.Popen(
                 command(binary, memory_mb, serving(socket_name)),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=theirs,  # where it says why it does not start
                 stderr=theirs,
                 env={},
                 cwd=directory,
@@ -134,16 +133,13 @@ class OpaProcess:
         return self._reaping is None
 
     def says(self) -> str:
-        """Why it did not start, in its own words: of its last lines the one that is no log line.
+        """Why it did not start, in its own words: the first two lines that are none of its log.
 
         Its log lines are left out: they may hold values.
         """
         lines = self._said.decode("utf-8", errors="replace").splitlines()
         plain = [line for line in lines if line.strip() and not line.startswith(("{", "Flag "))]
-        for line in lines:
-            with suppress(ValueError, AttributeError):
-                plain += [str(json.loads(line)["err"])] if line.startswith("{") else []
-        return _CONTROL.sub(" ", plain[0])[:500] if plain else ""
+        return _CONTROL.sub(" ", " ".join(plain[:2]))[:500]
 
     def kill(self) -> None:
         """End it now, whatever it is doing."""
@@ -164,15 +160,14 @@ class OpaProcess:
         except OSError:
             data = b""
         if data:
-            self._said += data
-            del self._said[:-KEPT]
+            self._said += data[: KEPT - len(self._said)]
             return
         self._loop.remove_reader(self._pipe)
         os.close(self._pipe)
         self._reaping = self._loop.create_task(self._reap())
 
     async def _reap(self) -> None:
-        """Its standard error is closed, so it is going or should be."""
+        """Nothing of it can print any more, so it is going or should be."""
         self.kill()
         await asyncio.to_thread(self._process.wait)
         self.gone.set()

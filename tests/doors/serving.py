@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -28,12 +29,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[str]:
-    """Serve the application; gives its base URL."""
+async def served(app: ASGIApp, *, tls: tuple[Path, Path] | None = None) -> AsyncIterator[str]:
+    """Serve the application; gives its base URL. `tls` is a certificate and its key."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, log_level="error", access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
     )
+    if tls is not None:
+        config.ssl_certfile, config.ssl_keyfile = map(str, tls)
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
@@ -41,7 +44,8 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
             if task.done():
                 await task
             await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        scheme = "http" if tls is None else "https"
+        yield f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         await task

@@ -57,6 +57,9 @@ class Handed:
     async def changed(self) -> PolicyBundle | None:
         return self._given(await self._next.get())
 
+    async def keep(self) -> None:
+        return None
+
     async def aclose(self) -> None:
         return None
 

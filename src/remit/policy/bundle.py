@@ -92,6 +92,24 @@ def directory_files(path: Path) -> dict[str, bytes]:
     return files
 
 
+def directory_mark(path: Path) -> tuple[object, ...]:
+    """Something that changes when a file of the policy in a directory does, or comes or goes."""
+    from remit.policy.content import means_something
+
+    return tuple(
+        (name, mark_of(path / name)) for name in sorted(_names(path)) if means_something(name)
+    )
+
+
+def mark_of(path: Path) -> object:
+    """Something that changes when a file does; None if it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def bundle_of(
     modules: Mapping[str, str],
     data: Mapping[str, Any],

@@ -12,12 +12,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from remit.errors import LedgerFault, RemitError
 from remit.policy.bundle import PolicyBundle
 from remit.policy.layers import Layer
 from remit.policy.point import PolicyPoint
+from remit.policy.source import Source
 from remit.telemetry import POLICY_RELOADS, logger
 
 LEAST_S = 0.2
@@ -26,27 +26,6 @@ LEAST_S = 0.2
 RETRY_S = 1.0
 
 log = logger()
-
-
-class Source(Protocol):
-    """Where the policy of a layer comes from."""
-
-    async def load(self) -> PolicyBundle:
-        """The policy as it is now.
-
-        Raises:
-            ConfigError: it cannot be had, or is not a policy.
-        """
-
-    async def changed(self) -> PolicyBundle | None:
-        """Wait until there is something new; None after a while without.
-
-        Raises:
-            ConfigError: what is new cannot be had, or is not a policy.
-        """
-
-    async def aclose(self) -> None:
-        """Let go of whatever it holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +47,9 @@ class Part:
         Raises:
             ConfigError, PolicyFault: why it cannot be in force.
         """
-        return await self.make(await self.prepared(await self.source.load()))
+        made = await self.make(await self.prepared(await self.source.load()))
+        await self.source.keep()
+        return made
 
     async def prepared(self, bundle: PolicyBundle) -> PolicyBundle:
         return await asyncio.to_thread(self.prepare, bundle)
@@ -169,6 +150,7 @@ class Switch:
     async def _take(self, part: Part, bundle: PolicyBundle) -> None:
         prepared = await part.prepared(bundle)
         if self._in_force(part.name, prepared):
+            await part.source.keep()
             self._mended(part)
             return
         made = await part.make(prepared)
@@ -186,6 +168,7 @@ class Switch:
             in_force=self._point.revision,
         )
         self._told(made)
+        await part.source.keep()
 
     def _mended(self, part: Part) -> None:
         told = self._problems.pop(part.name, None)

@@ -38,7 +38,7 @@ def tar_gz(files: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-    return gzip.compress(buffer.getvalue())
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def written(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -233,7 +233,7 @@ def _opa_takes(archive: Path, key: Path, algorithm: str, scope: str = "") -> str
     """Whether `opa build` takes a signed bundle with this key: empty, or what it said."""
     binary = opa_binary()
     assert binary is not None
-    argv = [
+    argv: list[str | Path] = [
         binary, "build", "-b", archive, "-o", archive.parent / "rebuilt.tar.gz",
         "--verification-key", key, "--verification-key-id", "k1", "--signing-alg", algorithm,
         *(["--scope", scope] if scope else []),

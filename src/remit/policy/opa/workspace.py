@@ -49,24 +49,16 @@ class Workspace:
         Raises:
             PolicyFault: `policy_not_ready`: the directory cannot be written.
         """
-        path: Path | None = None
-        lock = -1
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             sweep(state_dir)
             path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state_dir))
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(path / POLICY, files_of(bundle))
-            _write(path / PROBE, probe_files())
-            refused = probing.refused_modules()
-            _write(path / REFUSED, {f"{name}.rego": refused[name].encode() for name in refused})
-            return cls(path, lock, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        except OSError as error:
-            if lock >= 0:
-                os.close(lock)
-            if path is not None:
+            try:
+                return cls(path, *_fill(path, bundle))
+            except BaseException:
                 shutil.rmtree(path, ignore_errors=True)
+                raise
+        except OSError as error:
             raise PolicyFault(
                 Code.POLICY_NOT_READY,
                 f"the directory for OPA cannot be written: {error.strerror}",
@@ -106,6 +98,21 @@ def probe_files() -> Mapping[str, bytes]:
     """The bundle of the probes, also for a server of one's own."""
     manifest = {"revision": probing.revision(), "roots": [probing.PACKAGE], "rego_version": 1}
     return {"probe.rego": probing.module().encode(), ".manifest": canonical.encode(manifest)}
+
+
+def _fill(path: Path, bundle: PolicyBundle) -> tuple[int, int]:
+    """Write everything; the descriptors of the lock and of the directory."""
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _write(path / POLICY, files_of(bundle))
+        _write(path / PROBE, probe_files())
+        refused = probing.refused_modules()
+        _write(path / REFUSED, {f"{name}.rego": refused[name].encode() for name in refused})
+        return lock, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(lock)
+        raise
 
 
 def _write(directory: Path, files: Mapping[str, bytes]) -> None:

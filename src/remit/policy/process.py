@@ -254,5 +254,16 @@ def try_frame(
     )
 
 
+def cover_frame(
+    modules: Mapping[str, str], data: Mapping[str, Any], queries: list[str], document: Any
+) -> bytes:
+    return frame(
+        b"C",
+        json.dumps(
+            {"modules": dict(modules), "data": dict(data), "queries": queries, "input": document}
+        ).encode(),
+    )
+
+
 def parse_frame(modules: Mapping[str, str]) -> bytes:
     return frame(b"A", json.dumps({"modules": dict(modules)}).encode())

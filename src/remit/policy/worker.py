@@ -6,6 +6,7 @@
     L load     {"modules": {name: text}, "data": {…}}                     → R {} or F
     E evaluate rule paths (a space between), newline, input as JSON       → R results, U or F
     T try      {"modules", "data", "input", "queries": [rule path, …]}    → R [[kind, text], …] or F
+    C cover    as T → R {"answers": [[kind, text, [print, …]], …], "files": [coverage, …]} or F
     A parse    {"modules": {name: text}}                                  → R syntax trees or F
 
     R result   JSON; of E, a NUL between   U undefined: the first rule without a value
@@ -38,6 +39,7 @@ EVALUATE_CPU_S = 3
 SEPARATOR = "\0"
 """Stands between results: no JSON text holds it."""
 
+READY_NAME = "remit_ready.rego"
 READY = "package remit_ready\nimport rego.v1\nyes := true\n"
 
 _UNDEFINED = '"<undefined>"'
@@ -61,6 +63,8 @@ class Worker:
                 return self.load(body)
             if kind == b"T":
                 return b"R", json.dumps(try_all(json.loads(body))).encode()
+            if kind == b"C":
+                return b"R", json.dumps(cover(json.loads(body))).encode()
             if kind == b"A":
                 return b"R", parse(json.loads(body)["modules"]).encode()
             return fault("the frame's kind is not known")
@@ -113,7 +117,7 @@ def engine_with(modules: dict[str, str], data: dict[str, Any]) -> Any:
     The engine compiles all modules when it evaluates for the first time, so it is given something
     of our own to evaluate: an unsafe variable must not wait for a caller's question.
     """
-    engine = parsed({**modules, "remit_ready.rego": READY})
+    engine = parsed({**modules, READY_NAME: READY})
     engine.add_data_json(json.dumps(data))
     engine.set_input_json("{}")
     engine.eval_rule_as_json("data.remit_ready.yes")
@@ -162,6 +166,25 @@ def try_all(document: dict[str, Any]) -> list[tuple[str, str]]:
     engine = engine_with(document["modules"], document["data"])
     engine.set_input_json(json.dumps(document["input"]))
     return [outcome(engine, rule) for rule in document["queries"]]
+
+
+def cover(document: dict[str, Any]) -> dict[str, Any]:
+    """As `try_all`, with what each rule printed, and the lines that were reached by all of them."""
+    engine = engine_with(document["modules"], document["data"])
+    engine.set_input_json(json.dumps(document["input"]))
+    engine.set_gather_prints(True)
+    engine.set_enable_coverage(True)
+    answers = []
+    for rule in document["queries"]:
+        kind, text = outcome(engine, rule)
+        answers.append([kind, text, [str(line) for line in engine.take_prints()]])
+    report = json.loads(engine.get_coverage_report_as_json())
+    files = [
+        {name: each[name] for name in ("path", "covered", "not_covered")}
+        for each in report["files"]
+        if each["path"] != READY_NAME
+    ]
+    return {"answers": answers, "files": files}
 
 
 def parse(modules: dict[str, str]) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 from remit import __version__
 from remit.administration import Administration, require
 from remit.backends import PathSettings
-from remit.model import Capabilities, Operator, Permission, Tier
+from remit.model import Call, Caller, Capabilities, Operator, Permission, Reply, Tier, Tool
 from remit.pipeline import Pipeline
-from remit.ports import Ledger
+from remit.ports import Ledger, Progress
+from remit.question import Questions
 from remit.telemetry import exposition
 
 
@@ -20,9 +21,28 @@ class Gateway(Administration):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
         self.authenticate = pipeline.authenticate
-        self.visible = pipeline.visibility.tools
-        self.call = pipeline.call
+        self._questions = Questions(pipeline)
         self.refuse_at_door = pipeline.refuse_at_door
+
+    async def visible(
+        self,
+        caller: Caller,
+        *,
+        source_ip: str | None = None,
+        after: str = "",
+        enough: int | None = None,
+    ) -> Sequence[Tool]:
+        """The tools this caller may see, sorted by name, and the gateway's own among them."""
+        seen = await self._pipeline.visibility.tools(
+            caller, source_ip=source_ip, after=after, enough=enough
+        )
+        return self._questions.beside(seen)
+
+    async def call(self, call: Call, progress: Progress) -> Reply:
+        """The reply to a call: of a tool of the catalog, or of one of the gateway's own."""
+        if self._questions.serves(call.tool_name):
+            return await self._questions.answer(call)
+        return await self._pipeline.call(call, progress)
 
     @property
     def settings(self) -> PathSettings:

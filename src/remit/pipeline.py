@@ -75,7 +75,7 @@ class Pipeline:
         self.backends = backends
         self.settings = settings
         self.bell = Bell()
-        self._histories = Histories(backends.ledger, backends.clock, window_s=settings.history_s)
+        self.histories = Histories(backends.ledger, backends.clock, window_s=settings.history_s)
         self.visibility = Visibility(
             backends.catalog,
             backends.policy,
@@ -89,7 +89,7 @@ class Pipeline:
             backends.arguments,
             backends.runner.capabilities,
             backends.clock,
-            histories=self._histories,
+            histories=self.histories,
             oblige=self._oblige,
         )
         self._answers = Answers(backends, settings)
@@ -152,7 +152,7 @@ class Pipeline:
             # (2) a repeat of an earlier call?
             repeat = await self._find_repeat(normal)
             if isinstance(repeat, Repeat):
-                await self._histories.returned(normal)
+                await self.histories.returned(normal)
                 return await self._answers.replayed(repeat)
             # (3) is everything frozen? what may this tool use at most?
             with stage("admit"):
@@ -244,7 +244,7 @@ class Pipeline:
         # (7) the intent, durable before any effect; gives the single-use grant
         with stage("commit"):
             grant = await commit(
-                b.ledger, b.clock, approved, record, self._histories, parent_run_id=parent
+                b.ledger, b.clock, approved, record, self.histories, parent_run_id=parent
             )
         # (8) one runner, made for this grant and destroyed after it
         with stage("execute"):

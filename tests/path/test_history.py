@@ -164,10 +164,10 @@ async def test_a_stored_result_that_is_handed_out_again_counts_as_read_again(
     path: Path_ = await make_path(CROSS, tools=TOOLS, history_s=60)
     assert code(await path.call("ticket_read", key="once")) == "ok"
     later: Any = path.pipeline
-    later._histories._window_ms = 0  # as if its own time had passed out of the window
+    later.histories._window_ms = 0  # as if its own time had passed out of the window
     again = await path.call("ticket_read", key="once")
     assert again.replayed
-    later._histories._window_ms = 60_000
+    later.histories._window_ms = 60_000
     assert code(await path.call("cloud_scale")) == "approval_required"
 
 

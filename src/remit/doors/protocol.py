@@ -118,7 +118,8 @@ class Protocol:
         async with progress_to(_sender(ctx, inbound)) as progress:
             reply = await self._ask(call, progress)
         if reply.jsonrpc_error == INVALID_PARAMS:
-            raise unknown_tool(name)
+            # A question about a tool that is not there is answered like a call to it.
+            raise unknown_tool(str(reply.decision.get("tool", name)))
         if reply.jsonrpc_error is not None:
             raise MCPError(reply.jsonrpc_error, text_of(reply), dict(reply.decision))
         return result_of(reply, ctx.protocol_version)

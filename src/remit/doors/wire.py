@@ -125,7 +125,7 @@ def wire_tool(tool: Tool) -> dict[str, Any]:
             "readOnlyHint": tool.effect is Effect.READ,
             "destructiveHint": tool.effect is Effect.DESTRUCTIVE,
             "idempotentHint": tool.idempotent or tool.effect is Effect.READ,
-            "openWorldHint": False,
+            "openWorldHint": tool.open_world,
         },
     }
     if tool.title is not None:

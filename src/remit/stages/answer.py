@@ -11,6 +11,7 @@ from remit.backends import Backends, PathSettings
 from remit.errors import Code
 from remit.model import Approved, Call, NormalCall, Outcome, Receipt, Repeat, Reply, RunResult
 from remit.stages import respond
+from remit.stages.asking import hinted
 from remit.stages.record import Record, refusal_entry
 from remit.telemetry import CALLS, REFUSALS, annotate_call, logger, stage
 
@@ -33,6 +34,7 @@ class Answers:
     def __init__(self, backends: Backends, settings: PathSettings) -> None:
         self._backends = backends
         self._unsafe = settings.unsafe
+        self._asking = settings.questions_per_minute > 0
 
     async def finished(self, finished: Finished) -> Reply:
         """The reply to a call that ran, with the receipt of its outcome."""
@@ -64,6 +66,8 @@ class Answers:
         """Whatever ended the path, as a reply, written down: as entries up to a rate per caller,
         beyond it as one counted entry per caller, code and minute."""
         refused = respond.as_refusal(exc)
+        if self._asking:
+            refused = hinted(refused)
         if refused.code is Code.INTERNAL:
             log.error("internal_error", call=call.id, exc_info=exc)
         REFUSALS.labels(refused.code.value).inc()

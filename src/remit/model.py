@@ -98,6 +98,21 @@ class Operator:
     expires_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asserted:
+    """Whom an enforcement point outside asks about, in its own words.
+
+    Where Remit knows a caller of this name, what it knows itself goes before all of this; `key_id`
+    then tells several credentials of one name apart.
+    """
+
+    subject: str
+    kind: CallerKind
+    tenant: str | None = None
+    groups: tuple[str, ...] = ()
+    key_id: str | None = None
+
+
 # ------------------------------------------------------------------------------------- catalog
 
 

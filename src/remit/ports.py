@@ -72,6 +72,12 @@ class Identity(Protocol):
     def key_ids(self) -> frozenset[str]:
         """The ids of all credentials that are valid now."""
 
+    def known(self, subject: str) -> Sequence[Caller]:
+        """The callers of that name in any tenant, one for each credential, expired ones too.
+
+        For questions about them; a caller that acts comes from `caller` alone.
+        """
+
 
 class Catalog(Protocol):
     """The operator's tools."""

@@ -12,8 +12,11 @@ from remit.model import (
     Approval,
     ApprovalRule,
     ApprovalState,
+    Asserted,
     Caller,
     CallerKind,
+    Claims,
+    Decided,
     Effect,
     Entry,
     Frozen,
@@ -165,6 +168,17 @@ class FakeAdmin:
 
     async def status(self, operator: Operator) -> Mapping[str, Any]:
         return {"version": "0", "frozen": self.frozen, "unsafe": ("unsafe_same_user",)}
+
+    async def evaluate(
+        self,
+        operator: Operator,
+        who: Asserted,
+        *,
+        tool_name: str,
+        arguments: Mapping[str, Any],
+        claims: Claims,
+    ) -> Decided:
+        raise Refused(Code.UNKNOWN_TOOL, f"Unknown tool: {tool_name}")
 
     async def ready(self) -> Sequence[str]:
         return self.not_ready

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from remit.canonical import parse
 from remit.doors import admin_json as values
 from remit.doors import edge
+from remit.doors.authzen import authzen_routes
 from remit.doors.edge import TurnedAway
 from remit.doors.gateway import AdminGateway
 from remit.doors.settings import DoorSettings
@@ -224,7 +225,7 @@ def admin_app(gateway: AdminGateway, settings: DoorSettings) -> Starlette:
         for method, path, act in ROUTES
     ]
     app = Starlette(
-        routes=[*open_routes, *acts],
+        routes=[*open_routes, *acts, *authzen_routes(gateway, settings)],
         exception_handlers={404: _nothing_here, 405: _nothing_here},
     )
     app.router.redirect_slashes = False  # a redirect would repeat the Host header

@@ -13,8 +13,11 @@ from remit.errors import Code
 from remit.model import (
     Approval,
     ApprovalState,
+    Asserted,
     Call,
     Caller,
+    Claims,
+    Decided,
     Entry,
     Operator,
     Reply,
@@ -125,6 +128,22 @@ class AdminGateway(Protocol):
 
     async def status(self, operator: Operator) -> Mapping[str, Any]:
         """How this gateway runs: mode, frozen, unsafe settings, policy revision, version."""
+
+    async def evaluate(
+        self,
+        operator: Operator,
+        who: Asserted,
+        *,
+        tool_name: str,
+        arguments: Mapping[str, Any],
+        claims: Claims,
+    ) -> Decided:
+        """What policy says of a call that an enforcement point outside asks about; nothing runs.
+
+        Raises:
+            Refused: as the call itself would be, or `rate_limited`; InputError: `who` fits several
+                credentials that differ.
+        """
 
     async def ready(self) -> Sequence[str]:
         """Why it cannot take calls; empty when it can."""

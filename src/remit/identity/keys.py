@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -127,6 +127,13 @@ class KeyIdentity:
             k.id for k in self._operators.values() if _valid(k.operator.expires_ms, now_ms)
         }
         return frozenset(callers | operators)
+
+    def known(self, subject: str) -> Sequence[Caller]:
+        return [
+            replace(key.caller, key_id=key.id)
+            for key in self._callers.values()
+            if key.caller.subject == subject
+        ]
 
 
 def _table(keys: Iterable[Key]) -> dict[str, Key]:

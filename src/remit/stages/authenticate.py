@@ -1,13 +1,16 @@
 """Step 1: a credential becomes a caller, or nothing happens.
 
-The only place where a `Caller` or an `Operator` comes from a request. A rate check follows at
+The only place where a `Caller` or an `Operator` comes from a request: one who acts from a credential
+alone, one who is only asked about from an enforcement point's word. A rate check follows at
 once: first on failures by where they come from, then on the caller.
 """
 
 from __future__ import annotations
 
-from remit.errors import Code, Refused
-from remit.model import Caller, Operator
+from dataclasses import replace
+
+from remit.errors import Code, InputError, Refused
+from remit.model import Asserted, Caller, Operator
 from remit.ports import Clock, Identity, Rates
 
 BEARER = "bearer "
@@ -82,3 +85,43 @@ def within(rates: Rates, scope: str, key: str) -> None:
         raise Refused(
             Code.RATE_LIMITED, "too many requests", retry_after_ms=wait_ms, hint="wait, then retry"
         )
+
+
+def asserted_caller(
+    identity: Identity, operator: Operator, who: Asserted, *, tenant: str, now_ms: int
+) -> Caller:
+    """The caller that an enforcement point asks about, for a question only.
+
+    A name that Remit knows is who Remit knows by it, whatever the point says of its kind and its
+    groups. Any other is taken at the point's word, with the point as its issuer.
+
+    Args:
+        tenant: the one that is meant where the point names none.
+
+    Raises:
+        Refused: `caller_revoked`: all credentials of this name have expired.
+        InputError: `invalid_arguments`: several credentials of this name differ.
+    """
+    tenant = tenant if who.tenant is None else who.tenant
+    known = [one for one in identity.known(who.subject) if one.tenant == tenant]
+    if not known:
+        return Caller(
+            tenant=tenant,
+            subject=who.subject,
+            kind=who.kind,
+            groups=who.groups,
+            issuer=f"authzen:{operator.subject}",
+        )
+    valid = [one for one in known if one.expires_ms is None or now_ms < one.expires_ms]
+    if not valid:
+        raise Refused(Code.CALLER_REVOKED, "no credential of this subject is valid now")
+    meant = [one for one in valid if who.key_id in (None, one.key_id)]
+    facts = {replace(one, key_id="", expires_ms=None) for one in meant}
+    if len(facts) != 1:
+        raise InputError(
+            Code.INVALID_ARGUMENTS,
+            "names no one of several credentials that differ",
+            place="/subject/properties/key",
+            hint="give the id of the key that is meant, from remit.yaml",
+        )
+    return meant[0]

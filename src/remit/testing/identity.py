@@ -7,7 +7,7 @@ To check a backend, subclass `IdentityContract` and override its `presented` fix
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -55,6 +55,13 @@ class NamedIdentity:
             for bearer, who in everyone
             if not _over(who.expires_ms, self.now_ms)
         )
+
+    def known(self, subject: str) -> Sequence[Caller]:
+        return [
+            replace(found, key_id=found.key_id or bearer)
+            for bearer, found in self.callers.items()
+            if found.subject == subject
+        ]
 
 
 def caller(subject: str = "ann", *, expires_ms: int | None = None) -> Caller:
@@ -134,3 +141,14 @@ class IdentityContract:
     async def test_expired_key_was_valid_and_is_not_in_force(self, presented: Presented) -> None:
         before = await presented.identity.caller(presented.expired, NOW_MS - 1)
         assert before.key_id not in presented.identity.key_ids()
+
+    async def test_those_who_hold_a_key_are_known_by_name_expired_or_not(
+        self, presented: Presented
+    ) -> None:
+        identity = presented.identity
+        for token, at in ((presented.caller, NOW_MS), (presented.expired, NOW_MS - 1)):
+            holder = await identity.caller(token, at)
+            assert holder in identity.known(holder.subject)
+        assert list(identity.known("nobody of this name")) == []
+        operator = await identity.operator(presented.operator, NOW_MS)
+        assert all(one.key_id != operator.key_id for one in identity.known(operator.subject))

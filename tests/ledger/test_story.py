@@ -94,6 +94,11 @@ def copying(name: str, source: int, target: int) -> Change:
     return lambda entries: entries[target].update({name: entries[source][name]})
 
 
+def quorums(*asked: tuple[int, list[str]]) -> Change:
+    found = [{"required": required, "groups": groups} for required, groups in asked]
+    return setting(OPENED, required=asked[0][0], quorums=found)
+
+
 PLAN = sample.plan("other").hash
 
 STORIES: dict[str, tuple[Change, int, str]] = {
@@ -118,7 +123,17 @@ STORIES: dict[str, tuple[Change, int, str]] = {
     "an approval that was not opened": (dropping(OPENED), 5, "not opened before"),
     "an approval opened twice": (repeating(OPENED, 6), 6, "opened before"),
     "an approval that nobody gave": (dropping(VOTED), 7, "not enough people"),
-    "an approval that two should give": (setting(OPENED, required=2), 8, "not enough people"),
+    "an approval that two should give": (quorums((2, [])), 8, "not enough people"),
+    "an approval of too few of one group": (quorums((2, ["sre"])), 8, "not enough people"),
+    "an approval of the wrong group": (quorums((1, ["security"])), 8, "not enough people"),
+    "an approval without its second quorum": (
+        quorums((1, ["sre"]), (1, ["security"])),
+        8,
+        "not enough people",
+    ),
+    "quorums that are not counted by": (setting(OPENED, required=2), 5, "counts by"),
+    "a quorum of nobody": (quorums((1, []), (0, ["sre"])), 5, "counts by"),
+    "no quorum": (setting(OPENED, quorums=[]), 5, "counts by"),
     "an approval that was denied": (setting(VOTED, vote="deny"), 8, "denied"),
     "an approval that expired": (ending("approval.expired"), 9, "expired"),
     "an approval that was withdrawn": (ending("approval.withdrawn"), 9, "withdrawn"),
@@ -132,7 +147,7 @@ STORIES: dict[str, tuple[Change, int, str]] = {
     "an approval used twice": (copying("approval", INTENT_2, INTENT_3), 12, "spent"),
     "a vote after enough": (repeating(VOTED, 7), 7, "not pending"),
     "a person who votes twice": (
-        lambda entries: (setting(OPENED, required=2)(entries), repeating(VOTED, 7)(entries)),
+        lambda entries: (quorums((2, []))(entries), repeating(VOTED, 7)(entries)),
         7,
         "had voted before",
     ),
@@ -161,6 +176,21 @@ async def test_a_forbidden_story_is_named_at_its_first_wrong_entry(
     assert problem is not None
     assert (problem.code, problem.index) == (Code.LOG_INCONSISTENT, index), problem
     assert words in problem.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        quorums((1, ["sre"]), (1, [])),
+        # Entries of an approval from before there could be several quorums.
+        without(OPENED, "quorums"),
+    ],
+)
+async def test_story_in_which_every_quorum_is_met_holds(
+    entries: Entries, key: VerifierKey, signer: FileSigner, change: Change
+) -> None:
+    change(entries)
+    assert check(resign([encode(entry) for entry in entries], signer), key).ok
 
 
 async def test_the_true_story_signed_again_holds(

@@ -104,15 +104,23 @@ def _difference(shown: Mapping[str, Any]) -> Iterator[str]:
 
 def _policy(approval: Mapping[str, Any]) -> Iterator[str]:
     rule = approval["rule"]
-    who = f" of {', '.join(rule['groups'])}" if rule["groups"] else ""
-    need = f"{rule['required']} to agree{who}"
+    first, *others = (rule, *rule.get("also", ()))
+    need = f"{first['required']} to agree{_groups(first)}"
+    need += "".join(f", and {each['required']}{_groups(each) or ' of anybody'}" for each in others)
     yield _line("Policy asks", need + (", with a reason" if rule["reason_required"] else ""))
     for reason in approval["shown"].get("reasons", []):
         yield _line("because", f"{reason['code']}: {reason['message']}")
+    lacks = approval.get("missing", [])
+    if lacks and approval["votes"] and approval["state"] == "pending":
+        yield _line("still wants", ", ".join(f"{q['required']}{_groups(q)}" for q in lacks))
     for vote in approval["votes"]:
         said = f": {quoted(vote['reason'])}" if vote["reason"] else ""
         yield _line(vote["verdict"], f"{vote['subject']}, {clock(vote['voted_ms'])}") + said
     yield ""
+
+
+def _groups(quorum: Mapping[str, Any]) -> str:
+    return f" of {', '.join(quorum['groups'])}" if quorum["groups"] else ""
 
 
 def _claims(claimed: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from remit.errors import RemitError
 from remit.model import Approval, Caller, Entry, Run, Tool, Verdict
+from remit.quorum import missing
 
 MAX_REASON = 1_000
 
@@ -94,6 +95,7 @@ def approval_json(approval: Approval) -> dict[str, Any]:
         "opened_ms": approval.opened_ms,
         "expires_ms": approval.expires_ms,
         "votes": [plain(asdict(vote)) for vote in approval.votes],
+        "missing": [plain(asdict(each)) for each in missing(approval.rule, approval.votes)],
         "supersedes": approval.supersedes,
         "run_id": approval.run_id,
         "shown": approval.shown.value(),

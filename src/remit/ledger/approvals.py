@@ -23,6 +23,7 @@ from remit.model import (
     ApprovalState,
     EntryDraft,
     Frozen,
+    Quorum,
     Verdict,
     Vote,
 )
@@ -199,6 +200,7 @@ def _rule_text(rule: ApprovalRule) -> str:
         "separation_of_duties": rule.separation_of_duties,
         "ttl_s": rule.ttl_s,
         "reason_required": rule.reason_required,
+        "also": [[each.required, list(each.groups)] for each in rule.also],
     }
     return encode(document).decode()
 
@@ -207,4 +209,9 @@ def _rule(text: str) -> ApprovalRule:
     fields: dict[str, Any] = json.loads(text)
     fields["groups"] = tuple(fields["groups"])
     fields["exclude"] = tuple(fields["exclude"])
+    # A rule that was stored before there could be several quorums has one.
+    fields["also"] = tuple(
+        Quorum(required=required, groups=tuple(groups))
+        for required, groups in fields.get("also", ())
+    )
     return ApprovalRule(**fields)

@@ -149,6 +149,9 @@ def opened(draft: ApprovalDraft, supersedes: str | None) -> EntryDraft:
         "decision": draft.decision_id,
         "revision": draft.revision,
         "required": draft.rule.required,
+        "quorums": [
+            {"required": each.required, "groups": list(each.groups)} for each in draft.rule.quorums
+        ],
         "separation_of_duties": draft.rule.separation_of_duties,
         "expires": rfc3339(draft.expires_ms),
     }

@@ -27,6 +27,7 @@ from remit.model import (
     Verdict,
     Vote,
 )
+from remit.quorum import met
 
 DECISION_LIFE_MS = 30_000
 """A decision this old, or older, does not make an intent any more."""
@@ -225,8 +226,8 @@ def check_vote(found: Approval | None, plan_hash: str, vote: Vote) -> ApprovalSt
         )
     if vote.verdict is Verdict.DENY:
         return ApprovalState.DENIED
-    agreed = 1 + sum(each.verdict is Verdict.APPROVE for each in approval.votes)
-    return ApprovalState.APPROVED if agreed >= approval.rule.required else ApprovalState.PENDING
+    enough = met(approval.rule, (*approval.votes, vote))
+    return ApprovalState.APPROVED if enough else ApprovalState.PENDING
 
 
 def check_withdrawal(found: Approval | None) -> Approval:

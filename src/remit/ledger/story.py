@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remit.errors import Code, Unverified
+from remit.model import ApprovalRule, Quorum, Verdict, Vote
+from remit.quorum import met
 
 Document = Mapping[str, Any]
 
@@ -32,13 +34,18 @@ class _Decision:
 class _Approval:
     plan_hash: str
     call_digest: str
-    required: int
+    quorums: tuple[Quorum, ...]
     expires: str
     requesters: frozenset[str]
     separate: bool
-    voters: set[str] = field(default_factory=set)
-    agreed: int = 0
+    votes: dict[str, Vote] = field(default_factory=dict)
     over: str | None = None
+
+    @property
+    def agreed(self) -> bool:
+        first, *others = self.quorums
+        rule = ApprovalRule(required=first.required, groups=first.groups, also=tuple(others))
+        return met(rule, self.votes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,7 @@ class Story:
             raise _wrong(index, f"the intent uses an approval that was {approval.over}")
         if approval.plan_hash != plan_hash or approval.call_digest != entry.get("call_digest"):
             raise _wrong(index, "the approval is for another plan")
-        if approval.agreed < approval.required:
+        if not approval.agreed:
             raise _wrong(index, "not enough people had approved before the intent")
         if approval.expires <= _text(index, entry, "checked"):
             raise _wrong(index, "the approval had expired before the intent")
@@ -210,7 +217,7 @@ class Story:
         self._approvals[name] = _Approval(
             plan_hash=plan_hash,
             call_digest=_text(index, entry, "call_digest"),
-            required=_number(index, entry, "required"),
+            quorums=_quorums(index, entry),
             expires=_text(index, entry, "expires"),
             requesters=_requesters(index, entry),
             separate=entry.get("separation_of_duties") is not False,
@@ -219,19 +226,23 @@ class Story:
     def _voted(self, index: int, entry: Document) -> None:
         approval = self._approval(index, entry)
         voter = _text(index, entry, "voter")
-        if approval.over is not None or approval.agreed >= approval.required:
+        if approval.over is not None or approval.agreed:
             raise _wrong(index, "the vote is on an approval that is not pending")
         if approval.plan_hash != _text(index, entry, "plan_hash"):
             raise _wrong(index, "the vote is on another plan than the approval's")
-        if voter in approval.voters:
+        if voter.casefold() in approval.votes:
             raise _wrong(index, "the person had voted before")
-        if _text(index, entry, "vote") == "approve":
-            if approval.separate and voter in approval.requesters:
-                raise _wrong(index, "the request was approved by one who made it")
-            approval.agreed += 1
-        else:
+        agrees = _text(index, entry, "vote") == "approve"
+        if not agrees:
             approval.over = "denied"
-        approval.voters.add(voter)
+        elif approval.separate and voter in approval.requesters:
+            raise _wrong(index, "the request was approved by one who made it")
+        approval.votes[voter.casefold()] = Vote(
+            subject=voter,
+            verdict=Verdict.APPROVE if agrees else Verdict.DENY,
+            voted_ms=0,
+            groups=_groups(index, entry),
+        )
 
     def _ended_approval(self, index: int, entry: Document) -> None:
         approval = self._approval(index, entry)
@@ -254,6 +265,29 @@ def _requesters(index: int, entry: Document) -> frozenset[str]:
     if not all(isinstance(actor, Mapping) for actor in actors):
         raise _lacks(index, "caller")
     return frozenset(_text(index, actor, "subject") for actor in actors)
+
+
+def _quorums(index: int, entry: Document) -> tuple[Quorum, ...]:
+    """Who had to agree. Entries from before there could be several quorums give a number alone."""
+    required, found = _number(index, entry, "required"), entry.get("quorums")
+    if found is None:
+        return (Quorum(required=required),)
+    if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+        raise _lacks(index, "quorums")
+    quorums = tuple(
+        Quorum(required=_number(index, each, "required"), groups=_groups(index, each))
+        for each in found
+    )
+    if not quorums or quorums[0].required != required or any(q.required < 1 for q in quorums):
+        raise _wrong(index, "the quorums of the approval are not those that it counts by")
+    return quorums
+
+
+def _groups(index: int, entry: Document) -> tuple[str, ...]:
+    groups = entry.get("groups", [])
+    if not isinstance(groups, list) or not all(isinstance(each, str) for each in groups):
+        raise _lacks(index, "groups")
+    return tuple(groups)
 
 
 def _text(index: int, entry: Document, name: str) -> str:

@@ -39,6 +39,7 @@ from remit.model import (
     Vote,
 )
 from remit.ports import Clock, Ledger, Progress
+from remit.quorum import counts_for, met
 from remit.stages.authorize import Authorize
 from remit.stages.plan import limits_facts
 from remit.stages.record import Record, caller_public
@@ -191,15 +192,16 @@ def iso(ms: int) -> str:
 
 def satisfied(rule: ApprovalRule, approval: Approval) -> bool:
     """Whether the votes given are enough eligible people under this rule, and nobody refused."""
-    if any(vote.verdict is Verdict.DENY for vote in approval.votes):
-        return False
-    people = {
-        vote.subject.casefold()
+    counting = [
+        vote
         for vote in approval.votes
-        if ineligible(rule, approval.caller, vote.subject, vote.groups) is None
-        and (vote.reason or not rule.reason_required)
-    }
-    return len(people) >= rule.required
+        if vote.verdict is Verdict.DENY
+        or (
+            ineligible(rule, approval.caller, vote.subject, vote.groups) is None
+            and (vote.reason or not rule.reason_required)
+        )
+    ]
+    return met(rule, counting)
 
 
 def ineligible(
@@ -214,8 +216,9 @@ def ineligible(
         return "the requester, and those it acts for, cannot decide on it"
     if subject.casefold() in {name.casefold() for name in rule.exclude}:
         return "policy excludes this person from deciding on it"
-    if rule.groups and not set(groups) & set(rule.groups):
-        return "policy wants a member of: " + ", ".join(rule.groups)
+    if not any(counts_for(quorum, groups) for quorum in rule.quorums):
+        wanted = sorted({group for quorum in rule.quorums for group in quorum.groups})
+        return "policy wants a member of: " + ", ".join(wanted)
     return None
 
 

@@ -11,6 +11,7 @@ from remit.model import (
     ApprovalState,
     EntryDraft,
     Intent,
+    Quorum,
     Verdict,
 )
 from remit.ports import Ledger
@@ -81,6 +82,31 @@ class ApprovalContract:
         assert [vote.subject for vote in two.votes] == ["olga", "pete"]
         with pytest.raises(Conflict):
             await active.vote(opened.id, opened.plan_hash, sample.vote(clock, "quin"))
+
+    async def test_every_quorum_has_to_be_met(self, active: Ledger, clock: SetClock) -> None:
+        rule = ApprovalRule(
+            required=2, groups=("sre",), also=(Quorum(required=1, groups=("security",)),)
+        )
+        opened = await _opened(active, clock, rule=rule)
+        assert opened.rule == rule
+        for subject, groups, state in (
+            ("olga", ("sre",), ApprovalState.PENDING),
+            ("sam", ("security",), ApprovalState.PENDING),
+            ("nobody", (), ApprovalState.PENDING),
+            ("pete", ("sre",), ApprovalState.APPROVED),
+        ):
+            given = sample.vote(clock, subject, groups=groups)
+            after = await active.vote(opened.id, opened.plan_hash, given)
+            assert after.state is state, subject
+
+    async def test_one_person_may_count_for_several_quorums(
+        self, active: Ledger, clock: SetClock
+    ) -> None:
+        rule = ApprovalRule(groups=("sre",), also=(Quorum(groups=("security",)),))
+        opened = await _opened(active, clock, rule=rule)
+        both = sample.vote(clock, groups=("security", "sre"))
+        after = await active.vote(opened.id, opened.plan_hash, both)
+        assert after.state is ApprovalState.APPROVED
 
     async def test_one_denial_denies_for_good(self, active: Ledger, clock: SetClock) -> None:
         opened = await _opened(active, clock, rule=ApprovalRule(required=2))

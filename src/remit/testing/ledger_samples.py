@@ -189,8 +189,14 @@ def approval_draft(clock: SetClock, a_plan: Plan | None = None, **changes: Any) 
     return ApprovalDraft(**(fields | changes))
 
 
-def vote(clock: SetClock, subject: str = "olga", verdict: Verdict = Verdict.APPROVE) -> Vote:
-    return Vote(subject=subject, verdict=verdict, voted_ms=clock.now_ms(), groups=("sre",))
+def vote(
+    clock: SetClock,
+    subject: str = "olga",
+    verdict: Verdict = Verdict.APPROVE,
+    *,
+    groups: tuple[str, ...] = ("sre",),
+) -> Vote:
+    return Vote(subject=subject, verdict=verdict, voted_ms=clock.now_ms(), groups=groups)
 
 
 async def events(ledger: Ledger) -> list[str]:

@@ -38,6 +38,8 @@ from remit.telemetry import LEFTOVERS, logger, tracing
 
 HOUSEKEEPING_EVERY_S = 5.0
 DRAIN_S = 30.0
+EVALUATIONS_PER_MINUTE = 6_000
+"""How often one enforcement point may ask, about whomever."""
 SAME_USER = "unsafe_same_user"
 OPEN = frozenset({RunState.INTENDED, RunState.STARTED})
 
@@ -192,6 +194,7 @@ def _backends(
                 "caller": limits.calls_per_minute,
                 "refusal": limits.refusals_recorded_per_minute,
                 "authentication": limits.auth_failures_per_minute,
+                "evaluation": EVALUATIONS_PER_MINUTE,
                 "question": max(1, settings.sections.policy.questions_per_minute),
             }
         ),
@@ -211,6 +214,7 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         unsafe=unsafe(settings),
         history_s=settings.sections.policy.history_s,
         questions_per_minute=settings.sections.policy.questions_per_minute,
+        tenant=settings.sections.identity.tenant,
         visible_ttl_s=settings.sections.policy.cache_ttl_s,
         # With more than one worker, one is always left for calls.
         list_batches=max(1, settings.sections.policy.workers - 1),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from remit.model import Frozen
+from remit.errors import Code, NotFound
+from remit.model import Frozen, ServedBundle
 from remit.ports import (
     ArgumentCheck,
+    Bundles,
     Catalog,
     Clock,
     Identity,
@@ -27,6 +29,16 @@ class NoChannels:
         return "there is no such channel"
 
 
+class NoBundles:
+    """The `Bundles` of a gateway that hands no policy on."""
+
+    async def bundle(self, layer: str, *, known: frozenset[str], wait_s: float) -> ServedBundle:
+        raise NotFound(Code.NOT_FOUND, "this gateway hands no policy on")
+
+    def close(self) -> None:
+        """Nobody waits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
     """One implementation of each port."""
@@ -40,6 +52,7 @@ class Backends:
     rates: Rates
     clock: Clock
     notifier: Notifier = field(default_factory=NoChannels)
+    bundles: Bundles = field(default_factory=NoBundles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +65,7 @@ class PathSettings:
     ttl_s: int = 900
     ttl_max_s: int = 86_400
     concurrent_runs: int = 8
+    tenant: str = "default"
     visible_ttl_s: int = 10
     list_batches: int = 1
     history_s: int = 86_400

@@ -12,7 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from remit.errors import Code, Refused
-from remit.model import AccessRequest, Call, Decided, Deny, Frozen, NormalCall, Planned, Reply, Tool
+from remit.model import (
+    AccessRequest,
+    Call,
+    Decided,
+    Deny,
+    Frozen,
+    NormalCall,
+    Operator,
+    Planned,
+    Reply,
+    Tool,
+)
 from remit.pipeline import Pipeline
 from remit.stages import asking, respond
 from remit.stages import plan as planning
@@ -89,6 +100,29 @@ class Questions:
         about = None if asked.normal is None else asked.normal.tool.name
         log.info("question", call=call.id, tool=call.tool_name, about=about, code=code)
         return reply
+
+    async def judged(self, call: Call, asked_by: Operator) -> Decided:
+        """Policy's answer to a call that an enforcement point outside asks about.
+
+        Raises:
+            Refused: as the call itself would be, up to policy's answer; LedgerFault: the question
+                could not be written down, so there is no answer.
+        """
+        asked, code = _Asked(call, Record()), "ok"
+        try:
+            normal = asked.normal = await normalise(
+                self._visibility, self._backends.arguments, call
+            )
+            return await self._judge(normal, asked.record)
+        except Exception as exc:
+            refused = respond.as_refusal(exc)
+            if refused.code is Code.INTERNAL:
+                log.exception("internal_error", call=call.id)
+            code = refused.code.value
+            raise refused from None
+        finally:
+            log.info("question", call=call.id, asked_by=asked_by.subject, code=code)
+            await self._written(call, asked, code, asked_by)
 
     async def _answer(self, call: Call, asked: _Asked) -> Reply:
         b = self._backends
@@ -196,13 +230,15 @@ class Questions:
             return asking.unknown(refused, asked.call.tool_name)
         return respond.refusal(refused)
 
-    async def _written(self, call: Call, asked: _Asked, code: str) -> None:
+    async def _written(
+        self, call: Call, asked: _Asked, code: str, asked_by: Operator | None = None
+    ) -> None:
         """Write the question down: as entries up to the rate for refusals, beyond it as a count."""
         if asked.written:
             return
         b = self._backends
-        drafts = asking.as_questions(asked.record.take())
+        drafts = asking.as_questions(asked.record.take(), asked_by)
         if b.rates.hit("refusal", call.caller.id) is not None:
             await b.ledger.count_refusal(call.caller.id, "question", b.clock.now_ms())
             return
-        await b.ledger.append(drafts or [asking.question_entry(call, asked.normal, code)])
+        await b.ledger.append(drafts or [asking.question_entry(call, asked.normal, code, asked_by)])

@@ -21,6 +21,7 @@ from remit.model import (
     EntryDraft,
     Frozen,
     NormalCall,
+    Operator,
     Reply,
     RequireApproval,
     Tool,
@@ -205,23 +206,38 @@ def _reply(text: str, answer: Mapping[str, Any], machine: Mapping[str, Any]) -> 
 # ------------------------------------------------------------------------------------ the record
 
 
-def as_questions(drafts: Sequence[EntryDraft]) -> list[EntryDraft]:
-    """Answers of policy to what was only asked: told as `question`, on which nothing can run."""
-    return [replace(draft, event="question") for draft in drafts]
+def as_questions(
+    drafts: Sequence[EntryDraft], asked_by: Operator | None = None
+) -> list[EntryDraft]:
+    """Answers of policy to what was only asked: told as `question`, on which nothing can run.
+
+    Args:
+        asked_by: the enforcement point outside that asked, if it was one.
+    """
+    named = {} if asked_by is None else {"asked_by": asked_by.subject}
+    return [replace(one, event="question", public={**one.public, **named}) for one in drafts]
 
 
-def question_entry(call: Call, asked: NormalCall | None, code: str) -> EntryDraft:
+def question_entry(
+    call: Call, asked: NormalCall | None, code: str, asked_by: Operator | None = None
+) -> EntryDraft:
     """The entry of a question that never reached policy; the tool is named if the caller sees it.
 
     Args:
-        call: of the gateway's own tool, with what was asked.
+        call: of the gateway's own tool, with what was asked; or, where an enforcement point
+            outside asked, the call that it asked about.
         asked: the call that was asked about, where it is one that could be made.
+        asked_by: that point.
     """
+    told: dict[str, Any] = dict(call.arguments)
+    if asked_by is not None:
+        told = {"tool": call.tool_name, "arguments": told}
     return EntryDraft(
         event="question",
         public={
             "call": call.id,
-            "own_tool": call.tool_name,
+            "own_tool": call.tool_name if asked_by is None else None,
+            "asked_by": None if asked_by is None else asked_by.subject,
             "code": code,
             "tenant": call.caller.tenant,
             "caller": caller_public(call.caller),
@@ -230,5 +246,5 @@ def question_entry(call: Call, asked: NormalCall | None, code: str) -> EntryDraf
             else {"name": asked.tool.name, "digest": asked.tool.digest},
             "call_digest": None if asked is None else asked.digest,
         },
-        sealed={"asked": encode(dict(call.arguments))[:65_536]},
+        sealed={"asked": encode(told)[:65_536]},
     )

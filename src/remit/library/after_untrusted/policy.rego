@@ -5,8 +5,8 @@
 
 package remit.library.after_untrusted
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.after_untrusted
 

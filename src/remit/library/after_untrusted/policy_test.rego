@@ -1,7 +1,7 @@
 package remit.library.after_untrusted
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {
 	"effects": ["write", "destructive"],

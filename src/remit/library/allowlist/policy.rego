@@ -4,8 +4,8 @@
 
 package remit.library.allowlist
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.allowlist
 

@@ -1,7 +1,7 @@
 package remit.library.allowlist
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {"environments": {
 	"staging": {"agents": ["restart_service", "read_*"], "*": ["ping"]},

@@ -5,8 +5,8 @@
 
 package remit.library.break_glass
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.break_glass
 

@@ -1,7 +1,7 @@
 package remit.library.break_glass
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {
 	"restricted": [

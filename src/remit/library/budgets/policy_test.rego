@@ -1,7 +1,7 @@
 package remit.library.budgets
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {
 	"caps": {"changes_1h": 10, "destructive_1h": 2, "usd_minor_1h": 5000},

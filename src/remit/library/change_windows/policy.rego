@@ -5,8 +5,8 @@
 
 package remit.library.change_windows
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.change_windows
 

@@ -1,7 +1,7 @@
 package remit.library.change_windows
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 workdays := ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
 

@@ -4,8 +4,8 @@
 
 package remit.library.egress_allowlist
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.egress_allowlist
 

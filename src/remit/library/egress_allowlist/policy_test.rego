@@ -1,7 +1,7 @@
 package remit.library.egress_allowlist
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {
 	"outside": "deny",

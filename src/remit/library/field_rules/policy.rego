@@ -5,8 +5,8 @@
 
 package remit.library.field_rules
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.field_rules
 

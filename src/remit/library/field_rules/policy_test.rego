@@ -1,7 +1,7 @@
 package remit.library.field_rules
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {"rules": [
 	{

@@ -1,7 +1,7 @@
 package remit.library.read_only
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {"kinds": ["agent"], "groups": ["auditors"], "subjects": ["intern"], "environments": ["*"]}
 

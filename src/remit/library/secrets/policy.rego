@@ -5,8 +5,8 @@
 
 package remit.library.secrets
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.secrets
 
@@ -61,7 +61,7 @@ denials contains denial(
 	shown(path),
 	shape,
 ) if {
-	some [path, text] in values | names
+	some [path, text] in (values | names)
 	some shape, expression in settings.shapes
 	regex.match(expression, text)
 }

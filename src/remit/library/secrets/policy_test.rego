@@ -1,7 +1,7 @@
 package remit.library.secrets
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {
 	"shapes": {"word": "hunter[0-9]+", "key": "-----BEGIN [A-Z ]*PRIVATE KEY-----"},

@@ -4,8 +4,8 @@
 
 package remit.library.step_up
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.step_up
 

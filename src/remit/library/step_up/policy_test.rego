@@ -1,7 +1,7 @@
 package remit.library.step_up
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 set_up := {"risks": {
 	"high": {"max_age_s": 3600},

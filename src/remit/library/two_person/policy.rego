@@ -4,8 +4,8 @@
 
 package remit.library.two_person
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 settings := data.library.two_person
 

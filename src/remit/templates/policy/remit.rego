@@ -10,8 +10,8 @@
 
 package remit
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 # ------------------------------------------------------------------------------- the decision
 

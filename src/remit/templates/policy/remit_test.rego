@@ -2,8 +2,8 @@
 
 package remit
 
-import rego.v1
 import future.keywords.not
+import rego.v1
 
 # ---------------------------------------------------------------------------------- questions
 

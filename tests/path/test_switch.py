@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from remit.errors import Code, LedgerFault
+from remit.ledger.checkpoint import VerifierKey
 from remit.ledger.records import read_store
 from remit.ledger.verify import verify
 from remit.model import Activation, Reply
@@ -165,7 +166,7 @@ async def test_policy_switched_under_a_thousand_calls_mixes_nothing_and_fails_no
     assert [reply.decision["code"] for reply in replies if reply.is_error] == []
     seen = _assert_each_record_is_of_one_revision(await _all_entries(path), known)
     assert len(seen) >= 2, "no call was under way while policy was switched"
-    key = path.ledger.verifier_key
+    key = VerifierKey.parse(path.ledger.verifier_key)
     report = await asyncio.to_thread(lambda: verify(read_store(path.store), key))
     assert report.problem is None
 

@@ -8,7 +8,17 @@ from typing import Any
 from remit import __version__
 from remit.administration import Administration, require
 from remit.backends import PathSettings
-from remit.model import Call, Caller, Capabilities, Operator, Permission, Reply, Tier, Tool
+from remit.model import (
+    Call,
+    Caller,
+    Capabilities,
+    Operator,
+    Permission,
+    Reply,
+    ServedBundle,
+    Tier,
+    Tool,
+)
 from remit.pipeline import Pipeline
 from remit.ports import Ledger, Progress
 from remit.question import Questions
@@ -90,6 +100,21 @@ class Gateway(Administration):
             ("runner", self._runner_ready(b.runner.capabilities)),
         ]
         return [f"{what}: {why}" for what, why in found if why is not None]
+
+    async def bundle(
+        self, operator: Operator, layer: str, known: frozenset[str], wait_s: float
+    ) -> ServedBundle:
+        """The policy of a layer as an OPA bundle; waits while its revision is one of `known`.
+
+        Raises:
+            NotFound: there is no such layer, or its policy does not come from here.
+        """
+        require(operator, Permission.READ)
+        return await self._backends.bundles.bundle(layer, known=known, wait_s=wait_s)
+
+    def stop_waiting(self) -> None:
+        """Answer those who wait for another policy now: the doors are about to close."""
+        self._backends.bundles.close()
 
     def metrics(self) -> bytes:
         return exposition()

@@ -970,6 +970,14 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedBundle:
+    """The policy of a layer as an OPA bundle (.tar.gz), named by its revision."""
+
+    revision: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """What the caller gets: MCP content and structured content, and the machine part of it.
 

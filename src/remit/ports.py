@@ -36,6 +36,7 @@ from remit.model import (
     RunResult,
     RunSpec,
     RunState,
+    ServedBundle,
     Tool,
     Touch,
     Vote,
@@ -391,6 +392,22 @@ class Ledger(Protocol):
 
     async def ready(self) -> str | None:
         """None if it can be written to, else why not."""
+
+
+class Bundles(Protocol):
+    """The policy in force as OPA bundles, for enforcement points that take it from here."""
+
+    async def bundle(self, layer: str, *, known: frozenset[str], wait_s: float) -> ServedBundle:
+        """The bundle of a layer.
+
+        While its revision is one of `known`, waits for another, for so many seconds at most.
+
+        Raises:
+            NotFound: there is no such layer, or its policy does not come from here.
+        """
+
+    def close(self) -> None:
+        """End all waits; nobody waits from here on."""
 
 
 class Notifier(Protocol):

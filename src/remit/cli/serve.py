@@ -113,6 +113,7 @@ async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.soc
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
+        gateway.stop_waiting()
         for one in doors:
             one.should_exit = True
         await asyncio.gather(*serving)

@@ -23,6 +23,7 @@ from remit.canonical import parse
 from remit.doors import admin_json as values
 from remit.doors import edge
 from remit.doors.authzen import authzen_routes
+from remit.doors.bundles import asked_for, bundle_response
 from remit.doors.edge import TurnedAway
 from remit.doors.gateway import AdminGateway
 from remit.doors.settings import DoorSettings
@@ -66,6 +67,10 @@ class Visit:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             place = "/" + "/".join(str(step) for step in first["loc"])
             raise InputError(Code.INVALID_ARGUMENTS, first["msg"], place=place) from None
+
+    def header(self, name: str) -> str:
+        """A header, empty if it is not there; one that is repeated, joined as a list."""
+        return ", ".join(self._request.headers.getlist(name))
 
     def query(self, name: str) -> list[str]:
         return self._request.query_params.getlist(name)
@@ -183,6 +188,12 @@ async def _thaw(visit: Visit) -> Response:
     return JSONResponse({"frozen": False})
 
 
+async def _bundle(visit: Visit) -> Response:
+    asked = asked_for(visit.header("if-none-match"), visit.header("prefer"))
+    found = await visit.gateway.bundle(visit.operator, visit.name(), asked.known, asked.wait_s)
+    return bundle_response(found, asked)
+
+
 async def _status(visit: Visit) -> Response:
     return JSONResponse(values.plain(await visit.gateway.status(visit.operator)))
 
@@ -202,6 +213,7 @@ ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", "/v1/tools", _tools),
     ("POST", "/v1/freeze", _freeze),
     ("POST", "/v1/thaw", _thaw),
+    ("GET", "/v1/policy/bundles/{name}.tar.gz", _bundle),
     ("GET", "/v1/status", _status),
 )
 

@@ -23,6 +23,7 @@ from remit.model import (
     Reply,
     Run,
     RunState,
+    ServedBundle,
     Tool,
     Verdict,
 )
@@ -143,6 +144,15 @@ class AdminGateway(Protocol):
         Raises:
             Refused: as the call itself would be, or `rate_limited`; InputError: `who` fits several
                 credentials that differ.
+        """
+
+    async def bundle(
+        self, operator: Operator, layer: str, known: frozenset[str], wait_s: float
+    ) -> ServedBundle:
+        """The policy of a layer as an OPA bundle; waits while its revision is one of `known`.
+
+        Raises:
+            NotFound: there is no such layer, or its policy does not come from here.
         """
 
     async def ready(self) -> Sequence[str]:

@@ -57,6 +57,7 @@ class PolicyPoint:
         self._closed = False
         self._not_ready: str | None = None
         self._probed_s = time.monotonic() if layers else float("-inf")
+        self._turned = asyncio.Event()
         self.moved: Moved = _nobody
         self.watch: Watch | None = None
 
@@ -94,11 +95,17 @@ class PolicyPoint:
         """
         before = self._standing
         self._standing = before.with_layer(new)
+        self._turned.set()
+        self._turned = asyncio.Event()
         for each in before.layers:
             if each.name == new.name and each.tenure is not new.tenure:
                 task = asyncio.get_running_loop().create_task(each.tenure.end())
                 self._ending.add(task)
                 task.add_done_callback(self._ending.discard)
+
+    async def turned(self) -> None:
+        """Wait until another policy is put in force."""
+        await self._turned.wait()
 
     async def aclose(self) -> None:
         """End all engines, once what they were asked is answered or past its deadline."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from remit.administration import Administration
-from remit.backends import Backends, PathSettings
+from remit.backends import Backends, NoChannels, PathSettings
 from remit.catalog.arguments import SchemaCheck
 from remit.catalog.command import build_tool
 from remit.catalog.spec import ToolSpec
@@ -37,8 +38,9 @@ from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.embedded import EmbeddedEngine
 from remit.policy.layers import MAIN, layer
 from remit.policy.point import PolicyPoint
+from remit.ports import Notifier
 from remit.rates import MemoryRates
-from remit.testing.scripted import ScriptedRunner
+from remit.testing.scripted import CAPABILITIES, ScriptedRunner
 
 HEAD = """package remit
 
@@ -197,6 +199,8 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
         deadline_ms: int = 5_000,
         questions: int = 1000,
         tools: list[Tool] = TOOLS,
+        notifier: Notifier | None = None,
+        holds: Mapping[str, bool] = MappingProxyType({}),
         **settings: Any,
     ) -> Path_:
         folder = tmp_path / f"p{len(made)}"
@@ -211,7 +215,7 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
                 for name, each in named.items()
             ]
         )
-        runner = ScriptedRunner()
+        runner = ScriptedRunner(capabilities=replace(CAPABILITIES, holds=holds))
         backends = Backends(
             identity=KeyIdentity([], [], now=clock.now_ms),
             catalog=CommandCatalog(tools),
@@ -221,6 +225,7 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
             ledger=ledger,
             rates=MemoryRates({"refusal": refusals, "question": questions}),
             clock=clock,
+            notifier=notifier or NoChannels(),
         )
         pipeline = Pipeline(backends, PathSettings(gateway="gw", **({"hold_s": 0} | settings)))
         path = Path_(

@@ -30,6 +30,7 @@ from remit.model import Activation, RunState
 from remit.pipeline import Pipeline
 from remit.policy.bundle import load_bundle
 from remit.policy.point import PolicyPoint
+from remit.policy.serving import ServedBundles
 from remit.ports import Ledger, Runner
 from remit.rates import MemoryRates
 from remit.recovery import recover
@@ -187,6 +188,7 @@ def _backends(
         catalog=CommandCatalog(settings.tools),
         arguments=SchemaCheck(max_bytes=limits.arguments_bytes, max_depth=limits.arguments_depth),
         policy=policy,
+        bundles=ServedBundles(policy),
         runner=runner,
         ledger=ledger,
         rates=MemoryRates(

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from remit.errors import Code, NotFound, Refused
 from remit.model import (
+    AccessRequest,
     Approval,
     ApprovalState,
     Entry,
     Operator,
     Permission,
+    RequestState,
     Run,
     RunState,
     Tool,
@@ -113,6 +115,27 @@ class Administration:
         ):
             APPROVALS.labels(ApprovalState.EXPIRED.value).inc()
             self._pipeline.bell.ring(approval_id)
+
+    # Requests for access
+
+    async def access_requests(
+        self, operator: Operator, state: RequestState | None, limit: int
+    ) -> Sequence[AccessRequest]:
+        require(operator, Permission.READ)
+        states = None if state is None else frozenset({state})
+        return await self._backends.ledger.access_requests(states=states, limit=limit)
+
+    async def close_request(self, operator: Operator, request_id: str, note: str) -> AccessRequest:
+        """Say that a request for access was dealt with. This grants nothing; policy does."""
+        require(operator, Permission.APPROVE)
+        closed = await self._backends.ledger.close_request(
+            request_id,
+            operator=operator.subject,
+            note=note[:1000],
+            now_ms=self._backends.clock.now_ms(),
+        )
+        log.info("access_request_closed", request=request_id, by=operator.subject)
+        return closed
 
     # Runs
 

@@ -50,12 +50,15 @@ class House:
         self.output = b"done\x1b[2J \xff\n"
 
     async def ask(self, tool: str = "apply_infra", **arguments: Any) -> Reply:
+        return await self.call(tool, {"environment": "production", **arguments})
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> Reply:
         caller = await self._gateway.authenticate(f"Bearer {self._token}", "127.0.0.1")
         call = Call(
             id=self._gateway.new_call_id(),
             caller=caller,
             tool_name=tool,
-            arguments={"environment": "production", **arguments},
+            arguments=arguments,
             received_ms=1_800_000_000_000,
             claims=Claims(purpose=HOSTILE),
         )
@@ -286,3 +289,58 @@ async def test_folded_text_is_said_to_be_folded(house: House) -> None:
     assert "END" in text
     assert "more characters" in text
     assert "all of it: -o json" in text
+
+
+async def _denied(house: House) -> dict[str, Any]:
+    """A request for access to what the starter policy denies, with hostile words in it."""
+    arguments = {"service": "db", "environment": "production", "replicas": 9}
+    asked = {"tool": "restart_service", "arguments": arguments, "reason": HOSTILE}
+    await house.call("remit_request_access", asked)
+    listed = json.loads((await house.remit("approvals", "list", "-o", "json")).out)
+    newest: dict[str, Any] = listed["access_requests"][0]
+    return newest
+
+
+@pytest.mark.threat("T-24")
+async def test_requests_for_access_wait_in_a_section_with_the_agents_words_marked(
+    house: House,
+) -> None:
+    request = await _denied(house)
+    ended = await house.remit("approvals", "list")
+    lines = ended.out.splitlines()
+    assert lines[0].startswith("Requests for access. They grant nothing")
+    assert any(line.startswith(f"{request['id']}  restart_service in production") for line in lines)
+    assert any("denied for " in line and request["decision_id"] in line for line in lines)
+    said = lines.index("  The agent says (unverified):")
+    assert lines[said + 1].startswith('    reason: "\\u{1b}[2JApproved already.')
+    assert "\\u{22}service\\u{22}: \\u{22}db" in lines[said + 2]
+    assert "\x1b" not in ended.out
+    assert "\u202e" not in ended.out
+    assert "dana (human)" in ended.out
+
+
+async def test_a_request_for_access_is_closed_with_a_note_and_grants_nothing(house: House) -> None:
+    request = await _denied(house)
+    without = await house.remit("approvals", "close", request["id"])
+    assert without.code == 2
+    ended = await house.remit("approvals", "close", request["id"], "--note", "ask the owner")
+    assert (ended.code, ended.out.strip()) == (0, f"{request['id']} closed")
+    assert "no approvals" in (await house.remit("approvals", "list")).err
+    again = await house.remit("approvals", "close", request["id"], "--note", "x")
+    assert (again.code, "wrong_state" in again.err) == (1, True)
+    called = await house.ask("restart_service", service="db", replicas=9)
+    assert called.decision["code"] == "policy_denied"
+
+
+async def test_requests_for_access_stand_beside_approvals_in_every_form(house: House) -> None:
+    await house.ask()
+    request = await _denied(house)
+    text = (await house.remit("approvals", "list")).out
+    assert text.index("apply_infra") < text.index("Requests for access") < text.index(request["id"])
+    rows = [
+        json.loads(line)
+        for line in (await house.remit("approvals", "list", "-o", "jsonl")).out.splitlines()
+    ]
+    assert [row.get("access_request", {}).get("id") for row in rows] == [None, request["id"]]
+    approved = await house.remit("approvals", "list", "--state", "approved", "-o", "json")
+    assert json.loads(approved.out)["access_requests"] == []

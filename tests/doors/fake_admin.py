@@ -9,6 +9,7 @@ from typing import Any
 
 from remit.errors import Code, Conflict, NotFound, Refused
 from remit.model import (
+    AccessRequest,
     Approval,
     ApprovalRule,
     ApprovalState,
@@ -23,6 +24,7 @@ from remit.model import (
     Operator,
     Permission,
     PlanKind,
+    RequestState,
     Run,
     RunState,
     Tool,
@@ -45,6 +47,18 @@ APPROVAL = Approval(
     opened_ms=1_000,
     expires_ms=901_000,
     shown=Frozen(b'{"claimed":{"purpose":"trust me"},"consequence":"Changes two services."}'),
+)
+
+REQUEST = AccessRequest(
+    id="req_1",
+    caller=APPROVAL.caller,
+    tool_name="apply",
+    environment="production",
+    arguments=Frozen(b'{"service":"db"}'),
+    reason="trust me",
+    decision_id="dec_1",
+    codes=("not_yours",),
+    filed_ms=1_000,
 )
 
 RUN = Run(
@@ -77,6 +91,7 @@ class FakeAdmin:
 
     def __init__(self) -> None:
         self.approval_now = APPROVAL
+        self.request_now = REQUEST
         self.frozen: str | None = None
         self.not_ready: list[str] = []
         self.refusals: list[Code] = []
@@ -126,6 +141,28 @@ class FakeAdmin:
     async def revoke_approval(self, operator: Operator, approval_id: str) -> Approval:
         self.approval_now = replace(self.approval_now, state=ApprovalState.WITHDRAWN)
         return self.approval_now
+
+    async def access_requests(
+        self, operator: Operator, state: RequestState | None, limit: int
+    ) -> Sequence[AccessRequest]:
+        self.asked.append((state, limit))
+        return [self.request_now] if state in (None, self.request_now.state) else []
+
+    async def close_request(self, operator: Operator, request_id: str, note: str) -> AccessRequest:
+        if Permission.APPROVE not in operator.may:
+            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not approve")
+        if request_id != REQUEST.id:
+            raise NotFound(Code.NOT_FOUND, "there is no request for access of that id")
+        if self.request_now.state is not RequestState.PENDING:
+            raise Conflict(Code.WRONG_STATE, "the request for access is closed already")
+        self.request_now = replace(
+            REQUEST,
+            state=RequestState.CLOSED,
+            closed_ms=2_000,
+            closed_by=operator.subject,
+            note=note,
+        )
+        return self.request_now
 
     async def runs(self, operator: Operator, state: RunState | None, limit: int) -> Sequence[Run]:
         return [RUN] if state in (None, RUN.state) else []

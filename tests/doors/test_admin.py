@@ -89,6 +89,38 @@ async def test_an_operator_who_may_only_read_cannot_vote() -> None:
     assert refused.value.code is Code.APPROVAL_NOT_ELIGIBLE
 
 
+async def test_a_request_for_access_keeps_the_agents_words_apart_and_is_closed_once() -> None:
+    gateway = FakeAdmin()
+    async with admin(gateway) as (_, client):
+        (listed,) = await ask(lambda: client.access_requests("pending"))
+        after = await ask(lambda: client.close_request("req_1", "ask the owner"))
+        assert await ask(lambda: client.access_requests("pending")) == []
+        with pytest.raises(Conflict) as again:
+            await ask(lambda: client.close_request("req_1", "ask the owner"))
+        with pytest.raises(NotFound):
+            await ask(lambda: client.close_request("req/../2", "no"))
+        with pytest.raises(RemitError) as empty:
+            await ask(lambda: client.close_request("req_1", ""))
+    assert listed["claimed"] == {"reason": "trust me", "arguments": {"service": "db"}}
+    assert (listed["codes"], listed["decision_id"]) == (["not_yours"], "dec_1")
+    assert "trust me" not in str({k: v for k, v in listed.items() if k != "claimed"})
+    assert (after["state"], after["closed_by"], after["note"]) == (
+        "closed",
+        "olga",
+        "ask the owner",
+    )
+    assert again.value.code is Code.WRONG_STATE
+    assert empty.value.code is Code.INVALID_ARGUMENTS
+
+
+async def test_an_operator_who_may_only_read_closes_no_request() -> None:
+    async with admin(FakeAdmin(), "op-ray") as (_, client):
+        assert len(await ask(client.access_requests)) == 1
+        with pytest.raises(Refused) as refused:
+            await ask(lambda: client.close_request("req_1", "no"))
+    assert refused.value.code is Code.APPROVAL_NOT_ELIGIBLE
+
+
 async def test_runs_are_listed_shown_and_resolved() -> None:
     async with admin(FakeAdmin()) as (_, client):
         assert await ask(lambda: client.runs("succeeded")) == []

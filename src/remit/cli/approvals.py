@@ -24,6 +24,7 @@ from remit.cli.output import (
     print_list,
     print_one,
 )
+from remit.cli.request_text import requests_text
 from remit.doors.client import AdminClient
 from remit.errors import Code, Refused
 from remit.model import ApprovalState
@@ -42,12 +43,18 @@ def approvals() -> None:
 @output_option
 @admin_options
 def list_approvals(client: AdminClient, state: str | None, limit: int, form: str) -> None:
-    """List approvals, newest first."""
+    """List approvals, newest first, and then the requests for access that wait."""
     now = int(time.time() * 1000)
+    found = client.approvals(state, limit)
+    asked = client.access_requests("pending", limit) if state in (None, "pending") else []
+    if form == "json":
+        lists = {"approvals": found, "access_requests": asked}
+        print_one(form, lists, lambda: "")
+        return
     print_list(
         form,
         "approvals",
-        client.approvals(state, limit),
+        found,
         {
             "ID": lambda row: str(row["id"]),
             "STATE": lambda row: str(row["state"]),
@@ -62,6 +69,11 @@ def list_approvals(client: AdminClient, state: str | None, limit: int, form: str
             ),
         },
     )
+    if form == "jsonl":
+        for request in asked:
+            print_one(form, {"access_request": request}, lambda: "")
+    elif asked:
+        click.echo(("\n" if found else "") + requests_text(asked, now))
 
 
 @approvals.command()
@@ -149,6 +161,17 @@ def deny(client: AdminClient, approval_id: str, reason: str | None, form: str) -
 def revoke(client: AdminClient, approval_id: str, form: str) -> None:
     """Withdraw an approval that no run has spent yet."""
     _print_after(client.revoke_approval(approval_id), form)
+
+
+@approvals.command()
+@click.argument("request_id", metavar="ID")
+@click.option("--note", "text", required=True, help="What became of it, for the record.")
+@output_option
+@admin_options
+def close(client: AdminClient, request_id: str, text: str, form: str) -> None:
+    """Close a request for access that was dealt with. This grants nothing."""
+    after = client.close_request(request_id, text)
+    print_one(form, after, lambda: f"{after['id']} {after['state']}")
 
 
 def _print_after(after: dict[str, Any], form: str) -> None:

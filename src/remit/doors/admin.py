@@ -28,7 +28,7 @@ from remit.doors.edge import TurnedAway
 from remit.doors.gateway import AdminGateway
 from remit.doors.settings import DoorSettings
 from remit.errors import Code, Conflict, InputError, NotFound, Refused, RemitError
-from remit.model import ApprovalState, Operator, RunState
+from remit.model import ApprovalState, Operator, RequestState, RunState
 from remit.telemetry import logger
 
 MAX_LIMIT = 1_000
@@ -135,6 +135,18 @@ async def _revoke(visit: Visit) -> Response:
     return JSONResponse(values.approval_json(after))
 
 
+async def _access_requests(visit: Visit) -> Response:
+    state, limit = visit.state(RequestState), visit.limit()
+    found = await visit.gateway.access_requests(visit.operator, state, limit)
+    return JSONResponse({"access_requests": [values.request_json(one) for one in found]})
+
+
+async def _close(visit: Visit) -> Response:
+    note = visit.read(values.NoteBody).note
+    after = await visit.gateway.close_request(visit.operator, visit.name(), note)
+    return JSONResponse(values.request_json(after))
+
+
 async def _runs(visit: Visit) -> Response:
     found = await visit.gateway.runs(visit.operator, visit.state(RunState), visit.limit())
     return JSONResponse({"runs": [values.run_json(one) for one in found]})
@@ -203,6 +215,8 @@ ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", "/v1/approvals/{name}", _approval),
     ("POST", "/v1/approvals/{name}/votes", _vote),
     ("POST", "/v1/approvals/{name}/revoke", _revoke),
+    ("GET", "/v1/access-requests", _access_requests),
+    ("POST", "/v1/access-requests/{name}/close", _close),
     ("GET", "/v1/runs", _runs),
     ("GET", "/v1/runs/{name}", _run),
     ("GET", "/v1/runs/{name}/output", _run_output),

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from remit.errors import RemitError
-from remit.model import Approval, Caller, Entry, Run, Tool, Verdict
+from remit.model import AccessRequest, Approval, Caller, Entry, Run, Tool, Verdict
 from remit.quorum import missing
 
 MAX_REASON = 1_000
@@ -36,6 +36,10 @@ class VoteBody(_Body):
 
 class ResolveBody(_Body):
     succeeded: bool
+    note: str = Field(min_length=1, max_length=MAX_REASON)
+
+
+class NoteBody(_Body):
     note: str = Field(min_length=1, max_length=MAX_REASON)
 
 
@@ -99,6 +103,24 @@ def approval_json(approval: Approval) -> dict[str, Any]:
         "supersedes": approval.supersedes,
         "run_id": approval.run_id,
         "shown": approval.shown.value(),
+    }
+
+
+def request_json(request: AccessRequest) -> dict[str, Any]:
+    """A request for access; all that the agent chose stands in `claimed`."""
+    return {
+        "id": request.id,
+        "state": request.state.value,
+        "caller": caller_json(request.caller),
+        "tool": request.tool_name,
+        "environment": request.environment,
+        "decision_id": request.decision_id,
+        "codes": list(request.codes),
+        "filed_ms": request.filed_ms,
+        "closed_ms": request.closed_ms,
+        "closed_by": request.closed_by,
+        "note": request.note,
+        "claimed": {"reason": request.reason, "arguments": request.arguments.value()},
     }
 
 

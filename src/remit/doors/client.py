@@ -65,6 +65,17 @@ class AdminClient:
         """Withdraw an approval that is not spent."""
         return self._json("POST", f"/v1/approvals/{quote(approval_id, safe='')}/revoke", {})
 
+    # Requests for access
+
+    def access_requests(self, state: str | None = None, limit: int = 100) -> list[Json]:
+        """Requests for access, newest first."""
+        return self._list("/v1/access-requests", "access_requests", state=state, limit=limit)
+
+    def close_request(self, request_id: str, note: str) -> Json:
+        """Say that a request for access was dealt with."""
+        path = f"/v1/access-requests/{quote(request_id, safe='')}/close"
+        return self._json("POST", path, {"note": note})
+
     # Runs
 
     def runs(self, state: str | None = None, limit: int = 100) -> list[Json]:

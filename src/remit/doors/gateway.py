@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from remit.errors import Code
 from remit.model import (
+    AccessRequest,
     Approval,
     ApprovalState,
     Asserted,
@@ -21,6 +22,7 @@ from remit.model import (
     Entry,
     Operator,
     Reply,
+    RequestState,
     Run,
     RunState,
     ServedBundle,
@@ -99,6 +101,14 @@ class AdminGateway(Protocol):
         """Decide on an approval, naming the plan hash that was looked at."""
 
     async def revoke_approval(self, operator: Operator, approval_id: str) -> Approval: ...
+
+    async def access_requests(
+        self, operator: Operator, state: RequestState | None, limit: int
+    ) -> Sequence[AccessRequest]:
+        """Requests for access, newest first."""
+
+    async def close_request(self, operator: Operator, request_id: str, note: str) -> AccessRequest:
+        """Say that a request for access was dealt with."""
 
     async def runs(self, operator: Operator, state: RunState | None, limit: int) -> Sequence[Run]:
         """Runs, newest first."""

@@ -27,6 +27,7 @@ from remit.model import (
     RequestState,
     Run,
     RunState,
+    ServedBundle,
     Tool,
     Verdict,
     Vote,
@@ -216,6 +217,14 @@ class FakeAdmin:
         claims: Claims,
     ) -> Decided:
         raise Refused(Code.UNKNOWN_TOOL, f"Unknown tool: {tool_name}")
+
+    async def bundle(
+        self, operator: Operator, layer: str, known: frozenset[str], wait_s: float
+    ) -> ServedBundle:
+        self.asked.append((layer, known, wait_s))
+        if layer != "policy":
+            raise NotFound(Code.NOT_FOUND, "there is no such layer")
+        return ServedBundle(revision="sha256:r1", content=b"packed")
 
     async def ready(self) -> Sequence[str]:
         return self.not_ready

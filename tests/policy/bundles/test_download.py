@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gzip
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,9 +12,6 @@ from typing import Any
 
 import pytest
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -29,6 +24,7 @@ from remit.policy.signature import Verification, sign
 from remit.policy.source import Origin, open_source
 from tests.doors.serving import served
 from tests.policy.bundles.made import FILES, SECRET, tar_gz
+from tests.policy.opa.certificates import Authority
 
 pytestmark = pytest.mark.anyio
 
@@ -363,45 +359,13 @@ async def test_disk_that_cannot_keep_it_stops_nothing(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- TLS
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        .sign(key, hashes.SHA256())
-    )
-    folder.mkdir()
-    cert, private = folder / "cert.pem", folder / "key.pem"
-    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return cert, private
-
-
 async def test_only_a_certificate_of_ca_file_is_trusted(tmp_path: Path) -> None:
-    cert, key = _certificate(tmp_path / "a")
-    other, _ = _certificate(tmp_path / "b")
-    async with served(Server(), tls=(cert, key)) as url:
-        async with following(url, tmp_path, ca_file=cert) as source:
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    pair = ours.issue("bundles", address="127.0.0.1")
+    async with served(Server(), tls=pair) as url:
+        async with following(url, tmp_path, ca_file=ours.path) as source:
             assert (await source.load()).label == "r7"
-        for ca_file in (other, None):
+        for ca_file in (theirs.path, None):
             async with following(url, tmp_path, ca_file=ca_file) as source:
                 with pytest.raises(PolicyFault, match="certificate is not trusted"):
                     await source.load()

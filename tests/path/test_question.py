@@ -42,7 +42,8 @@ class Asker:
             received_ms=self.path.clock.now_ms(),
             claims=Claims(),
         )
-        return await self.gateway.call(call, self.path.heard)
+        reply: Reply = await self.gateway.call(call, self.path.heard)
+        return reply
 
     async def can_i(self, tool: str, **arguments: Any) -> Reply:
         return await self.call(CAN_I, tool=tool, arguments=arguments)
@@ -186,7 +187,7 @@ async def test_hidden_tool_is_asked_about_like_one_that_does_not_exist(ask: Any,
     more = {"reason": "please"} if own == REQUEST else {}
 
     async def about(name: str) -> Reply:
-        reply = await asker.call(own, tool=name, **more)
+        reply: Reply = await asker.call(own, tool=name, **more)
         return replace(reply, decision={**reply.decision, "tool": "…"})
 
     hidden, absent = await about("hidden"), await about("absent")

@@ -73,7 +73,7 @@ class Documents:
     def listing(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The list that the same caller would be shown, with that tool on it."""
         context = {**question["context"], "environment": "", "call_digest": ""}
-        rest = {"tool": None, "arguments": {}, "plan": None, "preview": None}
+        rest: dict[str, Any] = {"tool": None, "arguments": {}, "plan": None, "preview": None}
         return {
             **question,
             **rest,

@@ -6,6 +6,7 @@ the pipeline and the embedded engine are real; only the runner is scripted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,12 +88,12 @@ async def test_new_session_does_not_make_it_clean(make_path: MakePath) -> None:
     assert await answers(path, "scale", session="two") == ["approval_required"]
 
 
-async def test_agent_is_told_why(make_path: MakePath) -> None:
+async def test_record_says_why(make_path: MakePath) -> None:
     path = await driven(make_path)
     await path.call("read_ticket")
-    reply = await path.call("post")
-    codes = {reason["code"] for reason in reply.decision["reasons"]}
-    assert "after_untrusted.untrusted" in codes
+    await path.call("post")
+    (*_, decision) = [entry for entry in await path.entries() if entry["event"] == "decision"]
+    assert "after_untrusted.untrusted" in json.dumps(decision)
 
 
 async def test_settings_of_the_operator_hold(make_path: MakePath) -> None:

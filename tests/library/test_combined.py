@@ -49,8 +49,12 @@ async def test_library_never_allows_what_the_operators_policy_denies() -> None:
 
 async def test_tool_is_shown_where_all_of_them_show_it() -> None:
     listed = list_document(caller=CALLER, tools=[RESTART], now_ms=NOW)
-    for use, shown in (({"secrets": {}}, {RESTART.name}), ({"read_only": {}}, set())):
-        async with asking(with_library(load_bundle(STARTER), use)) as point:
+    cases: dict[str, frozenset[str]] = {
+        "secrets": frozenset({RESTART.name}),
+        "read_only": frozenset(),
+    }
+    for name, shown in cases.items():
+        async with asking(with_library(load_bundle(STARTER), {name: {}})) as point:
             assert await point.visible(listed, [RESTART.name]) == shown
 
 

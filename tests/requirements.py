@@ -37,4 +37,5 @@ THREATS: dict[str, str] = {
     "T-28": "A bundle that was changed, or signed by another, comes into force as policy.",
     "T-29": "Something else than the configured OPA server is believed when it answers.",
     "T-30": "A caller carries what it read in one system into another, unseen by policy.",
+    "T-31": "Whoever asks what is allowed learns what is hidden, or makes something happen.",
 }

@@ -9,9 +9,12 @@ from remit import __version__
 from remit.administration import Administration, require
 from remit.backends import PathSettings
 from remit.model import (
+    Asserted,
     Call,
     Caller,
     Capabilities,
+    Claims,
+    Decided,
     Operator,
     Permission,
     Reply,
@@ -22,6 +25,7 @@ from remit.model import (
 from remit.pipeline import Pipeline
 from remit.ports import Ledger, Progress
 from remit.question import Questions
+from remit.stages.authenticate import asserted_caller, within
 from remit.telemetry import exposition
 
 
@@ -53,6 +57,37 @@ class Gateway(Administration):
         if self._questions.serves(call.tool_name):
             return await self._questions.answer(call)
         return await self._pipeline.call(call, progress)
+
+    async def evaluate(
+        self,
+        operator: Operator,
+        who: Asserted,
+        *,
+        tool_name: str,
+        arguments: Mapping[str, Any],
+        claims: Claims,
+    ) -> Decided:
+        """What policy says of a call that an enforcement point outside asks about; nothing runs.
+
+        Raises:
+            Refused: `approval_not_eligible`: the operator may not ask; `rate_limited`; else as the
+                call itself would be. InputError: `who` fits several credentials that differ.
+        """
+        require(operator, Permission.EVALUATE)
+        b = self._backends
+        within(b.rates, "evaluation", operator.subject)
+        now = b.clock.now_ms()
+        caller = asserted_caller(b.identity, operator, who, tenant=self.settings.tenant, now_ms=now)
+        within(b.rates, "caller", f"{operator.subject} asks about {caller.id}")
+        call = Call(
+            id=self.new_call_id(),
+            caller=caller,
+            tool_name=tool_name,
+            arguments=arguments,
+            received_ms=now,
+            claims=claims,
+        )
+        return await self._questions.judged(call, operator)
 
     @property
     def settings(self) -> PathSettings:

@@ -81,6 +81,9 @@ async def test_redacted_member_is_neither_answered_nor_kept(make_path: MakePath)
     shown = {"name": "db", "password": "[redacted]", "items": [{"key": "[redacted]", "n": 1}]}
     assert reply.structured.value() == shown
     assert json.loads(text(reply)) == shown
+    outcome = (await path.entries())[-1]
+    kept = await path.ledger.value(outcome["commitments"]["stdout"])
+    assert json.loads(kept or b"") == shown
     assert SECRET not in await everything(path, reply)
 
 

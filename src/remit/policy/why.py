@@ -63,10 +63,12 @@ def why(
 
 
 @dataclass(frozen=True, slots=True)
-class _Statement:
-    """One condition: its source up to the next one, that of its `with`, and its place."""
+class Statement:
+    """One condition: its source up to `end`, where the next one begins, that of its `with`, and
+    its place."""
 
     text: str
+    end: int
     changes: str
     place: str
     node: Node
@@ -86,11 +88,11 @@ class _Scratch:
             return Body(place=place, holds=True)
         if "Func" in rule["head"]:
             return Body(place=place, unknown="it is a function, which has no arguments here")
-        statements = list(_statements(module, body["query"]))
-        texts = [each.text for each in statements]
+        conditions = list(statements(module, body["query"]))
+        texts = [each.text for each in conditions]
         prefixes = ["\n".join(texts[: number + 1]) for number in range(len(texts))]
         found = self._ask(module, [f" if {{\n{prefix}\n}}" for prefix in prefixes])
-        for number, (statement, outcome) in enumerate(zip(statements, found, strict=True)):
+        for number, (statement, outcome) in enumerate(zip(conditions, found, strict=True)):
             if outcome is None:
                 continue  # it needs what comes later; the next one that can be asked tells
             kind, text = outcome
@@ -108,7 +110,7 @@ class _Scratch:
         return Body(place=place, holds=True)
 
     def _sides(
-        self, module: Module, before: Sequence[str], statement: _Statement
+        self, module: Module, before: Sequence[str], statement: Statement
     ) -> tuple[tuple[str, ...], ...]:
         """The values of the parts of a condition, as far as they have any."""
         parts = [module.text_of(span) for span in _parts(statement.node)]
@@ -143,7 +145,7 @@ class _Scratch:
         return [(kind, text) for kind, text in answers]
 
 
-def _statements(module: Module, query: Node) -> Iterator[_Statement]:
+def statements(module: Module, query: Node) -> Iterator[Statement]:
     """The conditions of a body with their source, in the order they are written."""
     nodes, source = query["stmts"], module.source
     span = query["span"]
@@ -155,7 +157,7 @@ def _statements(module: Module, query: Node) -> Iterator[_Statement]:
         if node.get("with_mods"):
             after = source[_end_of(node["literal"]) : until].decode("utf-8", "replace")
             changes = after.strip("; \n\t")
-        yield _Statement(text, changes, module.at(node), node["literal"])
+        yield Statement(text, until, changes, module.at(node), node["literal"])
 
 
 def _end_of(literal: Node) -> int:
@@ -198,7 +200,7 @@ def _span(node: Node) -> Node:
     return {"start": span["start"] - quote, "end": span["end"] + quote}
 
 
-def _short(statement: _Statement) -> str:
+def _short(statement: Statement) -> str:
     """A condition on one line, without what follows it."""
     lines = (line.partition(" #")[0].strip() for line in statement.text.split("\n"))
     return " ".join(line for line in lines if line and not line.startswith("#"))[:200]

@@ -6,6 +6,8 @@ An archive may come from anyone. Its sizes are bounded before and while it is de
 
 from __future__ import annotations
 
+import os
+import secrets
 import struct
 import zlib
 from collections.abc import Mapping
@@ -92,6 +94,31 @@ def read_file(path: Path) -> bytes:
         raise invalid(f"cannot be read: {error.strerror}", str(path), None) from None
     check_size(len(content))
     return content
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Put a file there whole, or leave what is there.
+
+    Args:
+        mode: its permissions if it is new, less what the umask takes; one that is replaced passes
+            its own on.
+
+    Raises:
+        OSError: it cannot be written; nothing changed.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if path.exists():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def check_size(size: int) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from remit.policy.archive import read_file
+from remit.policy.archive import read_file, write_file
 from remit.telemetry import logger
 
 log = logger()
@@ -40,15 +38,6 @@ class Place:
         """Keep this instead, whole or not at all; what cannot be kept is said and let be."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(name, self.path)
-            except BaseException:
-                os.unlink(name)
-                raise
+            write_file(self.path, content, mode=0o600)
         except OSError as error:
             log.warning("policy_not_kept", why=error.strerror or type(error).__name__)

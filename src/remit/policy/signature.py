@@ -35,6 +35,15 @@ _HASHES = {"SHA-256": hashlib.sha256, "SHA-384": hashlib.sha384, "SHA-512": hash
 _DEFAULT_PLUGIN = ("", "_default")
 
 
+def algorithm_of(name: str) -> Algorithm:
+    """The algorithm of that name.
+
+    Raises:
+        ValueError: it is none of `ALGORITHMS`.
+    """
+    return ALGORITHMS[ALGORITHMS.index(name)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What a bundle has to be signed with. Checked when made.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from remit.cli.policy.bundles import build, sign, verify
 from remit.cli.policy.evaluate import evaluate
 from remit.cli.policy.run_tests import test
 
@@ -13,5 +14,5 @@ def policy() -> None:
     """Test a policy and ask it questions."""
 
 
-for command in (test, evaluate):
+for command in (test, evaluate, build, sign, verify):
     policy.add_command(command)

@@ -13,6 +13,7 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 
+from remit.stages.asking import OWN
 from tests.conformance.fixture import Fixture, tools
 from tests.doors.serving import LEGACY, MODERN, client
 from tests.plugins.machine import ROOT, node_binary
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 INSPECTOR = (
     HERE / "node/node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 )
-NAMES = sorted(tool["name"] for tool in tools())
+NAMES = sorted([*(tool["name"] for tool in tools()), *(own.name for own in OWN)])
 SIMPLE = "This is a simple text response for testing."
 
 pytestmark = [

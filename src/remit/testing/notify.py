@@ -15,7 +15,7 @@ from remit.ports import Notifier
 
 @dataclass(slots=True)
 class KeptNotices:
-    """A `Notifier` that keeps messages in `told`.
+    """A `Notifier` that keeps messages in `told`, and their bytes in `bodies`.
 
     `failure` is what the next messages fail with; `held`, if set, is waited for before each.
     """
@@ -24,6 +24,7 @@ class KeptNotices:
     failure: str | None = None
     held: asyncio.Event | None = None
     told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
     async def notify(self, channel: str, message: Frozen) -> str | None:
         if self.held is not None:
@@ -32,6 +33,7 @@ class KeptNotices:
             return "there is no such channel"
         if self.failure is None:
             self.told.append((channel, json.loads(message.text)))
+            self.bodies.append(message.text)
         return self.failure
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from remit.errors import Refused
 from remit.gateway import Gateway
-from remit.model import Call, Caller, Claims, EntryDraft, Reply, RequestState
+from remit.ledger.checkpoint import VerifierKey
+from remit.ledger.records import read_export
+from remit.ledger.verify import verify
+from remit.model import Call, Caller, Claims, EntryDraft, Permission, Reply, RequestState
 from remit.stages.asking import NO_PREVIEW, NO_PROMISE
+from remit.testing.notify import KeptNotices
 from tests.path.conftest import AGENT, ALLOW, ASK, HEAD, OLGA, MakePath, Path_, tool
 
 pytestmark = pytest.mark.anyio
@@ -385,3 +392,60 @@ async def test_fifty_requests_wait_at_most(ask: Any) -> None:
         await asker.request("act", count=number)
     assert code(await asker.request("act", count=50)) == "rate_limited"
     assert len(await asker.pending()) == 50
+
+
+# ------------------------------------------------------------------------- told to nobody, proved
+
+
+async def test_nobody_is_told_of_what_is_only_asked(ask: Any) -> None:
+    tell = {"id": "tell", "type": "notify", "properties": {"channel": "oncall", "message": "look"}}
+    for verdict in ("allow", "deny"):
+        notices = KeptNotices()
+        rule = f'decision := answer("{verdict}", {{"obligations": [{json.dumps(tell)}]}})\n'
+        asker = await ask(HEAD + rule, notifier=notices)
+        assert said(await asker.can_i("act"))["decision"] == verdict
+        await asker.path.pipeline.drain(5)
+        assert notices.told == []
+        await asker.call("act")
+        await asker.path.pipeline.drain(5)
+        assert len(notices.told) == 1
+
+
+async def test_step_up_that_the_call_would_need_is_said_first(ask: Any) -> None:
+    step_up = {"id": "s", "type": "step_up", "properties": {"acr": "high"}}
+    rule = f'decision := answer("allow", {{"obligations": [{json.dumps(step_up)}]}})\n'
+    asker = await ask(HEAD + rule)
+    asked, called = await asker.can_i("act"), await asker.call("act")
+    assert said(asked)["decision"] == "deny"
+    assert said(asked)["code"] == code(called) == "step_up_required"
+
+
+async def test_log_with_questions_and_requests_still_verifies(ask: Any) -> None:
+    asker = await ask(HEAD)
+    await asker.can_i("act")
+    await asker.request("act")
+    (request,) = await asker.pending()
+    await asker.path.administration.close_request(OLGA, request.id, "no")
+    await asker.path.load(ALLOW)
+    assert code(await asker.call("act")) == "ok"
+    await asker.path.ledger.checkpoint()
+    key = VerifierKey.parse(asker.path.ledger.verifier_key)
+    export = io.BytesIO(b"".join([line async for line in asker.path.ledger.export()]))
+    report = verify(read_export(export), key)
+    assert report.problem is None
+    events = await asker.path.events()
+    assert {"question", "access.requested", "access.closed", "call.outcome"} <= set(events)
+
+
+async def test_only_an_operator_who_may_approve_closes_requests(ask: Any) -> None:
+    asker = await ask(HEAD)
+    await asker.request("act")
+    (request,) = await asker.pending()
+    reader = replace(OLGA, may=frozenset({Permission.READ}))
+    administration = asker.path.administration
+    assert list(await administration.access_requests(reader, None, 9)) == [request]
+    with pytest.raises(Refused) as caught:
+        await administration.close_request(reader, request.id, "no")
+    assert caught.value.code.value == "approval_not_eligible"
+    with pytest.raises(Refused):
+        await administration.access_requests(replace(OLGA, may=frozenset()), None, 9)

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +22,15 @@ from remit.catalog.store import CommandCatalog
 from remit.clock import SystemClock
 from remit.config import Settings
 from remit.doors.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, DoorSettings
+from remit.enforcement import open_policy
 from remit.errors import Code, ConfigError, RemitError
 from remit.gateway import Gateway
 from remit.identity.keys import KeyIdentity
 from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
 from remit.model import Activation, RunState
+from remit.notify import HttpNotifier
 from remit.pipeline import Pipeline
-from remit.policy.bundle import load_bundle
 from remit.policy.point import PolicyPoint
 from remit.policy.serving import ServedBundles
 from remit.ports import Ledger, Runner
@@ -119,17 +121,15 @@ async def open_gateway(
             clock=clock,
         )
         stack.push_async_callback(ledger.aclose)
-        bundle = load_bundle(settings.policy_path)
-        chosen = settings.sections.policy
-        policy = await PolicyPoint.start(
-            bundle, deadline_ms=chosen.deadline_ms, workers=chosen.workers
-        )
-        stack.push_async_callback(policy.aclose)
-        backends = rearrange(_backends(settings, policy, runner, ledger, clock))
+        enforced = await open_policy(settings, stack)
+        backends = _backends(settings, enforced.point, runner, ledger, clock)
+        backends = rearrange(replace(backends, notifier=_notifier(settings, stack)))
         pipeline = Pipeline(backends, _path_settings(settings, name))
-        gateway = Gateway(pipeline)
+        switch = enforced.switch(partial(_activate, pipeline))
+        gateway = Gateway(pipeline, switch)
         await recover(ledger, runner, clock)
-        await _activate(pipeline)
+        await _activate(pipeline, enforced.point.revision)
+        await stack.enter_async_context(enforced.kept(switch))
         stack.push_async_callback(pipeline.drain, DRAIN_S)
         keeping = asyncio.ensure_future(_housekeeping(gateway, runner, ledger))
         stack.callback(keeping.cancel)
@@ -163,6 +163,12 @@ async def _sandbox(
     )
     stack.push_async_callback(runner.aclose)
     return runner
+
+
+def _notifier(settings: Settings, stack: AsyncExitStack) -> HttpNotifier:
+    notifier = HttpNotifier(settings.channels)
+    stack.push_async_callback(notifier.aclose)
+    return notifier
 
 
 def _signer(settings: Settings) -> FileSigner:
@@ -223,11 +229,11 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
     )
 
 
-async def _activate(pipeline: Pipeline) -> None:
+async def _activate(pipeline: Pipeline, revision: str) -> None:
     """Put policy, tools and keys in force: from now on commit accepts nothing decided otherwise."""
     b = pipeline.backends
     activation = Activation(
-        revision=b.policy.revision,
+        revision=revision,
         tools={tool.name: tool.digest for tool in b.catalog.tools()},
         keys=b.identity.key_ids(),
     )

@@ -20,7 +20,11 @@ from remit.catalog.store import CommandCatalog
 from remit.errors import Code, ConfigError
 from remit.identity.keys import CallerKey, KeyIdentity, OperatorKey, token_hash
 from remit.model import Actor, Caller, CallerKind, Operator, Tool
+from remit.notify import HttpChannel
+from remit.settings import enforcement
 from remit.settings.address import Address
+from remit.settings.channels import read_channels
+from remit.settings.enforcement import EnforcementSettings
 from remit.settings.problems import problems_of
 from remit.settings.secret import SecretRef
 from remit.settings.sections import KeyEntry, OperatorEntry, Sections
@@ -45,7 +49,8 @@ class Settings:
     listen: Address
     admin: Address
     data_dir: Path
-    policy_path: Path
+    policy: EnforcementSettings
+    channels: Mapping[str, HttpChannel]
     ledger_path: Path
     key_file: Path
     sources: Sources
@@ -60,6 +65,7 @@ class Settings:
         found = {
             "unsafe_same_user": self.sections.identity.unsafe_same_user,
             "unsafe_degraded": self.sections.runners.sandbox.unsafe_degraded,
+            "unsafe_any": not self.policy.portable,
         }
         return tuple(name for name, chosen in found.items() if chosen)
 
@@ -157,7 +163,8 @@ class _Check:
             listen=Address.parse(server.listen),
             admin=Address.parse(server.admin),
             data_dir=data_dir,
-            policy_path=self._path(self._sections.policy.path or "policy"),
+            policy=self._policy(),
+            channels=self._channels(),
             ledger_path=self._path(ledger.path) if ledger.path else data_dir / "ledger.db",
             key_file=self._path(ledger.key_file) if ledger.key_file else data_dir / "keys/log.key",
             sources=self._sources,
@@ -169,6 +176,25 @@ class _Check:
         if approvals.ttl_s > approvals.ttl_max_s:
             self._add("approvals.ttl_s", "is longer than approvals.ttl_max_s", "lower it")
         return settings
+
+    def _policy(self) -> EnforcementSettings:
+        check = enforcement.Check(self._sections.policy, self._base, self._environ)
+        settings = check.settings()
+        for found in check.problems:
+            where = self._sources.where(found.place or "policy")
+            self.problems.append(
+                ConfigError(found.code, found.message, place=where, hint=found.hint)
+            )
+        return settings
+
+    def _channels(self) -> Mapping[str, HttpChannel]:
+        found: list[ConfigError] = []
+        sections = self._sections.policy.notify
+        channels = dict(read_channels(sections, self._base, self._environ, found))
+        for each in found:
+            where = self._sources.where(each.place or "policy.notify")
+            self.problems.append(ConfigError(each.code, each.message, place=where, hint=each.hint))
+        return channels
 
     def _path(self, text: str) -> Path:
         return Path(os.path.normpath(self._base / text))
@@ -200,7 +226,7 @@ class _Check:
     def _check_mounts(self, settings: Settings) -> None:
         """A run that sees Remit's keys or ledger, or can change its policy, could do anything."""
         secret = [settings.data_dir, settings.ledger_path, settings.key_file]
-        in_force = [settings.file, settings.policy_path]
+        in_force = [settings.file, *settings.policy.paths]
         for index, spec in enumerate(self._sections.catalog.tools):
             commands = [("command", spec.command)]
             commands += [("preview.command", spec.preview.command)] if spec.preview else []

@@ -23,7 +23,7 @@ from remit.model import (
     Tool,
 )
 from remit.pipeline import Pipeline
-from remit.ports import Ledger, Progress
+from remit.ports import Ledger, Progress, Upkeep
 from remit.question import Questions
 from remit.stages.authenticate import asserted_caller, within
 from remit.telemetry import exposition
@@ -32,8 +32,9 @@ from remit.telemetry import exposition
 class Gateway(Administration):
     """Callers' and operators' methods in one place, as `doors` expect them."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, upkeep: Upkeep | None = None) -> None:
         super().__init__(pipeline)
+        self._upkeep = upkeep
         self.authenticate = pipeline.authenticate
         self._questions = Questions(pipeline)
         self.refuse_at_door = pipeline.refuse_at_door
@@ -121,6 +122,10 @@ class Gateway(Administration):
             "frozen": await self._backends.ledger.frozen(),
             "unsafe": list(self._pipeline.settings.unsafe),
             "policy_revision": self._backends.policy.revision,
+            "policy_layers": []
+            if self._upkeep is None
+            else [{"name": name, "revision": at} for name, at in self._upkeep.layers],
+            "policy_problem": None if self._upkeep is None else self._upkeep.problem,
             "runner": {"name": runner.name, "version": runner.version, "tier": runner.tier.value},
             "verifier_key": self._backends.ledger.verifier_key,
             "tools": len(self._backends.catalog.tools()),
@@ -150,6 +155,11 @@ class Gateway(Administration):
     def stop_waiting(self) -> None:
         """Answer those who wait for another policy now: the doors are about to close."""
         self._backends.bundles.close()
+
+    def look_for_policy(self) -> None:
+        """Look at all sources of policy now."""
+        if self._upkeep is not None:
+            self._upkeep.look()
 
     def metrics(self) -> bytes:
         return exposition()

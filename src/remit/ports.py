@@ -141,6 +141,21 @@ class Policy(Protocol):
         """None if the engine answers its probes, else why it does not."""
 
 
+class Upkeep(Protocol):
+    """Keeps policy as its sources have it."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why what a source has now is not in force; None if all is."""
+
+    @property
+    def layers(self) -> Sequence[tuple[str, str]]:
+        """The name and the revision of each layer in force."""
+
+    def look(self) -> None:
+        """Have all sources looked at now."""
+
+
 class Runner(Protocol):
     """Makes one disposable environment per lease. Every method is idempotent on the lease id.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ def check(invocation: Invocation, file: Path | None, form: str) -> None:
     lines: list[dict[str, Any]] = [_line("configuration", str(path), problems)]
     if settings is not None:
         lines.append(_line("catalog", f"{len(settings.tools)} tools", []))
-        lines.append(_policy(settings.policy_path))
+        lines += _policy(settings)
         for warning in (*settings.warnings(), *_doubts(settings)):
             note(f"warning: {warning}")
     good = all(line["ok"] for line in lines)
@@ -55,6 +56,12 @@ def _doubts(settings: Settings) -> Iterator[str]:
         if expires_ms is not None and expires_ms <= now_ms:
             yield f"the key {name} has expired"
     for tool in settings.tools:
+        declared = [name for name in ("egress", "credentials") if getattr(tool, name)]
+        if declared:
+            yield (
+                f"the tool {tool.name} declares {' and '.join(declared)}, which no runner gives "
+                "yet: where policy gives it, the call is refused (runner_lacks)"
+            )
         commands = [tool.command, *([tool.preview.command] if tool.preview else [])]
         for command in commands:
             if not os.access(command.argv[0], os.X_OK):
@@ -64,14 +71,23 @@ def _doubts(settings: Settings) -> Iterator[str]:
                     yield f"the tool {tool.name}: there is no directory {visible(mount.source)}"
 
 
-def _policy(path: Path) -> dict[str, Any]:
-    from remit.policy.bundle import load_bundle
+def _policy(settings: Settings) -> Iterator[dict[str, Any]]:
+    """A line for each layer; one that is not on this machine is looked at when it is served."""
+    from remit.enforcement import load_layer
 
-    try:
-        bundle = load_bundle(path)
-    except RemitError as error:
-        return _line("policy", str(path), [error])
-    return _line("policy", f"{len(bundle.modules)} modules, revision {bundle.revision}", [])
+    several = len(settings.policy.layers) > 1
+    for layer in settings.policy.layers:
+        name = f"policy {layer.name}" if several else "policy"
+        try:
+            bundle = asyncio.run(load_layer(settings, layer))
+        except RemitError as error:
+            yield _line(name, layer.place or "library", [error])
+            continue
+        if bundle is None:
+            about = f"from {layer.place}, not asked" if layer.place else "the OPA server's own"
+        else:
+            about = f"{len(bundle.modules)} modules, revision {bundle.revision}"
+        yield _line(name, about, [])
 
 
 def _line(name: str, about: str, problems: Sequence[RemitError]) -> dict[str, Any]:

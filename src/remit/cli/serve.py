@@ -101,6 +101,7 @@ async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.soc
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_gateway(settings) as gateway:
+        loop.add_signal_handler(signal.SIGHUP, gateway.look_for_policy)
         configure_tracing()
         how = door_settings(settings)
         doors = [door(mcp_app(gateway, how)), door(admin_app(gateway, how))]

@@ -79,13 +79,17 @@ class Layer:
 
 
 def layer(
-    engine: Engine, bundle: PolicyBundle, *, name: str = MAIN, revision: str | None = None
+    engine: Engine | Tenure,
+    bundle: PolicyBundle,
+    *,
+    name: str = MAIN,
+    revision: str | None = None,
 ) -> Layer:
-    """A layer of a bundle that this engine holds."""
+    """A layer of a bundle that this engine holds; parses the bundle, which takes a while."""
     return Layer(
         name=name,
         entries=bundle.entries,
-        tenure=Tenure(engine),
+        tenure=engine if isinstance(engine, Tenure) else Tenure(engine),
         revision=bundle.revision if revision is None else revision,
         bundle=bundle,
         reads=passing_reads(bundle),

@@ -56,7 +56,7 @@ class PolicyPoint:
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         self._not_ready: str | None = None
-        self._probed_s = time.monotonic() if layers else float("-inf")
+        self._probed_s = float("-inf")
         self._turned = asyncio.Event()
         self.moved: Moved = _nobody
         self.watch: Watch | None = None

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from remit.errors import LedgerFault, RemitError
+from remit.errors import LedgerFault, PolicyFault, RemitError
 from remit.policy.bundle import PolicyBundle
 from remit.policy.layers import Layer
 from remit.policy.point import PolicyPoint
@@ -76,14 +76,15 @@ class Switch:
         self._told = told
         self._looks = {name: asyncio.Event() for name in self._parts}
         self._behind = asyncio.Event()
-        self._problems: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        self._unreached: dict[str, str] = {}
         self._said: set[str] = set()
         point.moved = self.activate
 
     @property
     def problem(self) -> str | None:
         """Why what a source has now is not in force; None if all is."""
-        return "; ".join(self._problems.values()) or None
+        return "; ".join([*self._refused.values(), *self._unreached.values()]) or None
 
     @property
     def layers(self) -> Sequence[tuple[str, str]]:
@@ -123,13 +124,14 @@ class Switch:
             next_s = loop.time() + LEAST_S
             try:
                 bundle = await self._next(part)
-                if bundle is not None:
-                    await self._take(part, bundle)
-            except RemitError as error:
-                place = f"{error.place}: " if error.place else ""
-                self._refuse(part, place + error.message, error.code.value)
+            except PolicyFault as fault:  # it cannot be had now; later it may
+                self._refuse(self._unreached, part, fault)
             except Exception as error:  # noqa: BLE001 - whatever it is, the one in force stays
-                self._refuse(part, f"it failed: {type(error).__name__}", None)
+                self._refuse(self._refused, part, error)
+            else:
+                self._mend(self._unreached, part)
+                if bundle is not None:
+                    await self._try(part, bundle)
             await asyncio.sleep(next_s - loop.time())
 
     async def _next(self, part: Part) -> PolicyBundle | None:
@@ -147,18 +149,24 @@ class Switch:
         wanted.clear()
         return await part.source.load()
 
+    async def _try(self, part: Part, bundle: PolicyBundle) -> None:
+        try:
+            await self._take(part, bundle)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one in force stays
+            self._refuse(self._refused, part, error)
+        else:
+            self._mend(self._refused, part)
+
     async def _take(self, part: Part, bundle: PolicyBundle) -> None:
         prepared = await part.prepared(bundle)
         if self._in_force(part.name, prepared):
             await part.source.keep()
-            self._mended(part)
             return
         made = await part.make(prepared)
         # From here to the ledger's queue nothing is awaited: what is decided under the new
         # policy is queued behind its activation.
         self._point.put(made)
         await self.activate()
-        self._mended(part)
         POLICY_RELOADS.labels("switched").inc()
         log.info(
             "policy_switched",
@@ -170,19 +178,23 @@ class Switch:
         self._told(made)
         await part.source.keep()
 
-    def _mended(self, part: Part) -> None:
-        told = self._problems.pop(part.name, None)
+    def _mend(self, among: dict[str, str], part: Part) -> None:
+        told = among.pop(part.name, None)
         self._said.discard(told or "")
 
     def _in_force(self, name: str, bundle: PolicyBundle) -> bool:
         held = {each.name: each.bundle for each in self._point.standing.layers}[name]
         return held is not None and held.revision == bundle.revision
 
-    def _refuse(self, part: Part, why: str, code: str | None) -> None:
-        told = f"the new policy of layer {part.name} is not in force: {why}"
-        self._problems[part.name] = told
+    def _refuse(self, among: dict[str, str], part: Part, error: Exception) -> None:
+        """Say, once while it stays the same, why what there is now is not in force."""
+        code, why = None, f"it failed: {type(error).__name__}"
+        if isinstance(error, RemitError):
+            place = f"{error.place}: " if error.place else ""
+            code, why = error.code.value, place + error.message
+        told = among[part.name] = f"the new policy of layer {part.name} is not in force: {why}"
         if told in self._said:
-            return  # a source that stays as it is says the same at each look
+            return
         self._said.add(told)
         POLICY_RELOADS.labels("refused").inc()
         log.error("policy_refused", layer=part.name, code=code, why=why)

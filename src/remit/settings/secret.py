@@ -54,8 +54,8 @@ class SecretRef:
     def __repr__(self) -> str:
         return f"SecretRef({self.kind}:***)"
 
-    def read(self, base: Path, environ: Mapping[str, str]) -> Secret:
-        """The secret itself.
+    def read(self, base: Path, environ: Mapping[str, str], *, lines: bool = False) -> Secret:
+        """The secret itself; of more than one line only where `lines` says so, as keys in PEM are.
 
         Raises:
             ConfigError: `secret_unavailable`, saying which reference and what to do.
@@ -68,7 +68,7 @@ class SecretRef:
             case _:
                 text = self._from_program(base)
         text = text.removesuffix("\n")
-        if not text or "\n" in text or "\0" in text:
+        if not text or ("\n" in text and not lines) or "\0" in text:
             raise self._unavailable("is empty or has more than one line", "give one line of text")
         return Secret(text)
 

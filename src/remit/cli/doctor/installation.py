@@ -8,14 +8,16 @@ import shlex
 import stat
 import time
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from importlib import resources
 from pathlib import Path
 
 from remit.account import readable_by_others, same_user, writable_by_others
 from remit.app import private_files
 from remit.config import DEFAULT_FILE, Settings, examine
-from remit.errors import RemitError
-from remit.policy.bundle import PolicyBundle, load_bundle
+from remit.enforcement import open_policy
+from remit.errors import Code, PolicyFault, RemitError
+from remit.policy.bundle import load_bundle
 from remit.policy.point import PolicyPoint
 from remit.runners.doctor import Check
 
@@ -89,7 +91,9 @@ def _called(uid: int) -> str:
 
 
 def _unchanged(settings: Settings) -> Check:
-    rules = [settings.file, settings.policy_path, *settings.policy_path.rglob("*")]
+    rules = [settings.file]
+    for path in settings.policy.paths:
+        rules += [path, *path.rglob("*")]
     open_to_all = writable_by_others(rules)
     if open_to_all:
         found = f"others can change what is allowed: {_named(open_to_all)}"
@@ -127,8 +131,7 @@ async def policy_engine(settings: Settings | None) -> Check:
     """Whether the engine starts, loads the policy and answers its probes."""
     began = time.monotonic()
     try:
-        bundle = _bundle(settings)
-        point = await PolicyPoint.start(bundle)
+        name, whose = await _started(settings)
     except RemitError as error:
         where = f"{error.place}: " if error.place else ""
         found = where + error.message
@@ -136,16 +139,27 @@ async def policy_engine(settings: Settings | None) -> Check:
     except OSError as error:
         found = f"its worker could not be started: {error.strerror}"
         return Check(name="policy engine", status="unknown", found=found)
-    name = point.engine
-    await point.aclose()
     took_ms = 1000 * (time.monotonic() - began)
-    whose = "the starter policy" if settings is None else f"{len(bundle.modules)} modules"
     found = f"{name} loaded {whose} and answered its probes in {took_ms:.0f} ms"
     return Check(name="policy engine", status="ok", found=found)
 
 
-def _bundle(settings: Settings | None) -> PolicyBundle:
-    if settings is not None:
-        return load_bundle(settings.policy_path)
-    with resources.as_file(resources.files("remit") / "templates" / "policy") as starter:
-        return load_bundle(starter)
+async def _started(settings: Settings | None) -> tuple[str, str]:
+    """The engine, and what it loaded, once it has answered its probes.
+
+    Raises:
+        RemitError, OSError: it does not start, or does not answer as it must.
+    """
+    async with AsyncExitStack() as stack:
+        if settings is None:
+            with resources.as_file(resources.files("remit") / "templates" / "policy") as starter:
+                point = await PolicyPoint.start(load_bundle(starter))
+            stack.push_async_callback(point.aclose)
+            return point.engine, "the starter policy"
+        point = (await open_policy(settings, stack)).point
+        why = await point.ready()
+        if why is not None:
+            raise PolicyFault(Code.POLICY_NOT_READY, why)
+        bundles = [layer.bundle for layer in point.standing.layers]
+        count = sum(len(bundle.modules) for bundle in bundles if bundle is not None)
+        return point.engine, f"{count} modules"

@@ -158,6 +158,7 @@ def test_check_doubts_what_can_hardly_be_meant(home: Path, remit: Remit) -> None
             "argv": ["/bin/nope"],
             "mounts": [{"name": "gone", "source": "/nowhere/at/all"}],
         },
+        "egress": [{"host": "api.example.com", "port": 443}],
     }
     path.write_text(json.dumps({"catalog": {"tools": [tool]}}))
     ended = remit("check")
@@ -165,6 +166,7 @@ def test_check_doubts_what_can_hardly_be_meant(home: Path, remit: Remit) -> None
     assert "no agent can call anything" in ended.err
     assert "there is no program /bin/nope here" in ended.err
     assert "there is no directory /nowhere/at/all" in ended.err
+    assert "declares egress, which no runner gives yet" in ended.err
 
 
 def test_check_has_no_doubt_about_what_init_writes(home: Path, remit: Remit) -> None:

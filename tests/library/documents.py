@@ -14,14 +14,22 @@ from tests.policy.world import schema
 
 INPUT = schema("remit.input-1")
 
-TOOLS = ("restart_service", "read_status", "db_query", "root_shell", "set_password", "key_new", "x")
+TOOLS = (
+    "restart_service",
+    "read_status",
+    "db_query",
+    "root_shell",
+    "set_password",
+    "key_new",
+    "kubectl_get",
+)
 ENVIRONMENTS = ("staging", "production", "sandbox", "")
 GROUPS = ("agents", "auditors", "sre", "break-glass", "visitors")
 SUBJECTS = ("deploy-bot", "intern-bot", "dana")
 SYSTEMS = ("tickets", "ci", "cloud", "chat")
 HOSTS = ("api.example.com", "db.example.com", "a.corp.example", "evil.example")
 TEXTS = ("", "web", "ledger-db", "--context=prod", "hunter2", "Bearer " + "a" * 24, "  ", "\n", "é")
-KEYS = ("service", "replicas", "password", "metadata", "name", "a/b", "~", "argv", "")
+KEYS = ("service", "replicas", "password", "metadata", "name", "a/b", "~", "argv", "", "k" * 600)
 TIMES = (
     "2026-11-16T15:00:00.000Z",
     "2026-11-15T03:00:00.000Z",
@@ -30,11 +38,14 @@ TIMES = (
     "2027-07-01T00:00:00.999Z",
 )
 
-POOLS: Mapping[str, Sequence[str]] = {
+POOLS: Mapping[str, Sequence[str | int]] = {
     "/tool/name": TOOLS,
     "/tool/environments/": ENVIRONMENTS,
     "/tool/system": SYSTEMS,
     "/tool/egress//host": HOSTS,
+    "/tool/egress//methods/": ("GET", "POST"),
+    "/tool/egress//path_prefix": ("/", "/v1"),
+    "/tool/egress//port": (443, 5432),
     "/caller/subject": SUBJECTS,
     "/caller/groups/": GROUPS,
     "/caller/delegation//subject": SUBJECTS,
@@ -61,6 +72,8 @@ class Documents:
         found["tool"] = self._value({"$ref": "#/$defs/tool"}, "/tool")
         found["tools"], found["result"] = [], None
         found["arguments"] = self._object(3)
+        if self.random.random() < 0.1:
+            found["arguments"]["many"] = [self.random.choice(TEXTS)] * 100
         here = found["context"]["environment"]
         if here not in found["tool"]["environments"]:
             found["tool"]["environments"].append(here)

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from remit.canonical import encode
 from remit.doors.admin import admin_app
@@ -23,9 +24,11 @@ from remit.model import Allow, Operator, Permission
 from remit.pipeline import Pipeline
 from remit.policy.archive import read_archive
 from remit.policy.serving import MAX_WAITING, ServedBundles
+from remit.policy.source import Origin, open_source
 from tests.doors.serving import served
 from tests.path.conftest import ALLOW, HEAD, MakePath, Path_
 from tests.plugins.machine import opa_binary
+from tests.policy.bundles.test_page import blocks
 from tests.policy.world import question
 
 pytestmark = pytest.mark.anyio
@@ -56,16 +59,10 @@ async def pulling(folder: Path, url: str) -> AsyncIterator[httpx2.AsyncClient]:
     binary = opa_binary()
     assert binary is not None
     socket = folder / "opa.sock"
-    config = {
-        "services": {"remit": {"url": url, "credentials": {"bearer": {"token": KEY.token}}}},
-        "bundles": {
-            "policy": {
-                "service": "remit",
-                "resource": "/v1/policy/bundles/policy.tar.gz",
-                "polling": {"long_polling_timeout_seconds": 60},
-            }
-        },
-    }
+    # The configuration that the page on bundles gives, at this address and with this credential.
+    config = yaml.safe_load(blocks("yaml")[1])
+    config["services"]["remit"]["url"] = url
+    config["services"]["remit"]["credentials"]["bearer"]["token"] = KEY.token
     (folder / "opa.json").write_text(json.dumps(config))
     process = await asyncio.create_subprocess_exec(
         binary, "run", "--server", "--addr", f"unix://{socket}", "-c", folder / "opa.json",
@@ -116,6 +113,23 @@ async def test_opa_decides_by_the_revision_that_remit_decides_by(
             assert path.policy.revision != before
             theirs = await answer_under(opa, path.policy.revision)
             assert theirs["decision"] == "deny"
+        gateway.stop_waiting()
+
+
+async def test_another_remit_follows_as_opa_does(make_path: MakePath, tmp_path: Path) -> None:
+    path = await make_path(ALLOW)
+    gateway = gateway_of(path)
+    async with served(admin_app(gateway, DoorSettings())) as url:
+        place = f"{url}/v1/policy/bundles/policy.tar.gz"
+        source = open_source(Origin(layer="org", place=place, token=KEY.token, every_s=3_600))
+        assert (await source.load()).revision == path.policy.revision
+        waiting = asyncio.ensure_future(source.changed())
+        await path.load(DENY)
+        async with asyncio.timeout(20):
+            found = await waiting
+        assert found is not None
+        assert found.revision == path.policy.revision
+        await source.aclose()
         gateway.stop_waiting()
 
 

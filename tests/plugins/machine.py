@@ -168,6 +168,9 @@ NEEDS: dict[str, Need] = {
         install="run the tests as root, or under: systemd-run --user --scope -p Delegate=yes",
     ),
     "git": Need(found=functools.partial(_on_path, "git"), install="apt-get install git"),
+    "openssl": Need(
+        found=functools.partial(_on_path, "openssl"), install="apt-get install openssl"
+    ),
     "opa": Need(found=_opa, install="sh tests/policy/opa/install.sh"),
     "node22": Need(found=_node22, install="sh tests/conformance/install.sh"),
     "node-tools": Need(found=_node_tools, install="sh tests/conformance/install.sh"),

@@ -14,7 +14,7 @@ from remit import canonical
 from remit.errors import InputError
 from remit.policy import bundle as limits
 from remit.policy import manifest as manifests
-from remit.policy.bundle import TEST_SUFFIX, PolicyBundle, bundle_of, invalid
+from remit.policy.bundle import TEST_SUFFIX, PolicyBundle, bundle_of, invalid, too_large
 from remit.policy.manifest import Manifest, check_roots, manifest_json, manifest_of
 
 MANIFEST = manifests.NAME
@@ -122,7 +122,10 @@ def _manifest(files: Mapping[str, bytes]) -> Manifest:
 
 def _data(files: Mapping[str, bytes]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for name in sorted(name for name in files if _is_data(name)):
+    names = sorted(name for name in files if _is_data(name))
+    if sum(len(files[name]) for name in names) > limits.MAX_DATA_BYTES:
+        raise too_large("the data", limits.MAX_DATA_BYTES)
+    for name in names:
         value = read_json(files[name], name)
         path = [] if _is_beside(name) else name.split("/")[:-1]
         if not path and not isinstance(value, dict):

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,56 @@ def test_opa_takes_what_remit_signs_and_refuses_it_changed(
     assert "scope mismatch" in _opa_takes(archive, key, algorithm, "read")
     archive.write_bytes(compress({**signed(algorithm, "write"), "data.json": b'{"odd": 1.5}'}))
     assert "digest mismatch" in _opa_takes(archive, key, algorithm, "write")
+
+
+def _opa_serves(folder: Path, *arguments: str | Path) -> str:
+    """What an `opa run --server` says within its first second; it ends when it refuses to start."""
+    binary = opa_binary()
+    assert binary is not None
+    argv: list[str | Path] = [
+        binary, "run", "--server", "--addr", f"unix://{folder}/opa.sock",
+        "--log-format", "text", *arguments,
+    ]  # fmt: skip
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for _ in range(200):
+            if process.poll() is not None or (folder / "opa.sock").exists():
+                break
+            time.sleep(0.05)
+        refused = process.poll() is not None
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=30)[0]
+    return said if refused else ""
+
+
+@pytest.mark.needs("opa")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_opa_serves_what_remit_signed_with_its_key_alone(
+    tmp_path: Path, algorithm: Algorithm
+) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text(KEYS[algorithm][1])
+    wrong.write_text(SECRET[::-1] if algorithm == "HS256" else key_pair(algorithm)[1])
+    archive = tmp_path / "b.tar.gz"
+    archive.write_bytes(compress(signed(algorithm)))
+    how = ("-b", archive, "--verification-key-id", "k1", "--signing-alg", algorithm)
+    assert "failed to verify" in _opa_serves(tmp_path, *how, "--verification-key", wrong)
+    assert _opa_serves(tmp_path, *how, "--verification-key", right) == ""
+
+
+@pytest.mark.needs("opa")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_opa_takes_every_algorithm_but_one_for_downloads(
+    tmp_path: Path, algorithm: Algorithm
+) -> None:
+    """docs/policy-bundles.md says so; when OPA learns it, the page is to be changed."""
+    config = tmp_path / "opa.json"
+    key = {"algorithm": algorithm, "key": KEYS[algorithm][1]}
+    config.write_text(json.dumps({"keys": {"k1": key}}))
+    said = _opa_serves(tmp_path, "-c", config)
+    assert ("unsupported algorithm 'EdDSA'" in said) == (algorithm == "EdDSA")
+    assert (said == "") == (algorithm != "EdDSA")
 
 
 @pytest.mark.needs("opa")

@@ -5,80 +5,119 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO, assert_never
+from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 
 import click
 
 from remit import canonical
-from remit.cli.output import SCHEMA_VERSION, Exit, note, print_error
+from remit.cli.output import SCHEMA_VERSION, Exit, note
 from remit.cli.policy.decisions import facts_of, text_of
-from remit.cli.policy.options import output_option, path_argument
+from remit.cli.policy.options import (
+    give_up,
+    input_option,
+    layer_option,
+    layers_at,
+    output_option,
+    path_argument,
+    refuse_findings,
+    use_option,
+)
 from remit.errors import Code, RemitError
 from remit.model import Allow, Deny, RequireApproval
 from remit.visible import visible
 
+if TYPE_CHECKING:
+    from remit.policy.bundle import PolicyBundle
+    from remit.policy.point import PolicyPoint
 _FAULTS_SHOWN = 5
 
 
 @click.command("eval")
 @path_argument
-@click.option(
-    "--input",
-    "question",
-    type=click.File("rb"),
-    required=True,
-    help="A remit.input/1 document; - reads standard input.",
-)
+@input_option
 @click.option(
     "--entry",
     type=click.Choice(["decision", "visible"]),
     default="decision",
     help="Which rule to ask.",
 )
+@layer_option
+@use_option
 @click.option(
     "--deadline-ms", type=click.IntRange(1, 60_000), default=250, help="How long it may take."
 )
 @output_option
-def evaluate(path: Path, question: BinaryIO, entry: str, deadline_ms: int, output: str) -> None:
+def evaluate(
+    *,
+    path: Path,
+    question: BinaryIO,
+    entry: str,
+    layers: Sequence[str],
+    use: Sequence[str],
+    deadline_ms: int,
+    output: str,
+) -> None:
     """Print the answer of the policy in PATH (by default ./policy) as Remit would read it.
 
-    Ends 0 for allow, 1 for deny, 4 for require_approval, and 3 where policy gives no usable
-    answer, which the gateway would treat as a denial with the code shown.
+    PATH is a directory or a bundle (.tar.gz). With --layer and --use other policies are asked too
+    and the strictest answer holds, as in the gateway. Ends 0 for allow, 1 for deny, 4 for
+    require_approval, and 3 where policy gives no usable answer, which the gateway would treat as a
+    denial with the code shown.
     """
+    document = question_of(question)
     try:
-        document = canonical.parse(question.read())
+        asked = layers_at(path, layers, use)
+        refuse_findings(asked)
+        ending = asyncio.run(_ask(asked, document, entry, deadline_ms, output))
     except RemitError as error:
-        print_error(error)
-        sys.exit(Exit.USAGE)
-    if not isinstance(document, dict):
-        raise click.UsageError("the input is not a JSON object")
-    _warn_of_faults(document)
-    try:
-        ending = asyncio.run(_ask(path, document, entry, deadline_ms, output))
-    except RemitError as error:
-        print_error(error)
-        sys.exit(Exit.UNKNOWN)
+        missing = error.code in (Code.CONFIG_NOT_FOUND, Code.CONFIG_INVALID)
+        give_up(error, Exit.USAGE if missing else Exit.UNKNOWN)
     sys.exit(ending)
 
 
-async def _ask(
-    path: Path, document: Mapping[str, Any], entry: str, deadline_ms: int, output: str
-) -> int:
-    from remit.policy.bundle import load_bundle
+def question_of(question: BinaryIO) -> dict[str, Any]:
+    """The input that a person gave; what is wrong with it as an input is said on stderr."""
+    try:
+        document = canonical.parse(question.read())
+    except RemitError as error:
+        give_up(error, Exit.USAGE)
+    if not isinstance(document, dict):
+        raise click.UsageError("the input is not a JSON object")
+    _warn_of_faults(document)
+    return document
+
+
+async def _point(bundles: Mapping[str, PolicyBundle], deadline_ms: int) -> PolicyPoint:
+    from remit.policy.embedded import EmbeddedEngine
+    from remit.policy.layers import layer
     from remit.policy.point import PolicyPoint
 
-    point = await PolicyPoint.start(load_bundle(path), deadline_ms=deadline_ms)
+    standing = [
+        layer(await EmbeddedEngine.start(bundle, deadline_ms=deadline_ms), bundle, name=name)
+        for name, bundle in bundles.items()
+    ]
+    return PolicyPoint(standing)
+
+
+async def _ask(
+    bundles: Mapping[str, PolicyBundle],
+    document: Mapping[str, Any],
+    entry: str,
+    deadline_ms: int,
+    output: str,
+) -> int:
+    point = await _point(bundles, deadline_ms)
     try:
         if entry == "visible":
             offered = [str(tool["name"]) for tool in document.get("tools", [])]
-            found = await point.visible(document, offered)
-            if found is None:
-                note("error: `visible` gives no usable answer, so none of these tools is shown")
+            shown = await point.visible(document, offered)
+            if shown is None:
+                note("policy gives no usable answer; the gateway would show nothing")
                 return Exit.UNKNOWN
-            seen = sorted(found)
+            seen = sorted(shown)
             click.echo(json.dumps(seen) if output == "json" else "\n".join(seen))
             return Exit.YES
         decision = await point.decide(document, decision_id="dec_eval")

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from remit.policy.bundle import load_bundle
-from remit.policy.library import with_library
-from remit.policy.suite import run_tests
+from remit.config import examine
+from remit.enforcement import load_layer
+from remit.model import RequireApproval
+from remit.policy.bundle import PolicyBundle, load_bundle
 from tests.house.source import DOCS
 from tests.library import guide
 from tests.library.guide import Block
+from tests.policy.world import STARTER, asking, question
 
 PAGE = (DOCS / "policy-guide.md").read_text(encoding="utf-8")
 
@@ -31,24 +32,38 @@ def test_every_block_of_the_guide_is_one_that_is_tested() -> None:
 
 
 def test_rule_that_is_only_read_stands_in_the_starter_policy() -> None:
-    starter = load_bundle(Path(str(Path(sys.modules["remit"].__path__[0]) / "templates/policy")))
+    starter = load_bundle(STARTER)
     (shown,) = (block for block in guide.blocks(PAGE) if (block.kind, block.target) == ("rego", ""))
     assert shown.text in starter.modules["remit.rego"]
 
 
 @pytest.mark.slow
-def test_the_guide_works_as_it_stands(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_the_guide_works_as_it_stands(tmp_path: Path) -> None:
     programs = Path(sys.executable).parent
     assert shutil.which("remit", path=str(programs))
     reader = guide.Reader(tmp_path, guide.search_path(programs))
     for block in guide.blocks(PAGE):
         reader.follow(block)
-    policy = load_bundle(tmp_path / "policy")
-    assert all(result.passed for result in run_tests(policy))
-    assert "two_person.rego" in policy.modules
-    settings = (tmp_path / "remit.yaml").read_text("utf-8")
-    use = yaml.safe_load(settings)["policy"]["use"]
-    assert with_library(policy, use).entries == ("remit", "remit.library.two_person")
+    settings = examine(tmp_path / "remit.yaml")[0]
+    assert settings is not None
+    policy = await load_layer(settings, settings.policy.layers[0])
+    assert policy is not None
+    assert policy.entries == ("remit", "remit.library.two_person")
+    assert {
+        "production": await _people(policy, "production"),
+        "staging": await _people(policy, "staging"),
+    } == {"production": 2, "staging": 1}
+
+
+async def _people(policy: PolicyBundle, environment: str) -> int:
+    """How many have to agree before something is destroyed there."""
+    destroying = question({"environment": environment}, purpose="a new network")
+    destroying["tool"] |= {"name": "apply_infra", "effect": "destructive"}
+    async with asking(policy) as point:
+        answer = await point.decide(destroying, decision_id="dec_1")
+    assert isinstance(answer, RequireApproval)
+    return max(quorum.required for quorum in answer.approvals.quorums)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def test_clean_policy_has_no_finding() -> None:
 @pytest.mark.threat("T-12")
 @pytest.mark.parametrize("name", ["rego.v1", "future.keywords.not"])
 def test_missing_import_is_found_even_where_a_comment_or_string_names_it(name: str) -> None:
-    text = HEAD.replace(f"import {name}\n", f"# import {name}\n") + f'x := "import {name}"\n'
+    text = HEAD.replace(f"import {name}\n", f"# import {name}\n")
+    text += f'x := "import {name}" if not input.y\n'
     said = _said(text)
     assert f"m0.rego:1: the module does not import {name}" in said
 
@@ -45,10 +46,16 @@ def test_missing_import_is_found_even_where_a_comment_or_string_names_it(name: s
 @pytest.mark.threat("T-12")
 @pytest.mark.parametrize("name", ["rego.v1", "future.keywords.not"])
 def test_missing_import_is_found_in_each_module_and_in_tests(name: str) -> None:
-    other = "package remit.other\nimport rego.v1\nimport future.keywords.not\nx := 1\n"
+    other = "package remit.other\nimport rego.v1\nimport future.keywords.not\nx if not input.y\n"
     bad = other.replace(f"import {name}\n", "")
     assert _said(HEAD, bad) == [f"m1.rego:1: the module does not import {name}"]
     assert _said(HEAD, test=bad) == [f"m_test.rego:1: the module does not import {name}"]
+
+
+def test_module_without_not_needs_no_import_of_it_as_opa_fmt_leaves_it() -> None:
+    assert _lint(HEAD.replace("import future.keywords.not\n", "")) == []
+    nested = HEAD.replace("import future.keywords.not\n", "") + "x := [1 | not input.y]\n"
+    assert _said(nested) == ["m0.rego:1: the module does not import future.keywords.not"]
 
 
 CALLS = {
@@ -185,6 +192,6 @@ def test_what_the_engine_cannot_read_is_found_with_its_place(text: str, place: s
 
 
 def test_error_counts_what_else_is_wrong() -> None:
-    findings = _lint("package other\nx := 1\n")
+    findings = _lint("package other\nx if not input.y\n")
     assert len(findings) == 3
     assert "(and 2 more)" in str(findings[0].error(of=3))

@@ -169,4 +169,4 @@ def _text(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise invalid("is not valid UTF-8", name, None) from None
+        raise invalid("is not valid UTF-8", name, "remove it, or save it as text") from None

@@ -121,11 +121,16 @@ def _about_compiling(bundle: PolicyBundle) -> Iterator[Finding]:
     try:
         run_once(try_frame({**bundle.modules, **bundle.tests}, bundle.data, [], {}))
     except PolicyFault as fault:
-        yield Finding(fault.place or "data.json", fault.message, "mend the policy at that place")
+        mend = "mend the policy at that place"
+        if "unsafe" in fault.message or "before definition" in fault.message:
+            mend = "give the name a value further up in the body, or correct its spelling"
+        yield Finding(fault.place or "data.json", fault.message, mend)
 
 
 def _about_module(module: Module) -> Iterator[Finding]:
-    for name in IMPORTS:
+    # `opa fmt` takes the import of `not` out of a module that has no `not`, where it says nothing.
+    negates = any("NotExpr" in node for node in module.nodes())
+    for name in IMPORTS if negates else IMPORTS[:1]:
         if name not in module.imports:
             yield Finding(
                 f"{module.name}:1",

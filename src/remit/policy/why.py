@@ -155,15 +155,10 @@ def statements(module: Module, query: Node) -> Iterator[Statement]:
         text = source[node["span"]["start"] : until].decode("utf-8", "replace").rstrip(" \t\n;")
         changes = ""
         if node.get("with_mods"):
-            after = source[_end_of(node["literal"]) : until].decode("utf-8", "replace")
-            changes = after.strip("; \n\t")
+            (first,) = node["with_mods"][0]["refr"].values()
+            named = source[first["span"]["start"] : until].decode("utf-8", "replace")
+            changes = "with " + named.strip("; \n\t")
         yield Statement(text, until, changes, module.at(node), node["literal"])
-
-
-def _end_of(literal: Node) -> int:
-    """Where a condition ends, before its `with`."""
-    (inner,) = literal.values()
-    return int(inner["span"]["end"])
 
 
 def _parts(literal: Node) -> Iterator[Node]:

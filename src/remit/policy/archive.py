@@ -88,7 +88,10 @@ def read_file(path: Path) -> bytes:
             content = opened.read(MAX_ARCHIVE_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(
-            Code.CONFIG_NOT_FOUND, "the policy bundle does not exist", place=str(path)
+            Code.CONFIG_NOT_FOUND,
+            "the policy does not exist",
+            place=str(path),
+            hint="`remit init` writes a starter policy; `remit policy build` makes a bundle",
         ) from None
     except OSError as error:
         raise invalid(f"cannot be read: {error.strerror}", str(path), None) from None

@@ -344,3 +344,19 @@ async def test_requests_for_access_stand_beside_approvals_in_every_form(house: H
     assert [row.get("access_request", {}).get("id") for row in rows] == [None, request["id"]]
     approved = await house.remit("approvals", "list", "--state", "approved", "-o", "json")
     assert json.loads(approved.out)["access_requests"] == []
+
+
+async def test_people_of_several_layers_are_named_and_who_is_still_missing(house: House) -> None:
+    await house.ask()
+    approval = await house.approval()
+    approval["rule"] |= {
+        "required": 2,
+        "groups": ["sre"],
+        "also": [{"required": 1, "groups": ["security"]}, {"required": 1, "groups": []}],
+    }
+    approval["missing"] = [{"required": 1, "groups": ["security"]}]
+    vote = {"subject": "ann", "verdict": "approve", "voted_ms": 0, "groups": [], "reason": None}
+    approval["votes"] = [vote]
+    text = approval_text(approval, 0)
+    assert "2 to agree of sre, and 1 of security, and 1 of anybody" in text
+    assert re.search(r"still wants: +1 of security", text)

@@ -104,8 +104,8 @@ def _difference(shown: Mapping[str, Any]) -> Iterator[str]:
 
 def _policy(approval: Mapping[str, Any]) -> Iterator[str]:
     rule = approval["rule"]
-    first, *others = (rule, *rule.get("also", ()))
-    need = f"{first['required']} to agree{_groups(first)}"
+    others = rule.get("also", ())
+    need = f"{rule['required']} to agree{_groups(rule)}"
     need += "".join(f", and {each['required']}{_groups(each) or ' of anybody'}" for each in others)
     yield _line("Policy asks", need + (", with a reason" if rule["reason_required"] else ""))
     for reason in approval["shown"].get("reasons", []):

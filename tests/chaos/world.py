@@ -107,11 +107,11 @@ def orphans(*, within_s: float) -> list[str]:
 
 
 def _children() -> list[int]:
-    return [
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    ]
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile has left its children
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _command(pid: int) -> str:

@@ -76,10 +76,11 @@ covers(role, name) if {
 	glob.match(pattern, ["."], name)
 }
 
-visible[tool.name] := true if {
+visible[name] := true if {
 	some tool in input.tools
-	some name in roles
-	covers(data.roles[name], tool.name)
+	some role in roles
+	name := tool.name
+	covers(data.roles[role], name)
 }
 
 # --------------------------------------------------------------------------------- denials

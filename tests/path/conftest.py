@@ -54,7 +54,7 @@ default decision := {
 
 reason := [{"code": "rule", "message": "a rule of the test", "audience": "user"}]
 
-visible[tool.name] := true if { some tool in input.tools; tool.name != "hidden" }
+visible[name] := true if { some tool in input.tools; name := tool.name; name != "hidden" }
 
 answer(verdict, more) := object.union(
     {"schema": "remit.decision/1", "decision": verdict, "reasons": reason}, more

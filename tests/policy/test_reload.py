@@ -24,7 +24,7 @@ from tests.policy.world import HEAD, ask, code_of, policy, when
 
 pytestmark = pytest.mark.anyio
 
-SHOWS = HEAD + "visible[tool.name] := true if some tool in input.tools\n"
+SHOWS = HEAD + "visible[name] := true if { some tool in input.tools; name := tool.name }\n"
 ALLOWS = SHOWS + when("one", 'answer("allow", {})')
 DENIES = SHOWS + when("one", 'answer("deny", {})')
 

@@ -30,7 +30,7 @@ def _about_decision(entry: str, modules: Sequence[Module]) -> Iterator[Finding]:
 
 
 def _about_visible(entry: str, modules: Sequence[Module]) -> Iterator[Finding]:
-    mend = "write `visible[tool.name] := true if { some tool in input.tools; … }`"
+    mend = "write `visible[name] := true if { some tool in input.tools; name := tool.name; … }`"
     found = [
         (module, node)
         for module in modules

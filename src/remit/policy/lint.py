@@ -19,6 +19,7 @@ from remit.policy.bundle import PolicyBundle
 from remit.policy.entries import about_entries, about_recursion
 from remit.policy.finding import Finding, in_order
 from remit.policy.forms import about_forms
+from remit.policy.heads import about_heads
 from remit.policy.process import parse_frame, run_once, try_frame
 from remit.policy.syntax import Module, dotted, module_of
 
@@ -44,6 +45,7 @@ def lint(bundle: PolicyBundle) -> list[Finding]:
         findings += _about_module(module)
         findings += _about_calls(module, modules)
         findings += about_forms(module, modules)
+        findings += about_heads(module, modules)
         findings += about_arguments(module)
     if not findings:
         findings += about_entries(modules, bundle.entries)

@@ -60,8 +60,9 @@ named(patterns, name) if {
 }
 
 # A tool is shown where it is listed for an environment that it can act in.
-visible[tool.name] if {
+visible[name] if {
 	some tool in input.tools
 	some environment in tool.environments
 	listed(tool.name, environment)
+	name := tool.name
 }

@@ -146,13 +146,15 @@ named(patterns, name) if {
 }
 
 # Those who may break the glass see everything; others what is not restricted somewhere.
-visible[tool.name] if {
+visible[name] if {
 	some tool in input.tools
 	some environment in tool.environments
 	not restricted(tool, environment)
+	name := tool.name
 }
 
-visible[tool.name] if {
+visible[name] if {
 	some tool in input.tools
 	member
+	name := tool.name
 }

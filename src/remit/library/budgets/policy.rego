@@ -50,17 +50,19 @@ denial(code, message, cap) := {
 }
 
 # A cap whose counter is not there cannot be kept, so nothing may be done that it is about.
-denials contains denial("budgets.unknown", "How much you have done is not known.", cap) if {
+denials contains reason if {
 	some cap, _ in caps
 	concerned(cap)
 	not within(cap)
 	not spent(cap)
+	reason := denial("budgets.unknown", "How much you have done is not known.", cap)
 }
 
-denials contains denial("budgets.spent", "Your budget for this hour is spent.", cap) if {
+denials contains reason if {
 	some cap, _ in caps
 	concerned(cap)
 	spent(cap)
+	reason := denial("budgets.spent", "Your budget for this hour is spent.", cap)
 }
 
 # The general caps, and the caller's own in their place.
@@ -96,4 +98,7 @@ cost("usd_minor_1h") := money if {
 }
 
 # A budget is whole again in an hour, so nothing is hidden.
-visible[tool.name] if some tool in input.tools
+visible[name] if {
+	some tool in input.tools
+	name := tool.name
+}

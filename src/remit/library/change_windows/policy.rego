@@ -146,7 +146,10 @@ day(text) := to_number(replace(text, "-", ""))
 # ---------------------------------------------------------------------------------- the list
 
 # The hour comes when it may be used, so nothing is hidden.
-visible[tool.name] if some tool in input.tools
+visible[name] if {
+	some tool in input.tools
+	name := tool.name
+}
 
 # -------------------------------------------------------------------------------- at loading
 

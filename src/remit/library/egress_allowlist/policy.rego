@@ -86,8 +86,9 @@ named(patterns, name) if {
 }
 
 # A tool is hidden where it would be denied in every environment that it can act in.
-visible[tool.name] if {
+visible[name] if {
 	some tool in input.tools
 	some environment in tool.environments
 	not denied(tool, environment)
+	name := tool.name
 }

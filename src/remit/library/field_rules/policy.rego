@@ -71,21 +71,23 @@ named(patterns, name) if {
 
 # ------------------------------------------------------------------------------------ fields
 
-denials contains denial("field_rules.missing", "This argument must be given.", shown(steps)) if {
+denials contains reason if {
 	some rule in rules
 	some field, wanted in rule.fields
 	steps := split(field, "/")
 	absent(steps)
 	not wanted.optional
+	reason := denial("field_rules.missing", "This argument must be given.", shown(steps))
 }
 
-denials contains denial("field_rules.value", "This value is not permitted here.", shown(steps)) if {
+denials contains reason if {
 	some rule in rules
 	some field, wanted in rule.fields
 	steps := split(field, "/")
 	not absent(steps)
 	some value in values(object.get(input.arguments, steps, null))
 	breaks(value, wanted)
+	reason := denial("field_rules.value", "This value is not permitted here.", shown(steps))
 }
 
 # Nothing that a caller sends can look absent: no value equals both 0 and 1.
@@ -141,15 +143,16 @@ whole(expression) := concat("", ["^(?:", expression, ")$"])
 
 # --------------------------------------------------------------------------------- forbidden
 
-denials contains denial(
-	"field_rules.forbidden",
-	"An argument holds text that is not permitted here.",
-	shown(path),
-) if {
+denials contains reason if {
 	some rule in rules
 	some expression in rule.forbidden
 	some [path, text] in texts
 	regex.match(expression, text)
+	reason := denial(
+		"field_rules.forbidden",
+		"An argument holds text that is not permitted here.",
+		shown(path),
+	)
 }
 
 # Every text that the arguments hold.
@@ -187,7 +190,10 @@ escaped(step) := format_int(step, 10) if is_number(step)
 # -------------------------------------------------------------------------------- the list
 
 # What is permitted depends on arguments, so nothing is hidden.
-visible[tool.name] if some tool in input.tools
+visible[name] if {
+	some tool in input.tools
+	name := tool.name
+}
 
 # ------------------------------------------------------------------------------- at loading
 

@@ -76,8 +76,9 @@ here(_) if "*" in settings.environments
 here(environment) if environment in settings.environments
 
 # A tool is hidden where it would be denied in every environment that it can act in.
-visible[tool.name] if {
+visible[name] if {
 	some tool in input.tools
 	some environment in tool.environments
 	not denied(tool, environment)
+	name := tool.name
 }

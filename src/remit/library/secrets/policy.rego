@@ -55,28 +55,30 @@ denial(code, message, path, rule) := {
 }
 
 # A text that looks like a secret, wherever it is.
-denials contains denial(
-	"secrets.shape",
-	"This looks like a secret. Secrets do not belong into arguments.",
-	shown(path),
-	shape,
-) if {
+denials contains reason if {
 	some [path, text] in (values | names)
 	some shape, expression in settings.shapes
 	regex.match(expression, text)
+	reason := denial(
+		"secrets.shape",
+		"This looks like a secret. Secrets do not belong into arguments.",
+		shown(path),
+		shape,
+	)
 }
 
 # A text under a name that stands for a secret.
-denials contains denial(
-	"secrets.name",
-	"A field of this name holds a secret. Secrets do not belong into arguments.",
-	shown(path),
-	"names",
-) if {
+denials contains reason if {
 	some [path, text] in values
 	text != ""
 	some step in path
 	secret_name(step)
+	reason := denial(
+		"secrets.name",
+		"A field of this name holds a secret. Secrets do not belong into arguments.",
+		shown(path),
+		"names",
+	)
 }
 
 secret_name(step) if {
@@ -94,8 +96,9 @@ values contains [path, value] if {
 }
 
 # The name of every field. What is found there is told of what they are in.
-names contains [array.slice(path, 0, count(path) - 1), name] if {
+names contains [holder, name] if {
 	walk(input.arguments, [path, _])
+	holder := array.slice(path, 0, count(path) - 1)
 	name := path[count(path) - 1]
 	is_string(name)
 }
@@ -127,7 +130,10 @@ escaped(step) := format_int(step, 10) if is_number(step)
 # -------------------------------------------------------------------------------- the list
 
 # It depends on arguments, so nothing is hidden.
-visible[tool.name] if some tool in input.tools
+visible[name] if {
+	some tool in input.tools
+	name := tool.name
+}
 
 # ------------------------------------------------------------------------------- at loading
 

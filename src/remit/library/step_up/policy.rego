@@ -53,4 +53,7 @@ demanded if {
 }
 
 # Signing in again may be enough, so nothing is hidden.
-visible[tool.name] if some tool in input.tools
+visible[name] if {
+	some tool in input.tools
+	name := tool.name
+}

@@ -80,4 +80,7 @@ named(patterns, name) if {
 }
 
 # It denies nothing, so nothing is hidden.
-visible[tool.name] if some tool in input.tools
+visible[name] if {
+	some tool in input.tools
+	name := tool.name
+}

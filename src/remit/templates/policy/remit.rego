@@ -75,11 +75,12 @@ covers(granted_in, _) if "*" in granted_in
 
 # A caller sees the tools it has a grant for in an environment where the tool can act. What has no
 # `true` here is hidden from it.
-visible[tool.name] := true if {
+visible[name] := true if {
 	some tool in input.tools
 	some group in input.caller.groups
-	some name in tool.environments
-	covers(data.grants[group][tool.name], name)
+	some place in tool.environments
+	name := tool.name
+	covers(data.grants[group][name], place)
 }
 
 # ---------------------------------------------------------------------------------- denials

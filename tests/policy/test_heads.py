@@ -40,6 +40,13 @@ def refused(body: str, name: str = "policy.rego") -> bool:
         "f(x) := x.code\nd contains f(o) if some o in input.xs",
         "f(x) := x.code\nd contains f(value) if { walk(input, [_, value]) }",
         "d := o.size if some o in input.xs",
+        "f(x) := y if { y := x.code }\nd contains f(o) if some o in input.xs",
+        'f("a") := 1\nd contains f(o) if some o in input.xs',
+        'f(x) := x.a if { x.b } else := ""\nd contains f(o) if some o in input.xs',
+        "g(x) := x.code\nf(x) := g(x)\nd contains f(o) if some o in input.xs",
+        "o := 1\nf(o) := o.code\nd contains f(p) if some p in input.xs",
+        "tool := 1\nd contains tool.name if some tool in input.xs",
+        "d contains tool.colour if some tool in input.tools",
         "d := 1 if { input.no } else := o.size if { some o in input.xs }",
     ],
 )
@@ -62,6 +69,11 @@ def test_head_that_may_lack_a_value_for_one_way_is_refused(body: str) -> None:
         "d[k] := size if { some o in input.xs; k := o.code; size := o.size }",
         "f(x) := x.code\nd := f(one) if { one := input.xs }",
         "d if { every o in input.xs { o.code } }",
+        'f(x, y) := {"code": x, "at": y}\nd contains f("a", o) if some o in input.xs',
+        'f(x) := y if { y := x.code } else := ""\nd contains f(o) if some o in input.xs',
+        "default f(_) := 1\nf(x) := y if { y := x.code }\nd contains f(o) if some o in input.xs",
+        "g(x) := {1: x}\nf(x) := g(x)\nd contains f(o) if some o in input.xs",
+        "d[tool.name] := true if some tool in input.tools",
     ],
 )
 def test_head_that_always_has_a_value_is_taken(body: str) -> None:

@@ -19,9 +19,6 @@ from remit.policy.lint import modules_of
 from remit.policy.schemas import for_opa
 from remit.policy.syntax import Module, Node, dotted
 
-_FREE = ("arguments", "data")
-"""Below these parts of the input nothing is certain to be there."""
-
 
 def doubts(bundle: PolicyBundle) -> list[Finding]:
     """The warnings about a bundle that the lint does not refuse, tests left out."""

@@ -9,10 +9,13 @@ once the body holds; anything else is bound in the body, where both engines agre
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from remit.policy.finding import Finding
-from remit.policy.syntax import Module, Node, dotted
+from remit.policy.graph import declared
+from remit.policy.schemas import shipped
+from remit.policy.syntax import Module, Node, default_of, dotted
 
 TOTAL = frozenset({"concat", "format_int", "json.marshal", "object.get", "sprintf"})
 """Builtins that have a value, or fail loudly, whatever they are given."""
@@ -25,14 +28,17 @@ def about_heads(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
     """Each head that may have no value although its body holds."""
     if module.is_test:
         return
-    known = _known(module, modules)
+    everywhere = _known(module, modules)
+    total = total_functions(module, modules, everywhere)
     for name, rule in module.rules():
+        known = everywhere - declared(module, rule)
         (kind,) = rule["head"].keys()
         parts = [*_parts(rule["head"][kind]), *_otherwise(rule["bodies"])]
         if kind == "Func" or not (_iterates(rule["bodies"], known) or _iterates(parts, known)):
             continue
+        tools = _tools(rule["bodies"])
         for part in parts:
-            found = _unsettled(part, known)
+            found = _unsettled(part, known, total, tools)
             if found is not None:
                 yield Finding(
                     module.at(found),
@@ -91,21 +97,88 @@ def _iterates(node: Any, known: frozenset[str]) -> bool:
     return any(_iterates(value, known) for value in node.values())
 
 
-def _unsettled(node: Any, known: frozenset[str]) -> Node | None:
+def _unsettled(
+    node: Any, known: frozenset[str], total: frozenset[str], tools: frozenset[str] = frozenset()
+) -> Node | None:
     """The first expression below that depends on the body's own names and may have no value."""
     if isinstance(node, list):
-        return next((found for item in node if (found := _unsettled(item, known))), None)
-    if not isinstance(node, Mapping) or "Var" in node:
+        found = (_unsettled(item, known, total, tools) for item in node)
+        return next((each for each in found if each), None)
+    if not isinstance(node, Mapping) or "Var" in node or node.keys() & _COMPREHENSIONS:
         return None
-    if node.keys() & _COMPREHENSIONS:
+    if "RefDot" in node and _is_field_of_tool(node["RefDot"], tools):
         return None
     if node.keys() & {"RefDot", "RefBrack"} or node.keys() & _OPERATIONS:
         return node if _local(node, known) else None
     call = node.get("Call")
-    if call is not None and dotted(call["fcn"]) not in TOTAL:
+    if call is not None and dotted(call["fcn"]) not in TOTAL | total:
         return node if _local(call["params"], known) else None
     inner = call["params"] if call is not None else list(node.values())
-    return _unsettled(inner, known)
+    return _unsettled(inner, known, total, tools)
+
+
+def _tools(bodies: Sequence[Node]) -> frozenset[str]:
+    """The names that a body gives to the elements of `input.tools`, all of which the gateway makes."""
+    names: set[str] = set()
+    for body in bodies:
+        for statement in body["query"]["stmts"]:
+            found = statement["literal"].get("SomeIn")
+            if found and "Var" in found["value"] and dotted(found["collection"]) == "input.tools":
+                names.add(str(found["value"]["Var"]["value"]))
+    return frozenset(names)
+
+
+def _is_field_of_tool(node: Node, tools: frozenset[str]) -> bool:
+    tool = node["refr"].get("Var", {}).get("value")
+    return tool in tools and node["field"][1] in _tool_fields()
+
+
+@cache
+def _tool_fields() -> frozenset[str]:
+    """What every tool in a `remit.input/1` has."""
+    return frozenset(shipped("remit.input-1")["$defs"]["tool"]["required"])
+
+
+def total_functions(
+    module: Module, modules: Sequence[Module], known: frozenset[str]
+) -> frozenset[str]:
+    """The functions of a module's package, by short name, that have a value for any arguments.
+
+    One that a rule without conditions, a last `else` without conditions, or a `default` gives a
+    value, where no other value of it may be absent.
+    """
+    own = [other for other in modules if other.package == module.package]
+    rules: dict[str, list[Node]] = {}
+    for other in own:
+        for name, rule in other.rules():
+            if "Func" in rule["head"]:
+                rules.setdefault(name, []).append(rule)
+    total = {name for other in own for name in rules if list(default_of(other, name))}
+    total |= {name for name, found in rules.items() if any(map(_always_ends, found))}
+    while True:
+        settled = {
+            name
+            for name in total
+            if not any(
+                _unsettled_in(rule, known - declared(module, rule), total) for rule in rules[name]
+            )
+        }
+        if settled == total:
+            return frozenset(total)
+        total = settled
+
+
+def _always_ends(rule: Node) -> bool:
+    """Whether any arguments get to a value: plain names, and an end without conditions."""
+    if not all("Var" in argument for argument in rule["head"]["Func"]["args"]):
+        return False
+    bodies = rule["bodies"]
+    return not bodies or (bodies[-1]["is_else"] and not bodies[-1]["query"]["stmts"])
+
+
+def _unsettled_in(rule: Node, known: frozenset[str], total: set[str]) -> bool:
+    parts = (*_parts(rule["head"]["Func"]), *_otherwise(rule["bodies"]))
+    return any(_unsettled(part, known, frozenset(total)) for part in parts)
 
 
 def _local(node: Any, known: frozenset[str]) -> bool:

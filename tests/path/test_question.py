@@ -109,6 +109,7 @@ async def test_denied_call_is_told_in_the_words_of_its_refusal(ask: Any) -> None
     assert not asked.is_error
 
 
+@pytest.mark.threat("T-31")
 async def test_call_that_needs_people_says_so_and_asks_none(ask: Any) -> None:
     asker = await ask(ASK)
     reply = await asker.can_i("act")
@@ -126,6 +127,7 @@ async def test_arguments_that_policy_would_change_are_shown_changed(ask: Any) ->
     assert (said(widened)["decision"], said(widened)["code"]) == ("deny", "constraint_widens")
 
 
+@pytest.mark.threat("T-31")
 async def test_preview_is_not_run_and_the_answer_says_so(ask: Any) -> None:
     asker = await ask()
     reply = await asker.can_i("previewed")
@@ -163,6 +165,7 @@ async def test_question_is_told_what_the_subject_did_before(ask: Any) -> None:
 # ----------------------------------------------------------------------------------- no effect
 
 
+@pytest.mark.threat("T-31")
 async def test_a_question_leaves_no_intent_no_run_and_no_touch(ask: Any) -> None:
     for rego in (ALLOW, ASK, HEAD, FORCE, NOTIFY):
         asker = await ask(rego)
@@ -175,6 +178,7 @@ async def test_a_question_leaves_no_intent_no_run_and_no_touch(ask: Any) -> None
         assert set(await asker.path.events()) <= {"gateway.activated", "question"}
 
 
+@pytest.mark.threat("T-31")
 async def test_no_intent_can_stand_on_the_answer_to_a_question(ask: Any) -> None:
     asker = await ask()
     await asker.can_i("act")
@@ -188,6 +192,7 @@ async def test_no_intent_can_stand_on_the_answer_to_a_question(ask: Any) -> None
 
 
 @pytest.mark.threat("T-03")
+@pytest.mark.threat("T-31")
 @pytest.mark.parametrize("own", [CAN_I, REQUEST])
 async def test_hidden_tool_is_asked_about_like_one_that_does_not_exist(ask: Any, own: str) -> None:
     asker = await ask()
@@ -210,6 +215,7 @@ async def test_hidden_tool_is_asked_about_like_one_that_does_not_exist(ask: Any,
 
 
 @pytest.mark.threat("T-03")
+@pytest.mark.threat("T-31")
 async def test_arguments_of_a_hidden_tool_are_not_even_looked_at(ask: Any) -> None:
     asker = await ask()
     reply = await asker.can_i("hidden", count="not a number")
@@ -268,6 +274,7 @@ async def test_wrong_arguments_of_the_tool_are_refused_as_in_a_call(ask: Any) ->
     assert code(asked) == "invalid_arguments"
 
 
+@pytest.mark.threat("T-31")
 async def test_only_so_many_questions_a_minute(ask: Any) -> None:
     asker = await ask(questions=2)
     for _ in range(2):
@@ -336,6 +343,7 @@ async def test_denied_agent_can_ask_a_person(ask: Any) -> None:
     assert await asker.path.ledger.runs() == []
 
 
+@pytest.mark.threat("T-31")
 async def test_filing_a_request_grants_nothing(ask: Any) -> None:
     asker = await ask(HEAD)
     await asker.request("act")
@@ -397,6 +405,7 @@ async def test_fifty_requests_wait_at_most(ask: Any) -> None:
 # ------------------------------------------------------------------------- told to nobody, proved
 
 
+@pytest.mark.threat("T-31")
 async def test_nobody_is_told_of_what_is_only_asked(ask: Any) -> None:
     tell = {"id": "tell", "type": "notify", "properties": {"channel": "oncall", "message": "look"}}
     for verdict in ("allow", "deny"):

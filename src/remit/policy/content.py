@@ -159,7 +159,7 @@ def read_json(content: bytes, name: str) -> Any:
         ConfigError: `policy_invalid`, with the file and the place in it.
     """
     try:
-        return canonical.parse(content, max_bytes=limits.MAX_DATA_BYTES)
+        return canonical.parse(content, max_bytes=limit_of(name))
     except InputError as error:
         place = f"{name}: {error.place}" if error.place else name
         raise invalid(error.message, place, error.hint) from None

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from remit.errors import Code, ConfigError
 from remit.policy import archive as archives
+from remit.policy import bundle as bundles
 from remit.policy.archive import read_archive, write_archive
 from remit.policy.bundle import bundle_of, load_bundle, read_bundle
 from remit.policy.library import with_library
@@ -217,6 +218,12 @@ def test_no_cut_or_changed_byte_of_a_tar_is_passed_over() -> None:
         refused(gzip.compress(changed))
 
 
+def test_archive_that_breaks_off_in_a_file_says_so() -> None:
+    raw = pack({"remit.rego": MODULE.encode()})
+    assert "middle of a file" in refused(gzip.compress(raw[: BLOCK + 10])).message
+    assert "middle of a header" in refused(gzip.compress(raw[:100])).message
+
+
 def test_something_after_the_end_is_refused() -> None:
     whole = tar_gz(FILES)
     assert "after its end" in refused(whole + b"x").message
@@ -253,6 +260,8 @@ def test_sizes_and_count_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (big.place, big.message) == ("remit.rego", "is larger than 256 KiB")
     many = {f"d{number}/notes.txt": b"" for number in range(archives.MAX_FILES)}
     assert "1024 files" in refused(tar_gz({"remit.rego": MODULE.encode(), **many})).message
+    monkeypatch.setattr(bundles, "MAX_DATA_BYTES", 50)
+    assert refused(tar_gz(FILES)).place == "the data"  # each file alone is smaller
     monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 100)
     assert "larger" in refused(tar_gz(FILES)).message
 

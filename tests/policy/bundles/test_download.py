@@ -199,15 +199,20 @@ async def test_answer_that_is_no_bundle_is_refused(
     assert said in caught.value.message
 
 
-async def test_body_without_a_length_is_cut_off(tmp_path: Path) -> None:
-    async def long(scope: Scope, receive: Receive, send: Send) -> None:
+async def test_body_without_an_end_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "ANSWER_S", 20)
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        gone = asyncio.ensure_future(receive())
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(64):
+        while not gone.done():
             await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
             await asyncio.sleep(0)
-        await send({"type": "http.response.body"})
 
-    async with served(long) as url, following(url, tmp_path) as source:
+    async with served(endless) as url, following(url, tmp_path) as source:
         with pytest.raises(ConfigError, match="larger"):
             await source.load()
 

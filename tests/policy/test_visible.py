@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from remit.document import list_document
+from remit.policy.layers import Standing, layer
 from tests.policy.test_fail_closed import SPINNING
-from tests.policy.world import CALLER, NOW, RESTART, asking, policy
+from tests.policy.world import CALLER, NOW, RESTART, asking, engine_of, policy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-03")]
 
@@ -72,6 +73,17 @@ async def test_rule_that_reads_time_is_known_to() -> None:
         assert point.visible_reads == frozenset({"context.time"})
     async with asking(policy('visible["a"] := true\n')) as point:
         assert point.visible_reads == frozenset()
+
+
+async def test_what_a_server_of_others_reads_is_never_known_to_be_nothing() -> None:
+    steady = policy('visible["a"] := true\n')
+    async with asking(steady) as point:
+        engine = engine_of(point)
+        own, foreign = layer(engine, steady), layer(engine, steady, name="b", revision="r7")
+        assert (own.reads, foreign.reads) == (frozenset(), None)
+        assert Standing([own, foreign]).reads is None
+        late = policy('visible["a"] := true if input.context.time\n')
+        assert Standing([foreign, layer(engine, late)]).reads == frozenset({"context.time"})
 
 
 async def test_document_that_is_none_shows_nothing() -> None:

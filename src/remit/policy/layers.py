@@ -85,14 +85,20 @@ def layer(
     name: str = MAIN,
     revision: str | None = None,
 ) -> Layer:
-    """A layer of a bundle that this engine holds; parses the bundle, which takes a while."""
+    """A layer of a bundle that this engine holds; parses the bundle, which takes a while.
+
+    Args:
+        revision: what a server of others answers under. It may come to hold another policy than
+            this bundle, so what that reads is not known to be nothing.
+    """
+    reads = passing_reads(bundle)
     return Layer(
         name=name,
         entries=bundle.entries,
         tenure=engine if isinstance(engine, Tenure) else Tenure(engine),
         revision=bundle.revision if revision is None else revision,
         bundle=bundle,
-        reads=passing_reads(bundle),
+        reads=reads if revision is None else reads or None,
     )
 
 

@@ -78,6 +78,8 @@ def _unknown_field(path: Path) -> tuple[str, list[str]] | None:
     """The first step of a path that the input's schema does not have, and those it has there."""
     schemas: list[Mapping[str, Any]] = [_schema()]
     for number, step in enumerate(path):
+        if not all(isinstance(schema, Mapping) for schema in schemas):
+            return None  # anything may stand there
         inner = [each for schema in schemas for each in (schema, *schema.get("anyOf", ()))]
         objects = [each for each in inner if "properties" in each]
         if not objects or any(each.get("additionalProperties") is not False for each in objects):

@@ -88,20 +88,21 @@ async def test_question_that_was_sent_is_never_sent_again(tmp_path: Path) -> Non
 
 @pytest.mark.threat("T-12")
 async def test_answer_that_nobody_asked_for_ends_the_connection(tmp_path: Path) -> None:
-    late = asyncio.Event()
+    twice = True
     gone = asyncio.Event()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request_of(reader)
-        writer.write(http(said(decided("deny"))))
-        if not late.is_set():
-            late.set()
-            writer.write(b"")
-            await asyncio.sleep(0)
-            writer.write(GOOD)
+        nonlocal twice
+        try:
+            await request_of(reader)
+            writer.write(http(said(decided("deny"))))
+            if twice:
+                twice = False
+                await asyncio.sleep(0)
+                writer.write(GOOD)
             await reader.read()
+        finally:
             gone.set()
-        await reader.read()
 
     async with asking(handler, tmp_path) as point:
         assert code_of(await ask(point, "first")) in ("policy_denied", "policy_unavailable")
@@ -313,8 +314,10 @@ async def test_cancelled_question_leaves_its_connection_to_nobody(tmp_path: Path
         if b"slow" not in body:
             writer.write(GOOD)
         asked.set()
-        await reader.read()
-        ended.set()
+        try:
+            await reader.read()
+        finally:
+            ended.set()
 
     async with asking(handler, tmp_path) as point:
         question = asyncio.create_task(ask(point, "slow"))

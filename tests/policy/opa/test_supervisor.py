@@ -23,11 +23,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa")]
 ALLOWING = when("allowed", 'answer("allow", {})')
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
-
-
 def _gone(pid: int) -> bool:
     """Whether the process is no more; a zombie that its parent has not reaped yet counts as gone."""
     try:

@@ -110,7 +110,7 @@ def _of_url(
     try:
         parts = _split(url)
     except ConfigError as error:
-        yield Contradiction("url", error.message, error.hint or "")
+        yield Contradiction("url", error.message, error.hint or "see docs/opa.md")
         return
     if socket_uid is not None and parts.scheme != "unix":
         yield Contradiction("socket_uid", "socket_uid is for a Unix socket only", "leave it out")
@@ -205,7 +205,7 @@ def _split(url: str) -> _Parts:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise _invalid("policy.opa.url is not a URL", None) from None
+        raise _invalid("policy.opa.url is not a URL", "https://opa.example:8181") from None
     if parts.scheme not in ("http", "https") or not host:
         raise _invalid("policy.opa.url is no http, https or unix address", "unix:/run/opa/opa.sock")
     if parts.username is not None or parts.query or parts.fragment:

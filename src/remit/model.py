@@ -497,7 +497,8 @@ class ApprovalRule:
 class Evaluation:
     """The circumstances of one answer: which policy, on which input, by which engine, when.
 
-    `revision` stands for all of it; `layers` holds the name and the revision of each layer.
+    `revision` stands for all of it; `layers` holds the name and the revision of each layer, and
+    `engine_ids` the engines' own names for their answers, where they have any.
     """
 
     decision_id: str
@@ -508,6 +509,7 @@ class Evaluation:
     decided_ms: int
     duration_us: int = 0
     layers: tuple[tuple[str, str], ...] = ()
+    engine_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -207,13 +207,15 @@ async def test_server_of_others_that_changes_its_policy_is_followed(
 
     bundle(ALLOW)
     socket = tmp_path / "opa.sock"
-    arguments = ("--watch", "--bundle", "served")
+    arguments = ("--watch", "--bundle", "served", "--set=decision_logs.console=true")
     async with (
         opas.serving(*arguments, cwd=tmp_path, address=f"unix://{socket}"),
         world.open(engine="opa", opa={"url": f"unix:{socket}"}),
     ):
         assert await world.code() == "ok"
-        first = (await world.decision())["policy"]["revision"]
+        policy = (await world.decision())["policy"]
+        first = policy["revision"]
+        assert [len(each) for each in policy["engine_decisions"]] == [36]  # OPA's own, a UUID
         bundle(DENY)
         async with asyncio.timeout(30):
             while await world.code() == "ok":

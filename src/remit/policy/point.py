@@ -186,7 +186,7 @@ class PolicyPoint:
         except Exception as raised:  # noqa: BLE001 - a fault of ours must deny like any other
             told = self._told(standing, named, decision_id, frozen, started)
             return denial(_fault(raised), told)
-        told = self._told(standing, named, decision_id, frozen, started)
+        told = self._told(standing, named, decision_id, frozen, started, answers)
         if len(answers) == 1:
             found = _decisions(standing.layers[0], answers[0], told)
         else:
@@ -218,6 +218,7 @@ class PolicyPoint:
         decision_id: str,
         frozen: Frozen,
         started: int,
+        answers: Sequence[Answer | PolicyFault] = (),
     ) -> Evaluation:
         return Evaluation(
             decision_id=decision_id,
@@ -228,6 +229,13 @@ class PolicyPoint:
             decided_ms=self._now(),
             duration_us=(time.perf_counter_ns() - started) // 1000,
             layers=named,
+            engine_ids=tuple(
+                [
+                    each.decision_id
+                    for each in answers
+                    if isinstance(each, Answer) and each.decision_id
+                ]
+            ),
         )
 
     # ------------------------------------------------------------------------------ visibility

@@ -111,6 +111,8 @@ def _policy(evaluation: Evaluation) -> dict[str, Any]:
     told: dict[str, Any] = {"revision": evaluation.revision, "engine": evaluation.engine}
     if len(evaluation.layers) > 1:
         told["layers"] = [{"name": name, "revision": at} for name, at in evaluation.layers]
+    if evaluation.engine_ids:
+        told["engine_decisions"] = list(evaluation.engine_ids)
     return told
 
 

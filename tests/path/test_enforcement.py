@@ -218,8 +218,9 @@ async def test_server_of_others_that_changes_its_policy_is_followed(
         assert [len(each) for each in policy["engine_decisions"]] == [36]  # OPA's own, a UUID
         bundle(DENY)
         async with asyncio.timeout(30):
-            while await world.code() == "ok":
-                await asyncio.sleep(0.02)
+            while (await world.decision())["policy"]["revision"] == first:
+                await world.code()
+        assert await world.code() == "policy_denied"
         found = await world.gateway.ledger.entries(0, 10_000)
         entries = [json.loads(entry.text) for entry in found]
         active = [each["revision"] for each in entries if each["event"] == "gateway.activated"]

@@ -8,6 +8,7 @@ from remit.errors import Code, NotFound
 from remit.model import ServedBundle
 from remit.policy.archive import write_archive
 from remit.policy.bundle import PolicyBundle
+from remit.policy.opa import probing
 from remit.policy.point import PolicyPoint
 
 MAX_WAITING = 64
@@ -15,7 +16,10 @@ MAX_WAITING = 64
 
 
 class ServedBundles:
-    """The `Bundles` port on a point. An archive is made once for each revision."""
+    """The `Bundles` port on a point. An archive is made once for each revision.
+
+    Besides the layers there is `remit_probe`: the probes, for an OPA server that Remit asks.
+    """
 
     def __init__(self, point: PolicyPoint) -> None:
         self._point = point
@@ -40,6 +44,8 @@ class ServedBundles:
         for each in self._point.standing.layers:
             if each.name == name and each.bundle is not None:
                 return each.bundle
+        if name == probing.PACKAGE:
+            return probing.bundle()
         raise NotFound(
             Code.NOT_FOUND,
             "there is no such layer of policy, or an OPA server has it from elsewhere",

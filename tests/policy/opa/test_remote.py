@@ -15,7 +15,7 @@ import pytest
 
 from remit.errors import Code
 from remit.policy.bundle import PolicyBundle
-from remit.policy.opa import probing, workspace
+from remit.policy.opa import probing
 from remit.policy.opa.client import OpaEngine
 from remit.policy.opa.transport import check_peer
 from tests.policy.opa.certificates import Authority, Pair
@@ -279,7 +279,7 @@ async def test_guarded_server_is_ready_without_the_probes_and_says_so(tmp_path: 
 @pytest.mark.threat("T-12")
 async def test_server_with_the_probes_has_to_answer_every_one_of_them(tmp_path: Path) -> None:
     written(tmp_path / "policy", BUNDLE)
-    write(tmp_path / "probe", workspace.probe_files())
+    written(tmp_path / "probe", probing.bundle())
     async with serving("--bundle", "policy", "probe", cwd=tmp_path, address=SOCKET):
         engine = await OpaEngine.connect(f"unix:{tmp_path}/opa.sock", deadline_ms=10_000)
         await engine.probe()

@@ -16,6 +16,7 @@ from remit.policy.opa.answer import RuleAnswer, read, refuse_status, revision_of
 from remit.policy.opa.breaker import Breaker, Gate
 from remit.policy.opa.probing import probe_foreign, probe_own
 from remit.policy.opa.transport import Transport
+from remit.telemetry import logger
 
 HEALTH = "/health?bundles&plugins"
 HEALTH_S = 2.0
@@ -23,6 +24,9 @@ PROBE_S = 5.0
 ASKED = "?strict-builtin-errors=true&provenance=true"
 
 _RULE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*(\.[a-zA-Z_][a-zA-Z0-9_]*){1,16}")
+
+
+log = logger()
 
 
 class OpaEngine:
@@ -126,9 +130,12 @@ class OpaEngine:
         try:
             async with asyncio.timeout(PROBE_S):
                 await self._healthy()
-                self._probed = await self._probe()
+                probed = await self._probe()
         except TimeoutError:
             raise _unavailable("OPA did not answer the probes in time") from None
+        if not probed and self._probed is not False:
+            log.warning("opa_without_probes", hint="give it the bundle remit_probe: docs/opa.md")
+        self._probed = probed
 
     async def healthy(self) -> None:
         """See that it says of itself that it and all its bundles are ready.

@@ -7,9 +7,9 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 
 from remit import canonical
-from remit.canonical import digest
 from remit.errors import Code, InputError, PolicyFault
 from remit.policy import decision, probes
+from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.opa.answer import RuleAnswer
 from remit.policy.opa.connection import MAX_ANSWER
 
@@ -39,9 +39,9 @@ def refused_modules() -> Mapping[str, str]:
     }
 
 
-def revision() -> str:
-    """The revision of the bundle that holds `module`."""
-    return digest("remit.policy-probes/1", module().encode())
+def bundle() -> PolicyBundle:
+    """The bundle that holds `module`, also for a server of one's own."""
+    return bundle_of({"probe.rego": module()}, {})
 
 
 async def probe_own(ask: Ask) -> Mapping[str, str]:

@@ -166,7 +166,7 @@ class SupervisedOpa:
         engine = OpaEngine(
             Address(unix=self._workspace.reach(name), peers=frozenset({os.geteuid()})),
             deadline_ms=self._deadline_ms,
-            own={POLICY: self._bundle.revision, PROBE: probing.revision()},
+            own={POLICY: self._bundle.revision, PROBE: probing.bundle().revision},
         )
         try:
             async with asyncio.timeout(START_S):

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from remit import canonical
 from remit.errors import Code, PolicyFault
 from remit.policy.bundle import PolicyBundle
 from remit.policy.content import files_of
@@ -94,19 +93,13 @@ def sweep(state_dir: Path) -> None:
             os.close(lock)
 
 
-def probe_files() -> Mapping[str, bytes]:
-    """The bundle of the probes, also for a server of one's own."""
-    manifest = {"revision": probing.revision(), "roots": [probing.PACKAGE], "rego_version": 1}
-    return {"probe.rego": probing.module().encode(), ".manifest": canonical.encode(manifest)}
-
-
 def _fill(path: Path, bundle: PolicyBundle) -> tuple[int, int]:
     """Write everything; the descriptors of the lock and of the directory."""
     lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _write(path / POLICY, files_of(bundle))
-        _write(path / PROBE, probe_files())
+        _write(path / PROBE, files_of(probing.bundle()))
         refused = probing.refused_modules()
         _write(path / REFUSED, {f"{name}.rego": refused[name].encode() for name in refused})
         return lock, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -16,6 +16,7 @@ from remit.errors import Code, PolicyFault
 from remit.policy.bundle import PolicyBundle
 from remit.policy.coverage import FileCoverage, Outcome, covered, joined, without_tests
 from remit.policy.lint import modules_of
+from remit.policy.syntax import Module
 
 SUITE_TIMEOUT_S = 60.0
 TEST_TIMEOUT_S = 5.0
@@ -86,7 +87,28 @@ def run_suite(bundle: PolicyBundle, *, only: re.Pattern[str] | None = None) -> R
     outcomes, files = _evaluated(bundle, wanted) if wanted else ([], [])
     told = dict(zip(wanted, outcomes, strict=True))
     results = tuple(_result(rule, place, told.get(rule)) for rule, place in tests)
-    return Run(results, tuple(without_tests(files)))
+    return Run(results, tuple(joined([without_tests(files), _untouched(bundle, files)])))
+
+
+def _untouched(bundle: PolicyBundle, files: Sequence[FileCoverage]) -> list[FileCoverage]:
+    """The modules that the engine's report leaves out, because nothing in them was asked."""
+    told = {each.name for each in files}
+    return [
+        FileCoverage(module.name, (), lines)
+        for module in modules_of(bundle)[0]
+        if not module.is_test and module.name not in told and (lines := _lines(module))
+    ]
+
+
+def _lines(module: Module) -> tuple[int, ...]:
+    """The lines with a condition, or with the value of a rule that has none."""
+    found: set[int] = set()
+    for _, rule in module.rules():
+        if not rule["bodies"]:
+            found.add(rule["span"]["line"])
+        for body in rule["bodies"]:
+            found |= {statement["span"]["line"] for statement in body["query"]["stmts"]}
+    return tuple(sorted(found))
 
 
 def tests_of(bundle: PolicyBundle) -> list[tuple[str, str]]:

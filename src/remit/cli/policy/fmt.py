@@ -42,7 +42,7 @@ def fmt(invocation: Invocation | None, path: Path, check: bool, opa: Path | None
     except ConfigError as error:
         give_up(error, Exit.UNKNOWN)
     if done.returncode:
-        note(visible(done.stderr.decode("utf-8", "replace").strip(), keep="\n"))
+        note(visible(done.stderr.decode("utf-8", "replace").strip(), keep="\n\t"))
         sys.exit(Exit.NO)
     names = changed.stdout.decode("utf-8", "replace").split("\n")
     names = [name for name in names if name]

@@ -232,7 +232,11 @@ def test_something_after_the_end_is_refused() -> None:
     assert "does not end" in refused(gzip.compress(raw + b"\0" * 511 + b"x")).message
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", gzip.compress(b"not tar" * 100)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04", gzip.compress(b"not tar" * 100)],
+    ids=["empty", "zip", "no tar"],
+)
 def test_what_is_no_archive_is_refused(content: bytes) -> None:
     refused(content)
 

@@ -31,7 +31,7 @@ MARKED = HEAD.replace(
     'reason := [{"code": sprintf("%s%d", [data.mark, data.number]), "message": "marked"}]',
 )
 ALLOWING = MARKED + 'decision := answer("allow", {})\n'
-HIDING = HEAD.replace('tool.name != "hidden"', "input.absent") + (
+HIDING = HEAD.replace('name != "hidden"', "input.absent") + (
     'decision := answer("allow", {})\n'
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from remit.model import (
     Allow,
+    ApprovalRule,
     Bound,
     CallLimits,
     Constraints,
@@ -35,19 +36,7 @@ def facts_of(decision: Decision) -> dict[str, Any]:
     if not isinstance(decision, Deny):
         facts["constraints"] = _constraints(decision.constraints)
     if isinstance(decision, RequireApproval):
-        rule = decision.approvals
-        facts["approvals"] = {
-            "required": rule.required,
-            "groups": list(rule.groups),
-            "exclude": list(rule.exclude),
-            "separation_of_duties": rule.separation_of_duties,
-            "ttl_s": rule.ttl_s,
-            "reason_required": rule.reason_required,
-        }
-        if rule.also:
-            facts["approvals"]["also"] = [
-                {"required": each.required, "groups": list(each.groups)} for each in rule.also
-            ]
+        facts["approvals"] = _approvals(decision.approvals)
     if not isinstance(decision, Deny) and (limits := _limits(decision.limits)):
         facts["limits"] = limits
     facts["obligations"] = [
@@ -65,6 +54,22 @@ def facts_of(decision: Decision) -> dict[str, Any]:
 
 
 _VERDICT = {Allow: "allow", Deny: "deny", RequireApproval: "require_approval"}
+
+
+def _approvals(rule: ApprovalRule) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "required": rule.required,
+        "groups": list(rule.groups),
+        "exclude": list(rule.exclude),
+        "separation_of_duties": rule.separation_of_duties,
+        "ttl_s": rule.ttl_s,
+        "reason_required": rule.reason_required,
+    }
+    if rule.also:
+        facts["also"] = [
+            {"required": each.required, "groups": list(each.groups)} for each in rule.also
+        ]
+    return facts
 
 
 _PLAIN = ("profile", "min_tier", "wall_s", "cpu_ms", "memory_mb", "output_max_bytes")

@@ -11,6 +11,7 @@ import pytest
 
 from remit.canonical import digest_of
 from remit.document import list_document
+from remit.errors import Code, PolicyFault
 from remit.model import Allow, Decision, Deny, RequireApproval
 from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.embedded import EmbeddedEngine
@@ -165,3 +166,32 @@ async def test_layer_of_no_name_in_force_is_not_put() -> None:
         with pytest.raises(KeyError):
             point.put(layer(before.layers[0].engine, policy(ALLOWS), name="other"))
         assert point.standing is before
+
+
+@pytest.mark.threat("T-10")
+async def test_engine_that_was_replaced_answers_until_nobody_counts_on_it() -> None:
+    after = policy(ALLOWS, {"x": 1})
+    async with layered(org=policy(ALLOWS)) as point:
+        before = point.standing
+        engine = before.layers[0].engine
+        before.enter()
+        point.put(layer(await EmbeddedEngine.start(after), after, name="org"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await engine.probe()
+        before.leave()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await engine.probe()
+                except PolicyFault as fault:
+                    assert fault.code is Code.POLICY_NOT_READY
+                    break
+
+
+async def test_engine_that_was_closed_takes_no_question() -> None:
+    engine = await EmbeddedEngine.start(policy(ALLOWS))
+    await engine.aclose()
+    with pytest.raises(PolicyFault, match="closed") as fault:
+        await engine.evaluate(["remit.decision"], b"{}")
+    assert fault.value.code is Code.POLICY_NOT_READY

@@ -30,7 +30,7 @@ COMMANDS = {
     "demo": "Play the whole path once: a real agent's client, a real repository, real sandboxes.",
     "connect": "Speak MCP over standard input and output, and HTTP to the gateway.",
     "tools": "The tools of the catalog.",
-    "policy": "Test a policy and ask it questions.",
+    "policy": "Check and test a policy, and ask it what the gateway would ask.",
     "approvals": "Requests for people to agree, and your answer to them.",
     "runs": "What ran, what it printed, and what became of it.",
     "audit": "Verify, search and export the log.",

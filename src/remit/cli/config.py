@@ -17,7 +17,7 @@ from remit.config import Settings
 from remit.config import schema as config_schema
 from remit.errors import Code, ConfigError
 from remit.identity.keys import new_key
-from remit.settings.sections import Subject
+from remit.settings.fields import Subject
 from remit.visible import visible
 
 

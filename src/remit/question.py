@@ -8,6 +8,7 @@ bottom, as the path does.
 from __future__ import annotations
 
 from bisect import insort
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,10 @@ class _Asked:
     written: bool = False
 
 
+MAX_LISTS = 32
+"""Lists that are kept with the gateway's own tools among them; those last asked for."""
+
+
 class Questions:
     """Answers the calls of the gateway's own tools, where they are served."""
 
@@ -68,6 +73,7 @@ class Questions:
         self._backends = b
         self._visibility = pipeline.visibility
         self._served = OWN if pipeline.settings.questions_per_minute else ()
+        self._lists: OrderedDict[int, tuple[Sequence[Tool], Sequence[Tool]]] = OrderedDict()
         self._authorize = Authorize(
             b.policy,
             b.arguments,
@@ -82,10 +88,21 @@ class Questions:
         return any(own.name == name for own in self._served)
 
     def beside(self, tools: Sequence[Tool]) -> Sequence[Tool]:
-        """The tools that a caller sees, sorted by name, with these among them."""
+        """The tools that a caller sees, sorted by name, with these among them.
+
+        A list that was given before is joined once: a page of it must not cost what all of it does.
+        """
+        known = self._lists.get(id(tools))
+        if known is not None and known[0] is tools:
+            self._lists.move_to_end(id(tools))
+            return known[1]
         every = list(tools)
         for own in self._served:
             insort(every, own, key=lambda tool: tool.name)
+        if isinstance(tools, tuple):  # what cannot change any more is kept, and its name with it
+            self._lists[id(tools)] = (tools, every)
+            if len(self._lists) > MAX_LISTS:
+                self._lists.popitem(last=False)
         return every
 
     async def answer(self, call: Call) -> Reply:

@@ -18,6 +18,7 @@ from remit.config import DEFAULT_FILE, Settings, examine
 from remit.enforcement import open_policy
 from remit.errors import Code, PolicyFault, RemitError
 from remit.policy.bundle import load_bundle
+from remit.policy.opa.client import OpaEngine
 from remit.policy.point import PolicyPoint
 from remit.runners.doctor import Check
 
@@ -131,7 +132,7 @@ async def policy_engine(settings: Settings | None) -> Check:
     """Whether the engine starts, loads the policy and answers its probes."""
     began = time.monotonic()
     try:
-        name, whose = await _started(settings)
+        name, whose, probed = await _started(settings)
     except RemitError as error:
         where = f"{error.place}: " if error.place else ""
         found = where + error.message
@@ -140,12 +141,16 @@ async def policy_engine(settings: Settings | None) -> Check:
         found = f"its worker could not be started: {error.strerror}"
         return Check(name="policy engine", status="unknown", found=found)
     took_ms = 1000 * (time.monotonic() - began)
+    if not probed:
+        found = f"{name} is healthy and denies an empty input, but has not got the probes"
+        fix = "give it the bundle remit_probe: docs/opa.md"
+        return Check(name="policy engine", status="warn", found=found, fix=fix)
     found = f"{name} loaded {whose} and answered its probes in {took_ms:.0f} ms"
     return Check(name="policy engine", status="ok", found=found)
 
 
-async def _started(settings: Settings | None) -> tuple[str, str]:
-    """The engine, and what it loaded, once it has answered its probes.
+async def _started(settings: Settings | None) -> tuple[str, str, bool]:
+    """The engine, and what it loaded, once it is ready; and whether it was asked the probes.
 
     Raises:
         RemitError, OSError: it does not start, or does not answer as it must.
@@ -155,11 +160,15 @@ async def _started(settings: Settings | None) -> tuple[str, str]:
             with resources.as_file(resources.files("remit") / "templates" / "policy") as starter:
                 point = await PolicyPoint.start(load_bundle(starter))
             stack.push_async_callback(point.aclose)
-            return point.engine, "the starter policy"
+            return point.engine, "the starter policy", True
         point = (await open_policy(settings, stack)).point
         why = await point.ready()
         if why is not None:
             raise PolicyFault(Code.POLICY_NOT_READY, why)
         bundles = [layer.bundle for layer in point.standing.layers]
         count = sum(len(bundle.modules) for bundle in bundles if bundle is not None)
-        return point.engine, f"{count} modules"
+        engines = [layer.engine for layer in point.standing.layers]
+        probed = not any(
+            isinstance(each, OpaEngine) and each.probes_installed is False for each in engines
+        )
+        return point.engine, f"{count} modules", probed

@@ -69,39 +69,28 @@ def contradictions(
     `token` and the files are looked at only for whether they are given.
     """
     if binary is None and url is None:
-        return [
-            Contradiction("binary", "neither binary nor url is given", "give one of them"),
-        ]
-    if binary is not None:
-        given = {
-            "url": url,
-            "token": token,
-            "ca_file": ca_file,
-            "cert_file": cert_file,
-            "key_file": key_file,
-            "socket_uid": socket_uid,
-            "pin_revision": pin_revision,
-        }
-        found = [
-            Contradiction(
+        return [Contradiction("binary", "neither binary nor url is given", "give one of them")]
+    files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
+    if binary is None:
+        return list(_of_url(url or "", files, socket_uid))
+    more = {"socket_uid": socket_uid, "pin_revision": pin_revision}
+    return list(_of_binary({"url": url, "token": token, **files, **more}, package))
+
+
+def _of_binary(given: Mapping[str, object], package: str) -> Iterator[Contradiction]:
+    for key, value in given.items():
+        if value is not None:
+            yield Contradiction(
                 key,
                 f"{key} is for a server of your own, and binary is given",
                 "leave one of them out",
             )
-            for key, value in given.items()
-            if value is not None
-        ]
-        if package != "remit":
-            found.append(
-                Contradiction(
-                    "package",
-                    "another package is for a server of your own, and binary is given",
-                    "name the package remit",
-                )
-            )
-        return found
-    files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
-    return list(_of_url(url or "", files, socket_uid))
+    if package != "remit":
+        yield Contradiction(
+            "package",
+            "another package is for a server of your own, and binary is given",
+            "name the package remit",
+        )
 
 
 def _of_url(

@@ -244,6 +244,14 @@ async def test_error_names_its_kind_and_place_but_no_value(tmp_path: Path) -> No
         assert "hunter" not in told
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+async def test_refusal_is_told_apart_from_a_server_that_is_no_opa(
+    status: str, tmp_path: Path
+) -> None:
+    async with asking(always(_status(status)), tmp_path) as point:
+        assert "refuses Remit" in str(await ask(point, "any"))
+
+
 @pytest.mark.threat("T-12", "T-29")
 async def test_redirect_is_not_followed(tmp_path: Path) -> None:
     asked: list[str] = []

@@ -109,6 +109,30 @@ async def test_answer_that_nobody_asked_for_ends_the_connection(tmp_path: Path) 
         assert code_of(await ask(point, "second")) == "policy_denied"
 
 
+@pytest.mark.threat("T-29")
+async def test_answer_behind_an_interim_one_is_never_taken_for_the_next_question(
+    tmp_path: Path,
+) -> None:
+    connections = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        _, body = await request_of(reader)
+        if b"first" not in body:
+            writer.write(http(said(decided("deny"))))
+        else:
+            writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            await reader.read(1)  # the next question, if it came this way
+            writer.write(GOOD)
+        await reader.read()
+
+    async with asking(handler, tmp_path) as point:
+        assert code_of(await ask(point, "first")) == "policy_not_ready"
+        assert code_of(await ask(point, "second")) == "policy_denied"
+    assert connections == 2
+
+
 @pytest.mark.threat("T-12")
 async def test_refused_connection_is_tried_once_more(tmp_path: Path) -> None:
     path = tmp_path / "opa.sock"

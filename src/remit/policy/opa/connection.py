@@ -129,10 +129,10 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        self._broken = self._broken or not self._parser.should_keep_alive()
-        self._answer = HttpAnswer(
-            status=self._parser.get_status_code(), headers=self._headers, body=bytes(self._body)
-        )
+        status = self._parser.get_status_code()
+        # After an interim answer (RFC 9110 §15.2) another comes, which belongs to no later question.
+        self._broken = self._broken or status < 200 or not self._parser.should_keep_alive()
+        self._answer = HttpAnswer(status=status, headers=self._headers, body=bytes(self._body))
 
     def _fail(self, code: Code, message: str, hint: str | None = None) -> None:
         self.abort()

@@ -22,6 +22,8 @@ from remit.policy.bundle import invalid
 BLOCK = 512
 MAX_NAME_BYTES = 1024
 MAX_HEADER_BYTES = 64 * 1024
+MAX_RECORDS = 64
+"""Records of one pax header. Each takes longer to read than to make, before anyone vouched for it."""
 
 _FILE, _DIRECTORY, _PAX, _PAX_GLOBAL, _GNU_NAME = b"0", b"5", b"x", b"g", b"L"
 _END = bytes(2 * BLOCK)
@@ -124,7 +126,11 @@ def _long_name(kind: bytes, content: bytes) -> str | None:
     if kind == _GNU_NAME:
         return _text(_field(content))
     name: str | None = None
+    count = 0
     while content:
+        count += 1
+        if count > MAX_RECORDS:
+            raise _broken(f"has a pax header of more than {MAX_RECORDS} records")
         length, space, _ = content.partition(b" ")
         if not space or not length.isdigit() or len(length) > 6:
             raise _broken("has a pax header that is damaged")

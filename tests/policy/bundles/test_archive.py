@@ -209,6 +209,14 @@ def test_pax_header_that_changes_a_member_is_refused(key: str) -> None:
     assert "pax header" in refused(_tar(change)).message
 
 
+@pytest.mark.threat("T-28")
+def test_pax_header_of_endless_records_is_refused_at_once() -> None:
+    def change(entry: tarfile.TarInfo) -> None:
+        entry.pax_headers = {f"k{number}": "" for number in range(5_000)}
+
+    assert "pax header" in refused(_tar(change)).message
+
+
 def test_no_cut_or_changed_byte_of_a_tar_is_passed_over() -> None:
     raw = pack({"deny.rego": b"package remit.deny\n", "remit.rego": MODULE.encode()})
     for end in range(0, len(raw) - 8 * 1024, BLOCK):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from remit.policy.opa import transport
+from remit.policy.opa.address import Address
 from remit.policy.opa.breaker import FAILURES
 from remit.policy.opa.client import OpaEngine
 from tests.policy.opa.world import (
@@ -19,6 +21,7 @@ from tests.policy.opa.world import (
     fault_of,
     http,
     misbehaving,
+    pointing,
     request_of,
     said,
 )
@@ -214,6 +217,31 @@ async def test_answer_of_another_revision_than_the_pinned_is_denied(tmp_path: Pa
         handler = answering(revision=revision)
         async with asking(handler, tmp_path, pin_revision="r1") as point:
             assert code_of(await ask(point, "any")) == expected
+
+
+@pytest.mark.threat("T-12", "T-29")
+@pytest.mark.parametrize(
+    ("bundles", "expected"),
+    [
+        ({"policy": "r1", "probe": "p1"}, "none"),
+        ({"policy": "r2", "probe": "p1"}, "policy_not_ready"),
+        ({"policy": "r1"}, "policy_not_ready"),
+        ({"policy": "r1", "probe": "p1", "more": "m1"}, "policy_not_ready"),
+    ],
+)
+async def test_opa_that_remit_runs_has_to_answer_from_exactly_what_it_was_given(
+    bundles: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    named = {name: {"revision": revision} for name, revision in bundles.items()}
+    provenance = {"version": "1.22.2", "bundles": named}
+    path = tmp_path / "opa.sock"
+    async with misbehaving(answering(provenance=provenance), path):
+        address = Address(unix=str(path), peers=frozenset({os.geteuid()}))
+        engine = OpaEngine(address, deadline_ms=5_000, own={"policy": "r1", "probe": "p1"})
+        async with pointing(engine) as point:
+            decision = await ask(point, "any")
+            assert code_of(decision) == expected
+            assert decision.evaluation.revision == "r1"
 
 
 async def test_revisions_of_several_bundles_are_one_text_in_the_order_of_their_names(

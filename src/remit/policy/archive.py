@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from remit.errors import Code, ConfigError
-from remit.policy.bundle import PolicyBundle, invalid, too_large
+from remit.policy.bundle import PolicyBundle, invalid, open_file, too_large
 from remit.policy.content import assemble, files_of, limit_of
 from remit.policy.signature import Verification, verify
 from remit.policy.tar import members, pack
@@ -84,7 +84,7 @@ def read_file(path: Path) -> bytes:
         ConfigError: `config_not_found` or `policy_invalid`.
     """
     try:
-        with path.open("rb") as opened:
+        with open_file(path) as opened:
             content = opened.read(MAX_ARCHIVE_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from remit import canonical
 from remit.errors import Code, ConfigError
@@ -85,8 +87,12 @@ def directory_files(path: Path) -> dict[str, bytes]:
     """
     from remit.policy.content import limit_of, means_something
 
+    def unread(error: OSError) -> None:
+        # A directory that is passed over could be the one with the denials.
+        raise invalid(f"cannot be read: {error.strerror}", str(error.filename), None)
+
     files: dict[str, bytes] = {}
-    for name in sorted(_names(path)):
+    for name in sorted(_names(path, unread)):
         if means_something(name):
             files[name] = _read(path / name, name, limit_of(name))
     return files
@@ -96,9 +102,10 @@ def directory_mark(path: Path) -> tuple[object, ...]:
     """Something that changes when a file of the policy in a directory does, or comes or goes."""
     from remit.policy.content import means_something
 
-    return tuple(
-        (name, mark_of(path / name)) for name in sorted(_names(path)) if means_something(name)
-    )
+    unread: list[object] = []
+    names = sorted(_names(path, lambda error: unread.append(error.filename)))
+    marks = [(name, mark_of(path / name)) for name in names if means_something(name)]
+    return (*marks, *unread)
 
 
 def mark_of(path: Path) -> object:
@@ -108,6 +115,19 @@ def mark_of(path: Path) -> object:
     except OSError:
         return None
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, open to be read; whoever opens a pipe waits for whoever writes to it.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no file")
+    return os.fdopen(handle, "rb")
 
 
 def bundle_of(
@@ -132,8 +152,8 @@ def bundle_of(
     )
 
 
-def _names(path: Path) -> Iterator[str]:
-    for directory, below, files in os.walk(path):
+def _names(path: Path, unread: Callable[[OSError], None]) -> Iterator[str]:
+    for directory, below, files in os.walk(path, onerror=unread):
         below[:] = [name for name in below if not name.startswith(".")]
         for name in files:
             found = (Path(directory) / name).relative_to(path).as_posix()
@@ -143,7 +163,7 @@ def _names(path: Path) -> Iterator[str]:
 
 def _read(file: Path, name: str, most: int) -> bytes:
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             content = opened.read(most + 1)
     except OSError as error:
         raise invalid(f"cannot be read: {error.strerror}", name, None) from None

@@ -101,6 +101,37 @@ async def test_policy_that_goes_away_is_said_and_its_return_given(place: Path) -
     assert await following.changed() is not None
 
 
+@pytest.mark.threat("T-28")
+async def test_part_of_a_policy_that_cannot_be_read_is_never_left_out(tmp_path: Path) -> None:
+    folder = written(tmp_path / "policy", {**FILES, "deny/deny.rego": b"package remit.deny\n"})
+    following = source(folder)
+    await following.load()
+    # A path that is too long can be read by nobody, not even by root.
+    deepest = os.open(folder / "deny", os.O_PATH)
+    try:
+        for _ in range(20):
+            os.mkdir("x" * 250, dir_fd=deepest)
+            below = os.open("x" * 250, os.O_PATH, dir_fd=deepest)
+            os.close(deepest)
+            deepest = below
+        with pytest.raises(ConfigError, match="cannot be read"):
+            await following.changed()
+        assert await following.changed() is None
+        with pytest.raises(ConfigError, match="cannot be read"):
+            await source(folder).load()
+    finally:
+        os.close(deepest)
+
+
+@pytest.mark.threat("T-28")
+@pytest.mark.parametrize("name", ["remit.rego", "bundle.tar.gz"])
+async def test_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    place = tmp_path if name == "remit.rego" else tmp_path / name
+    with pytest.raises(ConfigError, match="no file"):
+        await source(place).load()
+
+
 async def test_file_that_comes_or_goes_is_noticed(tmp_path: Path) -> None:
     folder = written(tmp_path / "policy", FILES)
     following = source(folder)

@@ -207,7 +207,7 @@ class Pipeline:
         # (5) may it? policy answers this plan, or one narrowed from it
         with stage("authorize"):
             decided = await self._authorize(planned, record, self._replan(planned, record, flight))
-            flight.evaluation = decided.decision.evaluation
+            flight.decision = decided.decision
         # (6) did enough people agree to this plan hash?
         with stage("approve"):
             approved = await approve(
@@ -375,7 +375,7 @@ class Pipeline:
             progress=flight,
         )
         if current.state is not ApprovalState.APPROVED:
-            raise not_approved(current, flight.evaluation)
+            raise not_approved(current, flight.decision)
 
     async def _find_repeat(self, normal: NormalCall) -> Fresh | Repeat:
         b = self.backends

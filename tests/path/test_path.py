@@ -224,6 +224,11 @@ async def test_approval_is_asked_given_and_spent_by_one_run(make_path: MakePath)
     assert code(third) in ("approval_required", "ok")
 
 
+async def test_caller_hears_why_a_person_is_asked(make_path: MakePath) -> None:
+    reply = await (await make_path(ASK)).call("act")
+    assert "a person must agree to this action first: a rule of the test." in text(reply)
+
+
 @pytest.mark.threat("T-08")
 async def test_spent_approval_does_not_carry_a_second_run(make_path: MakePath) -> None:
     path = await make_path(ASK, result_ttl_s=-1)

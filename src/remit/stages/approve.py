@@ -28,10 +28,10 @@ from remit.model import (
     Approved,
     Caller,
     Decided,
-    Evaluation,
     Frozen,
     Operator,
     Permission,
+    Permitted,
     PlanKind,
     Planned,
     RequireApproval,
@@ -151,8 +151,9 @@ def _denied(approval: Approval) -> Refused:
     )
 
 
-def not_approved(approval: Approval, evaluation: Evaluation | None = None) -> Refused:
+def not_approved(approval: Approval, decision: Permitted | None = None) -> Refused:
     """What a call hears that waits for an approval which is not (or no longer) to be had."""
+    evaluation = None if decision is None else decision.evaluation
     refused = partial(
         Refused,
         approval_id=approval.id,
@@ -179,10 +180,17 @@ def not_approved(approval: Approval, evaluation: Evaluation | None = None) -> Re
                 Code.APPROVAL_REQUIRED,
                 "what would run has changed since it was approved; a person must decide again"
                 if changed
-                else "a person must agree to this action first",
+                else "a person must agree to this action first" + _because(decision),
                 expires_at=iso(approval.expires_ms),
                 hint="call again with the same arguments once it was approved; it then runs once",
             )
+
+
+def _because(decision: Permitted | None) -> str:
+    """What policy meant the caller to hear of why a person is asked."""
+    reasons = () if decision is None else decision.reasons
+    told = [reason.message.rstrip(".") for reason in reasons if reason.audience == "user"]
+    return ": " + "; ".join(told) if told else ""
 
 
 def iso(ms: int) -> str:

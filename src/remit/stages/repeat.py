@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from remit.errors import Code, Refused
-from remit.model import Effect, Evaluation, NormalCall, Repeat, Reply, RunState
+from remit.model import Effect, NormalCall, Permitted, Repeat, Reply, RunState
 from remit.ports import Ledger, Progress
 from remit.stages.execute import Stop
 
@@ -88,7 +88,7 @@ class Flight:
 
     normal: NormalCall
     task: asyncio.Task[Reply] | None = None
-    evaluation: Evaluation | None = None
+    decision: Permitted | None = None
     guarded: bool = False
     stoppable: bool = False
     withdrawn: bool = False

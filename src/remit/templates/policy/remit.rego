@@ -48,7 +48,7 @@ decision := {
 decision := {
 	"schema": "remit.decision/1",
 	"decision": "require_approval",
-	"reasons": [{"code": "approval", "message": "A person must agree first.", "audience": "user"}],
+	"reasons": [{"code": "approval", "message": "The rules of this place want a person."}],
 	"constraints": constraints,
 	"approvals": approval,
 } if {

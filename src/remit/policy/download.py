@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import random
 import re
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx2
 
@@ -26,7 +23,7 @@ from remit.errors import Code, ConfigError, PolicyFault
 from remit.policy import kept
 from remit.policy.archive import MAX_ARCHIVE_BYTES, check_size, read_archive
 from remit.policy.bundle import PolicyBundle
-from remit.policy.source import Origin
+from remit.policy.source import Origin, check_url
 from remit.telemetry import logger
 
 BUNDLE_TYPE = "application/vnd.openpolicyagent.bundles"
@@ -210,34 +207,6 @@ def _check_answer(answer: httpx2.Response) -> None:
     declared = answer.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > MAX_ARCHIVE_BYTES:
         check_size(int(declared[:20]))
-
-
-def check_url(url: str) -> None:
-    """Refuse a URL that would be asked in the open, or that holds a credential.
-
-    Raises:
-        ConfigError: `config_invalid`.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise _invalid("the bundle's URL is not a URL", "https://host/path/bundle.tar.gz") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise _invalid("the bundle's URL is not a URL", "https://host/path/bundle.tar.gz")
-    if parts.username is not None or parts.fragment:
-        raise _invalid("the bundle's URL has a user or a fragment", "a credential is `token`")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise _invalid(
-            "the bundle would come over http from another machine",
-            "use https, with ca_file where the certificate is of your own authority",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _client(origin: Origin) -> httpx2.AsyncClient:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from remit.errors import Code, ConfigError
 from remit.policy.archive import read_archive, read_file
@@ -71,6 +74,38 @@ class Origin:
 def is_url(place: str) -> bool:
     """Whether a place is a URL, not a path."""
     return place.startswith(("http://", "https://"))
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that would be asked in the open, or that holds a credential.
+
+    Raises:
+        ConfigError: `config_invalid`.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise _no_url("the bundle's URL is not a URL", "https://host/path/bundle.tar.gz") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise _no_url("the bundle's URL is not a URL", "https://host/path/bundle.tar.gz")
+    if parts.username is not None or parts.fragment:
+        raise _no_url("the bundle's URL has a user or a fragment", "a credential is `token`")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise _no_url(
+            "the bundle would come over http from another machine",
+            "use https, with ca_file where the certificate is of your own authority",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _no_url(message: str, hint: str) -> ConfigError:
+    return ConfigError(Code.CONFIG_INVALID, message, hint=hint)
 
 
 def open_source(origin: Origin) -> Source:

@@ -16,6 +16,7 @@ from remit.errors import Code, ConfigError
 from remit.policy.layers import MAIN
 from remit.policy.opa.address import contradictions
 from remit.policy.signature import Verification
+from remit.policy.source import check_url, is_url
 from remit.settings.policy import PolicySection, SourceSection
 from remit.settings.secret import SecretRef
 
@@ -37,7 +38,7 @@ class LayerSettings:
     @property
     def path(self) -> Path | None:
         """Where on this machine it is, None if it comes from elsewhere."""
-        return None if self.place is None or _is_url(self.place) else Path(self.place)
+        return None if self.place is None or is_url(self.place) else Path(self.place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ class Check:
                       "name the package remit")  # fmt: skip
         return LayerSettings(
             name=name,
-            place=None if place is None else self._placed(place),
+            place=None if place is None else self._placed(place, f"{at}.path"),
             use=section.use,
             package=section.package,
             verification=self._verification(section, at),
@@ -144,7 +145,7 @@ class Check:
 
     def _only_of_a_place(self, section: SourceSection, place: str | None, at: str) -> None:
         for key in ("token", "ca_file"):
-            if getattr(section, key) is not None and not (place and _is_url(place)):
+            if getattr(section, key) is not None and not (place and is_url(place)):
                 self._add(f"{at}.{key}", "is for a policy from a URL", "leave it out")
         if section.verify is not None and place is None:
             self._add(f"{at}.verify", "has nothing to verify: there is no path", "leave it out")
@@ -215,7 +216,7 @@ class Check:
         if shadow.path is None and engine == section.engine:
             self._add("policy.shadow", "would ask the same policy in the same engine",
                       "name the other engine, or the path of a candidate")  # fmt: skip
-        if shadow.path is not None and _is_url(shadow.path):
+        if shadow.path is not None and is_url(shadow.path):
             self._add("policy.shadow.path", "is a URL", "name a directory or a bundle (.tar.gz)")
         if shadow.path is not None and engine == "opa" and section.opa.url is not None:
             self._add("policy.shadow.path", "cannot be given to a server of your own",
@@ -234,8 +235,14 @@ class Check:
 
     # Paths, secrets, problems
 
-    def _placed(self, place: str) -> str:
-        return place if _is_url(place) else str(self._file(place))
+    def _placed(self, place: str, at: str) -> str:
+        if not is_url(place):
+            return str(self._file(place))
+        try:
+            check_url(place)
+        except ConfigError as error:
+            self._add(at, f"is refused: {error.message}", error.hint or "")
+        return place
 
     def _file(self, text: str | None) -> Path | None:
         return None if text is None else Path(os.path.normpath(self._base / text))
@@ -251,7 +258,3 @@ class Check:
 
     def _add(self, at: str, why: str, hint: str, code: Code = Code.CONFIG_INVALID) -> None:
         self.problems.append(ConfigError(code, f"{at} {why}", place=at, hint=hint))
-
-
-def _is_url(place: str) -> bool:
-    return place.startswith(("http://", "https://"))

@@ -8,6 +8,7 @@ operator who has it open. Every answer but metrics is JSON; every error is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ from remit.telemetry import logger
 
 MAX_LIMIT = 1_000
 MAX_MATCH = 16
+
+_LIMIT = re.compile(r"[0-9]{1,9}")
 
 log = logger()
 
@@ -80,7 +83,7 @@ class Visit:
         given = self.query("limit")
         if not given:
             return 100
-        if len(given) != 1 or not given[0].isdecimal() or not 1 <= int(given[0][:9]) <= MAX_LIMIT:
+        if len(given) != 1 or not _LIMIT.fullmatch(given[0]) or not 1 <= int(given[0]) <= MAX_LIMIT:
             raise _bad_query("limit", f"a number from 1 to {MAX_LIMIT}")
         return int(given[0])
 

@@ -245,6 +245,19 @@ async def test_program_that_is_no_opa_is_not_ready(script: str, tmp_path: Path) 
 
 
 @pytest.mark.threat("T-12")
+@pytest.mark.parametrize(("check", "told"), [("exit 0", "`unknown`"), ("exit 3", "`opa check`")])
+async def test_opa_that_compiles_what_it_must_refuse_is_not_ready(
+    check: str, told: str, tmp_path: Path
+) -> None:
+    binary = tmp_path / "opa"
+    binary.write_text(f'#!/bin/sh\n[ "$1" = check ] && {check}\nexec {opa()} "$@"\n')
+    binary.chmod(0o755)
+    starting = SupervisedOpa.start(policy(""), binary=binary, state_dir=tmp_path / "state")
+    fault = await fault_of(starting)
+    assert (fault.code, told in fault.message) == ("policy_not_ready", True)
+
+
+@pytest.mark.threat("T-12")
 @pytest.mark.parametrize("root", ["remit_probe", ""])
 async def test_policy_that_would_take_the_probes_place_does_not_start(
     root: str, tmp_path: Path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import NoReturn
+
 import pytest
 
 from remit.doors.admin import admin_app
@@ -84,3 +87,33 @@ async def test_nobody_without_an_operators_credential_gets_policy() -> None:
             found = await client.get(url + PATH, headers=headers)
             assert found.status_code == 401
             assert b"packed" not in found.content
+
+
+class Held(FakeAdmin):
+    """Holds every request for a bundle until whoever asks is given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def bundle(self, *_: object) -> NoReturn:
+        self.held.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.let_go.set()
+        raise AssertionError
+
+
+@pytest.mark.threat("T-28")
+async def test_whoever_waits_and_leaves_takes_no_place() -> None:
+    gateway = Held()
+    headers = {"authorization": "Bearer op-ray", "prefer": "wait=300"}
+    async with served(admin_app(gateway, DoorSettings())) as url:
+        async with http() as client:
+            asking = asyncio.ensure_future(client.get(url + PATH, headers=headers))
+            await gateway.held.wait()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await gateway.let_go.wait()

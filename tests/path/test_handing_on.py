@@ -23,6 +23,9 @@ from remit.identity.keys import KeyIdentity, OperatorKey, new_key
 from remit.model import Allow, Operator, Permission
 from remit.pipeline import Pipeline
 from remit.policy.archive import read_archive
+from remit.policy.bundle import bundle_of
+from remit.policy.embedded import EmbeddedEngine
+from remit.policy.layers import layer
 from remit.policy.serving import MAX_WAITING, ServedBundles
 from remit.policy.source import Origin, open_source
 from tests.doors.serving import served
@@ -143,6 +146,18 @@ async def test_waiting_ends_when_the_policy_changes(make_path: MakePath) -> None
     await path.load(DENY)
     async with asyncio.timeout(20):
         assert (await waiting).revision == path.policy.revision != first.revision
+
+
+async def test_change_between_looking_and_waiting_is_not_missed(make_path: MakePath) -> None:
+    path = await make_path(ALLOW)
+    bundles = ServedBundles(path.policy)
+    known = frozenset({path.policy.revision})
+    denying = bundle_of({"test.rego": DENY}, {})
+    changed = layer(await EmbeddedEngine.start(denying, deadline_ms=5_000), denying)
+    waiting = asyncio.ensure_future(bundles.bundle("policy", known=known, wait_s=3_600))
+    asyncio.get_running_loop().call_soon(path.policy.put, changed)
+    async with asyncio.timeout(5):
+        assert (await waiting).revision == denying.revision
 
 
 async def test_waiting_ends_with_its_time_and_with_the_gateway(make_path: MakePath) -> None:

@@ -24,7 +24,7 @@ from remit.canonical import parse
 from remit.doors import admin_json as values
 from remit.doors import edge
 from remit.doors.authzen import authzen_routes
-from remit.doors.bundles import asked_for, bundle_response
+from remit.doors.bundles import asked_for, bundle_response, while_there
 from remit.doors.edge import TurnedAway
 from remit.doors.gateway import AdminGateway
 from remit.doors.settings import DoorSettings
@@ -52,6 +52,7 @@ class Visit:
         self.gateway = gateway
         self.operator = operator
         self._request = request
+        self.receive = request.receive
         self.body: bytes = b""
 
     def name(self) -> str:
@@ -205,8 +206,9 @@ async def _thaw(visit: Visit) -> Response:
 
 async def _bundle(visit: Visit) -> Response:
     asked = asked_for(visit.header("if-none-match"), visit.header("prefer"))
-    found = await visit.gateway.bundle(visit.operator, visit.name(), asked.known, asked.wait_s)
-    return bundle_response(found, asked)
+    finding = visit.gateway.bundle(visit.operator, visit.name(), asked.known, asked.wait_s)
+    found = await while_there(visit.receive, finding)
+    return Response() if found is None else bundle_response(found, asked)
 
 
 async def _status(visit: Visit) -> Response:
@@ -280,7 +282,7 @@ class _Guarded:
             edge.check_host(headers, self._settings)
             edge.check_length(headers, self._settings.body_limit_bytes)
             operator = await self._gateway.operator(headers.get(b"authorization"), source)
-            visit = Visit(self._gateway, operator, Request(scope))
+            visit = Visit(self._gateway, operator, Request(scope, receive))
             if scope["method"] == "POST":
                 edge.check_json(headers)
                 visit.body = await edge.read_body(

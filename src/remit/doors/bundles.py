@@ -7,10 +7,14 @@ type; the answer then comes when the policy changes, or 304 when the time is ove
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.responses import Response
+from starlette.types import Receive
 
 from remit.model import ServedBundle
 
@@ -50,3 +54,22 @@ def bundle_response(found: ServedBundle, asked: Asked) -> Response:
         return Response(status_code=304, headers=headers)
     kind = GZIP if asked.wait is None else LONG_POLLED
     return Response(found.content, headers=headers, media_type=kind)
+
+
+async def while_there(
+    receive: Receive, finding: Coroutine[Any, Any, ServedBundle]
+) -> ServedBundle | None:
+    """What is found; None, and it is given up, once whoever asked has gone."""
+    found, gone = asyncio.ensure_future(finding), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait([found, gone], return_when=asyncio.FIRST_COMPLETED)
+        return await found if found.done() else None
+    finally:
+        found.cancel()
+        gone.cancel()
+        await asyncio.gather(found, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -60,6 +60,9 @@ class ServedBundles:
                 while self._layer(layer).revision in known and not closed.done():
                     turned = asyncio.ensure_future(self._point.turned())
                     try:
+                        await asyncio.sleep(0)  # it waits from here on: what came before is seen
+                        if self._layer(layer).revision not in known:
+                            return
                         await asyncio.wait([turned, closed], return_when=asyncio.FIRST_COMPLETED)
                     finally:
                         turned.cancel()

@@ -136,6 +136,25 @@ async def test_server_that_does_not_answer_is_given_up_in_time() -> None:
             assert await tell() == "no answer in time"
 
 
+async def test_channel_that_hangs_keeps_nobody_from_another() -> None:
+    async with hooked(silent=True) as stuck, hooked() as well:
+        channels = {
+            "stuck": HttpChannel(url=stuck.url, timeout_ms=30_000),
+            "well": HttpChannel(url=well.url, timeout_ms=3_000),
+        }
+        notifier = HttpNotifier(channels)
+        waiting = [
+            asyncio.ensure_future(notifier.notify("stuck", Frozen(b"{}"))) for _ in range(100)
+        ]
+        while len(stuck.bodies) < 32:
+            await asyncio.sleep(0.01)
+        assert await notifier.notify("well", Frozen(b"{}")) is None
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await notifier.aclose()
+
+
 @pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"HTTP/1.1 999999 X\r\n\r\n"])
 async def test_answer_that_is_not_http_is_not_taken(answer: bytes) -> None:
     async with hooked(answer=answer) as hook, telling(hook, timeout_ms=2_000) as tell:

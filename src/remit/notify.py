@@ -30,7 +30,8 @@ class HttpNotifier:
 
     def __init__(self, channels: Mapping[str, HttpChannel]) -> None:
         self._channels = dict(channels)
-        self._client: httpx2.AsyncClient | None = None
+        self._clients: dict[str, httpx2.AsyncClient] = {}
+        self._tls: ssl.SSLContext | None = None
 
     @property
     def channels(self) -> frozenset[str]:
@@ -47,7 +48,7 @@ class HttpNotifier:
         try:
             async with (
                 asyncio.timeout(found.timeout_ms / 1000),
-                self._opened().stream(
+                self._opened(channel).stream(
                     "POST", found.url, content=message.text, headers=headers
                 ) as answer,
             ):
@@ -59,17 +60,19 @@ class HttpNotifier:
 
     async def aclose(self) -> None:
         """Close its connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
-    def _opened(self) -> httpx2.AsyncClient:
-        # Made on first use: most gateways have no channel, and certificates take time to load.
-        if self._client is None:
-            self._client = httpx2.AsyncClient(
+    def _opened(self, channel: str) -> httpx2.AsyncClient:
+        # Each channel has connections of its own: one that hangs keeps nobody from another.
+        if channel not in self._clients:
+            # Made on first use: most gateways have no channel, and certificates take time to load.
+            self._tls = self._tls or ssl.create_default_context()
+            self._clients[channel] = httpx2.AsyncClient(
                 follow_redirects=False,
                 trust_env=False,
-                verify=ssl.create_default_context(),
+                verify=self._tls,
                 timeout=None,
                 limits=httpx2.Limits(max_connections=32, max_keepalive_connections=4),
             )
-        return self._client
+        return self._clients[channel]

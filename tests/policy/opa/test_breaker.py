@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from remit.policy.opa import breaker as breakers
 from remit.policy.opa.breaker import Breaker, Gate
+from tests.policy.opa.world import asking, decided, http, request_of, said
+from tests.policy.world import ask, code_of
 
 FAILURES = 3
 PAUSE_S = 2.0
@@ -111,3 +118,27 @@ def test_trial_that_was_given_up_leaves_room_for_the_next() -> None:
     assert breaker.admit() is Gate.TRIAL
     breaker.tried(None)
     assert breaker.admit() is Gate.TRIAL
+
+
+@pytest.mark.anyio
+@pytest.mark.threat("T-12", "T-27")
+async def test_questions_that_come_during_a_trial_wait_for_how_it_ends(tmp_path: Path) -> None:
+    tried, come = asyncio.Event(), asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            line, body = await request_of(reader)
+            if b"slow" in body:
+                await reader.read()
+                return
+            if line.startswith("GET"):
+                tried.set()
+                await come.wait()
+            writer.write(http(b"{}") if line.startswith("GET") else http(said(decided())))
+
+    async with asking(handler, tmp_path, deadline_ms=1_000) as point:
+        await asyncio.gather(*(ask(point, "slow") for _ in range(breakers.FAILURES)))
+        quick = [asyncio.ensure_future(ask(point, "quick")) for _ in range(20)]
+        await tried.wait()
+        come.set()
+        assert {code_of(each) for each in await asyncio.gather(*quick)} == {"none"}

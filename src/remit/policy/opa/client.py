@@ -58,6 +58,7 @@ class OpaEngine:
         self._pin = pin_revision
         self._own = own
         self._breaker = Breaker(clock)
+        self._trial: asyncio.Event | None = None
         self._name = "opa"
         self._revision = "none" if own is None else next(iter(own.values()))
         self._probed: bool | None = None
@@ -161,16 +162,25 @@ class OpaEngine:
     async def _admitted(self) -> None:
         """Go on if the breaker lets us; where it wants a trial, that is a look at its health."""
         gate = self._breaker.admit()
+        while gate is Gate.REFUSED and self._trial is not None:
+            await self._trial.wait()  # what one caller's slow questions opened, no other pays for
+            gate = self._breaker.admit()
         if gate is Gate.REFUSED:
             raise _unavailable("OPA failed several times; it is not asked for a moment")
         if gate is Gate.TRIAL:
-            well: bool | None = None
-            try:
-                well = await self._alive()
-            finally:
-                self._breaker.tried(well)
-            if not well:
-                raise _unavailable("OPA failed several times, and does not answer yet")
+            await self._tried()
+
+    async def _tried(self) -> None:
+        trial = self._trial = asyncio.Event()
+        well: bool | None = None
+        try:
+            well = await self._alive()
+        finally:
+            self._breaker.tried(well)
+            self._trial = None
+            trial.set()
+        if not well:
+            raise _unavailable("OPA failed several times, and does not answer yet")
 
     async def _alive(self) -> bool:
         try:

@@ -209,7 +209,9 @@ async def test_opa_does_not_outlive_a_gateway_that_is_killed(tmp_path: Path) -> 
 
 async def test_directory_that_another_gateway_holds_is_left_alone(tmp_path: Path) -> None:
     async with supervised(policy(ALLOWING), tmp_path) as engine:
+        before = sorted(tmp_path.rglob("*"))
         workspace.sweep(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == before
         assert (await engine.evaluate([DECIDE], b"{}")).revision == engine.revision
 
 

@@ -225,8 +225,9 @@ class _Check:
 
     def _check_mounts(self, settings: Settings) -> None:
         """A run that sees Remit's keys or ledger, or can change its policy, could do anything."""
-        secret = [settings.data_dir, settings.ledger_path, settings.key_file]
-        in_force = [settings.file, *settings.policy.paths]
+        policy = settings.policy
+        secret = [settings.data_dir, settings.ledger_path, settings.key_file, *policy.private]
+        in_force = [settings.file, *policy.paths, *policy.sockets]
         for index, spec in enumerate(self._sections.catalog.tools):
             commands = [("command", spec.command)]
             commands += [("preview.command", spec.preview.command)] if spec.preview else []

@@ -170,10 +170,53 @@ def test_run_may_not_write_where_any_layer_lies(file: Path) -> None:
           tools:
             - name: say
               description: Says a word.
-              effect: read
+              effect: write
               command:
                 argv: [/bin/echo]
                 mounts: [{name: p, source: /srv/org-policy, writable: true}]
         """,
     )
     assert error.code is Code.CATALOG_INVALID
+    assert "would give a run" in error.message
+
+
+@pytest.mark.threat("T-29")
+@pytest.mark.parametrize(
+    ("section", "source", "writable"),
+    [
+        ("{path: 'https://p.example/b', ca_file: trust/ca.pem}", "trust", True),
+        ("{verify: {key: 'file:trust/key.pem', key_id: k, algorithm: EdDSA}}", "trust", True),
+        ("{verify: {key: 'file:trust/key.txt', key_id: k, algorithm: HS256}}", "trust", False),
+        ("{path: 'https://p.example/b', token: 'file:trust/token'}", "trust", False),
+        ("{engine: opa, opa: {url: 'https://o', ca_file: trust/ca.pem}}", "trust", True),
+        (
+            "{engine: opa, opa: {url: 'https://o', cert_file: c.pem, key_file: trust/k.pem}}",
+            "trust",
+            False,
+        ),
+        ("{engine: opa, opa: {url: 'unix:/srv/opa/opa.sock'}}", "/srv/opa", True),
+    ],
+)
+def test_run_may_not_reach_what_says_whose_policy_is_believed(
+    file: Path, section: str, source: str, writable: bool
+) -> None:
+    (file.parent / "trust").mkdir()
+    (file.parent / "trust/key.pem").write_text(PEM)
+    for name in ("key.txt", "token"):
+        (file.parent / "trust" / name).write_text("x" * 40)
+    error = refused(
+        file,
+        f"""
+        policy: {section}
+        catalog:
+          tools:
+            - name: say
+              description: Says a word.
+              effect: write
+              command:
+                argv: [/bin/echo]
+                mounts: [{{name: p, source: {file.parent / source}, writable: {str(writable).lower()}}}]
+        """,
+    )
+    assert error.code is Code.CATALOG_INVALID
+    assert "would give a run" in error.message

@@ -66,19 +66,30 @@ class TrialSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnforcementSettings:
-    """All layers, the main one first; who evaluates; what is on trial."""
+    """All layers, the main one first; who evaluates; what is on trial.
+
+    `trusted` are the files of public keys and certificates; `private` those of secrets.
+    """
 
     layers: tuple[LayerSettings, ...]
     engine: str
     opa: OpaSettings
     portable: bool
     trial: TrialSettings | None
+    trusted: tuple[Path, ...] = ()
+    private: tuple[Path, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every file and directory here that decides."""
+        """Every file and directory here that decides, or by which what decides is known."""
         found = [layer.path for layer in self.layers if layer.path is not None]
-        return (*found, *([self.opa.binary] if self.opa.binary else []))
+        return (*found, *([self.opa.binary] if self.opa.binary else []), *self.trusted)
+
+    @property
+    def sockets(self) -> tuple[Path, ...]:
+        """Where a server that decides is asked on this machine."""
+        url = self.opa.url or ""
+        return (Path(url.removeprefix("unix:")),) if url.startswith("unix:") else ()
 
 
 class Check:
@@ -88,6 +99,8 @@ class Check:
         self._section = section
         self._base = base
         self._environ = environ
+        self._trusted: list[Path] = []
+        self._private: list[Path] = []
         self.problems: list[ConfigError] = []
 
     def settings(self) -> EnforcementSettings:
@@ -98,12 +111,15 @@ class Check:
         if not layers:
             self._add("policy.path", "nothing decides: there is no path, no use and no layer",
                       "name the directory of a policy")  # fmt: skip
+        opa = self._opa(layers)
         return EnforcementSettings(
             layers=tuple(layers),
             engine=section.engine,
-            opa=self._opa(layers),
+            opa=opa,
             portable=self._portable(),
             trial=self._trial(layers),
+            trusted=tuple(self._trusted),
+            private=tuple(self._private),
         )
 
     # Layers
@@ -140,7 +156,7 @@ class Check:
             package=section.package,
             verification=self._verification(section, at),
             token=self._secret(section.token, f"{at}.token"),
-            ca_file=self._file(section.ca_file),
+            ca_file=self._file(section.ca_file, self._trusted),
         )
 
     def _only_of_a_place(self, section: SourceSection, place: str | None, at: str) -> None:
@@ -162,7 +178,8 @@ class Check:
         wanted = section.verify
         if wanted is None:
             return None
-        key = self._secret(wanted.key, f"{at}.verify.key", lines=True)
+        kind = self._private if wanted.algorithm == "HS256" else self._trusted
+        key = self._secret(wanted.key, f"{at}.verify.key", lines=True, kind=kind)
         if key is None:
             return None
         try:
@@ -193,9 +210,9 @@ class Check:
             binary=self._file(given.binary),
             url=given.url,
             token=self._secret(given.token, "policy.opa.token"),
-            ca_file=self._file(given.ca_file),
-            cert_file=self._file(given.cert_file),
-            key_file=self._file(given.key_file),
+            ca_file=self._file(given.ca_file, self._trusted),
+            cert_file=self._file(given.cert_file, self._trusted),
+            key_file=self._file(given.key_file, self._private),
             socket_uids=() if given.socket_uid is None else (given.socket_uid,),
             pin_revision=given.pin_revision,
         )
@@ -244,14 +261,29 @@ class Check:
             self._add(at, f"is refused: {error.message}", error.hint or "")
         return place
 
-    def _file(self, text: str | None) -> Path | None:
-        return None if text is None else Path(os.path.normpath(self._base / text))
+    def _file(self, text: str | None, kind: list[Path] | None = None) -> Path | None:
+        if text is None:
+            return None
+        path = Path(os.path.normpath(self._base / text))
+        if kind is not None:
+            kind.append(path)
+        return path
 
-    def _secret(self, text: str | None, at: str, *, lines: bool = False) -> str | None:
+    def _secret(
+        self,
+        text: str | None,
+        at: str,
+        *,
+        lines: bool = False,
+        kind: list[Path] | None = None,
+    ) -> str | None:
         if text is None:
             return None
         try:
-            return SecretRef.parse(text).read(self._base, self._environ, lines=lines).reveal()
+            ref = SecretRef.parse(text)
+            if ref.kind == "file":
+                self._file(ref.where, self._private if kind is None else kind)
+            return ref.read(self._base, self._environ, lines=lines).reveal()
         except ConfigError as error:
             self.problems.append(ConfigError(error.code, error.message, place=at, hint=error.hint))
             return None

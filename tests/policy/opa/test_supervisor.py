@@ -72,6 +72,17 @@ async def test_opa_gets_nothing_of_ours_and_only_we_reach_its_socket(tmp_path: P
         os.close(secret)
 
 
+@pytest.mark.threat("T-26")
+async def test_opa_prints_nothing_of_the_questions_it_is_asked(tmp_path: Path) -> None:
+    async with supervised(policy(ALLOWING), tmp_path) as engine:
+        assert engine._process is not None
+        before = bytes(engine._process._said)
+        for _ in range(20):
+            await engine.evaluate([DECIDE], b'{"request_id": "hunter2"}')
+        await engine.aclose()
+        assert bytes(engine._process._said) == before
+
+
 async def test_data_directory_with_a_long_name_is_no_hindrance(tmp_path: Path) -> None:
     state_dir = tmp_path / ("long" * 40)
     async with supervised(policy(ALLOWING), state_dir) as engine, pointing(engine) as point:

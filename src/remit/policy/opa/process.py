@@ -51,8 +51,7 @@ def serving(socket_name: str) -> list[str]:
         "--server",
         f"--addr=unix://{socket_name}",
         "--unix-socket-perm=600",
-        "--log-level=error",
-        "--log-level-request=error",
+        "--log-level=error",  # not also --log-level-request: that logs each request as an error
         "--log-format=json",
         "--skip-version-check",  # else it asks a server of its makers
         "--set=decision_logs.console=false",

@@ -86,11 +86,14 @@ class Worker:
         if self.engine is None:
             return fault("no policy is loaded")
         rules, _, document = body.partition(b"\n")
-        self.engine.set_input_json(document.decode())
+        # A copy for each question (it shares what was compiled): an evaluation that fails inside
+        # a loop leaves the engine in the middle of it, and the next one would find nothing there.
+        engine = self.engine.clone()
+        engine.set_input_json(document.decode())
         results: list[str] = []
         undefined = None
         for rule in rules.decode().split(" "):
-            kind, text = outcome(self.engine, rule)
+            kind, text = outcome(engine, rule)
             if kind == "F":  # whatever else there is: a rule that fails spoils the question
                 return b"F", text.encode()
             if kind == "U":
@@ -165,7 +168,7 @@ def try_all(document: dict[str, Any]) -> list[tuple[str, str]]:
     """Evaluate rules in a fresh engine that is thrown away: probes, and a policy's own tests."""
     engine = engine_with(document["modules"], document["data"])
     engine.set_input_json(json.dumps(document["input"]))
-    return [outcome(engine, rule) for rule in document["queries"]]
+    return [outcome(engine.clone(), rule) for rule in document["queries"]]
 
 
 def cover(document: dict[str, Any]) -> dict[str, Any]:
@@ -176,8 +179,11 @@ def cover(document: dict[str, Any]) -> dict[str, Any]:
     engine.set_enable_coverage(True)
     answers = []
     for rule in document["queries"]:
+        before = engine.clone()
         kind, text = outcome(engine, rule)
         answers.append([kind, text, [str(line) for line in engine.take_prints()]])
+        if kind == "F":  # what it reached is not counted: see `Worker.evaluate`
+            engine = before
     report = json.loads(engine.get_coverage_report_as_json())
     files = [
         {name: each[name] for name in ("path", "covered", "not_covered")}

@@ -85,6 +85,7 @@ class Administration:
             NotFound; Conflict; Refused: `approval_not_eligible`, `approval_mismatch`,
                 `approval_expired`.
         """
+        require(operator, Permission.APPROVE)
         ledger, now = self._backends.ledger, self._backends.clock.now_ms()
         approval = await ledger.approval(approval_id)
         if approval is None:

@@ -57,6 +57,7 @@ class PolicyPoint:
         self._closed = False
         self._not_ready: str | None = None
         self._probed_s = float("-inf")
+        self._probing: asyncio.Future[None] | None = None
         self._turned = asyncio.Event()
         self.moved: Moved = _nobody
         self.watch: Watch | None = None
@@ -131,13 +132,21 @@ class PolicyPoint:
         """None if all engines answer their probes, else why not; looks at most every 5 s."""
         if self._closed or not self._standing.layers:
             return "the policy engine is closed" if self._closed else "no policy is loaded"
-        at = time.monotonic()
-        if at - self._probed_s >= PROBE_EVERY_S:
-            self._probed_s = at
-            self._not_ready = await self._probe()
-            if self._not_ready is not None:
-                self._probed_s = float("-inf")  # look again at once: it may be a moment's trouble
+        if time.monotonic() - self._probed_s >= PROBE_EVERY_S:
+            # One look for all who ask meanwhile, and no word of readiness before it has ended.
+            if self._probing is None:
+                self._probing = asyncio.ensure_future(self._look())
+            await asyncio.shield(self._probing)
         return self._not_ready
+
+    async def _look(self) -> None:
+        at = time.monotonic()
+        try:
+            self._not_ready = await self._probe()
+        finally:
+            self._probing = None
+        # What is not ready is looked at anew at once: it may be a moment's trouble.
+        self._probed_s = at if self._not_ready is None else float("-inf")
 
     async def _probe(self) -> str | None:
         standing = self._standing
@@ -186,7 +195,7 @@ class PolicyPoint:
         except Exception as raised:  # noqa: BLE001 - a fault of ours must deny like any other
             told = self._told(standing, named, decision_id, frozen, started)
             return denial(_fault(raised), told)
-        told = self._told(standing, named, decision_id, frozen, started, answers)
+        told = self._told(standing, named, decision_id, frozen, started, answers=answers)
         if len(answers) == 1:
             found = _decisions(standing.layers[0], answers[0], told)
         else:
@@ -218,6 +227,7 @@ class PolicyPoint:
         decision_id: str,
         frozen: Frozen,
         started: int,
+        *,
         answers: Sequence[Answer | PolicyFault] = (),
     ) -> Evaluation:
         return Evaluation(

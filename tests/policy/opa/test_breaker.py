@@ -142,3 +142,27 @@ async def test_questions_that_come_during_a_trial_wait_for_how_it_ends(tmp_path:
         await tried.wait()
         come.set()
         assert {code_of(each) for each in await asyncio.gather(*quick)} == {"none"}
+
+
+@pytest.mark.anyio
+@pytest.mark.threat("T-27")
+async def test_many_who_ask_whether_it_is_ready_are_one_who_asks_opa(tmp_path: Path) -> None:
+    asked: list[str] = []
+    go = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            asked.append((await request_of(reader))[0])
+            await go.wait()
+            writer.write(http(b"{}", status="500 Not Yet"))
+
+    async with asking(handler, tmp_path) as point:
+        waiting = [asyncio.ensure_future(point.ready()) for _ in range(50)]
+        while not asked:
+            await asyncio.sleep(0.01)
+        go.set()
+        told = await asyncio.gather(*waiting)
+        assert all(each is not None and "not ready" in each for each in told)
+        assert len(asked) == 1
+        await point.ready()
+        assert len(asked) == 2  # and a moment later it is asked again

@@ -325,3 +325,14 @@ async def test_opa_that_fails_a_probe_is_not_ready(
     assert fault.code == "policy_not_ready"
     assert f"`{probe}`" in fault.message
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_directories_made_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    def made_and_removed() -> None:
+        for _ in range(30):
+            workspace.Workspace.make(
+                tmp_path, bundle_of({"remit.rego": "package remit\n"}, {})
+            ).remove()
+
+    await asyncio.gather(*(asyncio.to_thread(made_and_removed) for _ in range(4)))
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -50,11 +51,14 @@ class Workspace:
         """
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sweep(state_dir)
-            path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state_dir))
+            with _alone(state_dir):
+                sweep(state_dir)
+                path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state_dir))
+                lock = _lock(path)
             try:
-                return cls(path, *_fill(path, bundle))
+                return cls(path, lock, _fill(path, bundle))
             except BaseException:
+                os.close(lock)
                 shutil.rmtree(path, ignore_errors=True)
                 raise
         except OSError as error:
@@ -81,8 +85,9 @@ def sweep(state_dir: Path) -> None:
         try:
             lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
-            if time.time() - path.lstat().st_mtime > _UNLOCKED_S:
-                shutil.rmtree(path, ignore_errors=True)
+            with suppress(FileNotFoundError):  # its owner is removing it
+                if time.time() - path.lstat().st_mtime > _UNLOCKED_S:
+                    shutil.rmtree(path, ignore_errors=True)
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,19 +98,30 @@ def sweep(state_dir: Path) -> None:
             os.close(lock)
 
 
-def _fill(path: Path, bundle: PolicyBundle) -> tuple[int, int]:
-    """Write everything; the descriptors of the lock and of the directory."""
-    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+@contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Nobody else sweeps, or makes a directory that is not locked yet, until the block ends."""
+    whole = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _write(path / POLICY, files_of(bundle))
-        _write(path / PROBE, files_of(probing.bundle()))
-        refused = probing.refused_modules()
-        _write(path / REFUSED, {f"{name}.rego": refused[name].encode() for name in refused})
-        return lock, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except BaseException:
-        os.close(lock)
-        raise
+        fcntl.flock(whole, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(whole)
+
+
+def _lock(path: Path) -> int:
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def _fill(path: Path, bundle: PolicyBundle) -> int:
+    """Write everything; the descriptor of the directory."""
+    _write(path / POLICY, files_of(bundle))
+    _write(path / PROBE, files_of(probing.bundle()))
+    refused = probing.refused_modules()
+    _write(path / REFUSED, {f"{name}.rego": refused[name].encode() for name in refused})
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _write(directory: Path, files: Mapping[str, bytes]) -> None:

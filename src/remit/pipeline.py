@@ -160,7 +160,8 @@ class Pipeline:
             for again in self._rounds():
                 try:
                     if again:  # what policy hides by now is refused as if it did not exist
-                        await self.visibility.find(normal.call.caller, normal.tool.name)
+                        call = normal.call
+                        await self.visibility.find(call.caller, call.tool_name, call.source_ip)
                     # (4) what would run, exactly: previewed, frozen, hashed
                     with stage("plan"):
                         planned = await self._plan(admitted, record, flight)

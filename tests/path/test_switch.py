@@ -14,12 +14,12 @@ from remit.errors import Code, LedgerFault
 from remit.ledger.checkpoint import VerifierKey
 from remit.ledger.records import read_store
 from remit.ledger.verify import verify
-from remit.model import Activation, Reply
+from remit.model import Activation, Call, Reply
 from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.embedded import EmbeddedEngine
 from remit.policy.layers import Layer, layer
 from remit.policy.switch import Part, Switch, stop
-from tests.path.conftest import HEAD, MakePath, Path_
+from tests.path.conftest import AGENT, HEAD, MakePath, Path_
 
 pytestmark = pytest.mark.anyio
 
@@ -31,9 +31,7 @@ MARKED = HEAD.replace(
     'reason := [{"code": sprintf("%s%d", [data.mark, data.number]), "message": "marked"}]',
 )
 ALLOWING = MARKED + 'decision := answer("allow", {})\n'
-HIDING = HEAD.replace('name != "hidden"', "input.absent") + (
-    'decision := answer("allow", {})\n'
-)
+HIDING = HEAD.replace('name != "hidden"', "input.absent") + ('decision := answer("allow", {})\n')
 
 
 def marked(mark: str, number: int) -> PolicyBundle:
@@ -218,6 +216,32 @@ async def test_tool_that_the_new_policy_hides_is_refused_to_a_call_under_way(
     reply = await path.call("act", service="web")
     assert reply.decision["code"] == Code.UNKNOWN_TOOL.value
     assert path.runner.times("start") == 0
+
+
+@pytest.mark.threat("T-03")
+async def test_new_policy_is_shown_from_where_a_call_under_way_came(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await make_path(layers={"policy": marked("a", 0)})
+    switch = switch_of(path, {})
+    from_there = ALLOWING.replace('name != "hidden"', 'input.context.source_ip == "192.0.2.7"')
+
+    async def switched() -> None:
+        bundle = bundle_of({"test.rego": from_there}, {"mark": "b", "number": 0})
+        path.policy.put(await make(bundle, "policy"))
+        await switch.activate()
+
+    Commits(path, monkeypatch, switched)
+    call = Call(
+        id="call_1",
+        caller=AGENT,
+        tool_name="act",
+        arguments={"service": "web"},
+        received_ms=path.clock.now_ms(),
+        source_ip="192.0.2.7",
+    )
+    reply = await path.pipeline.call(call, path.heard)
+    assert reply.decision["code"] == "ok"
 
 
 @pytest.mark.threat("T-10")

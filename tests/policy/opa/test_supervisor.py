@@ -23,6 +23,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa")]
 ALLOWING = when("allowed", 'answer("allow", {})')
 
 
+def _stopped(pid: int) -> bool:
+    tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+
+
 def _gone(pid: int) -> bool:
     """Whether the process is no more; a zombie that its parent has not reaped yet counts as gone."""
     try:
@@ -134,6 +139,8 @@ async def test_opa_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.Mo
         before = engine.pid
         assert before is not None
         os.kill(before, signal.SIGSTOP)
+        while not _stopped(before):  # each thread stops when the kernel comes by
+            await asyncio.sleep(0.001)
         assert code_of(await ask(point, "allowed")) == "policy_unavailable"
         async with asyncio.timeout(20):
             while code_of(await ask(point, "allowed")) != "none":

@@ -147,12 +147,12 @@ class _Engines:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._foreign: dict[tuple[str, str], Tenure] = {}
+        self._foreign: dict[tuple[str, tuple[str, ...]], Tenure] = {}
 
     async def layer(self, name: str, kind: str, bundle: PolicyBundle) -> Layer:
         """A layer of this bundle, in a new engine; a server of others stays the same one."""
         if kind == "opa" and self._settings.policy.opa.url is not None:
-            tenure = await self._server(name, bundle.entries[0])
+            tenure = await self._server(name, tuple(bundle.entries))
             known = tenure.engine.revision
             return await asyncio.to_thread(layer, tenure, bundle, name=name, revision=known)
         engine = await self._loaded(kind, bundle)
@@ -168,7 +168,7 @@ class _Engines:
             prepare = preparing(chosen, portable=self._settings.policy.portable)
             bundle = await asyncio.to_thread(prepare, None)
             return await self.layer(chosen.name, self._settings.policy.engine, bundle)
-        tenure = await self._server(chosen.name, chosen.package)
+        tenure = await self._server(chosen.name, (chosen.package,))
         return Layer(
             name=chosen.name,
             entries=(chosen.package,),
@@ -190,8 +190,8 @@ class _Engines:
             deadline_ms=section.deadline_ms,
         )
 
-    async def _server(self, name: str, package: str) -> Tenure:
-        known = self._foreign.get((name, package))
+    async def _server(self, name: str, packages: tuple[str, ...]) -> Tenure:
+        known = self._foreign.get((name, packages))
         if known is not None:
             return known
         opa = self._settings.policy.opa
@@ -203,14 +203,14 @@ class _Engines:
             cert_file=opa.cert_file,
             key_file=opa.key_file,
             pin_revision=opa.pin_revision,
-            package=package,
+            packages=packages,
             socket_uids=opa.socket_uids,
         )
         try:
             await engine.probe()
         except PolicyFault as fault:
             log.error("opa_not_ready", layer=name, code=fault.code.value, why=fault.message)  # noqa: TRY400 - a trace says nothing
-        tenure = self._foreign[(name, package)] = Tenure(engine)
+        tenure = self._foreign[(name, packages)] = Tenure(engine)
         return tenure
 
 

@@ -46,7 +46,7 @@ allow if input.path == ["health"]
 allow if {
     input.identity == "IDENTITY"
     input.method == "POST"
-    input.path == ["v1", "data", "remit", "decision"]
+    input.path in [["v1", "data", "remit", "decision"], ["v1", "data", "remit", "visible"]]
 }
 """
 
@@ -59,7 +59,7 @@ def free_port() -> int:
 
 
 def guarded(directory: Path, identity: str, bundle: PolicyBundle = BUNDLE) -> list[str]:
-    """Arguments for a server that lets this identity ask for the decision and nothing else."""
+    """Arguments for a server that lets this identity ask what Remit asks and nothing else."""
     written(directory / "policy", bundle)
     manifest = b'{"revision": "authz-1", "roots": ["system/authz"]}'
     rego = AUTHZ.replace("IDENTITY", identity).encode()

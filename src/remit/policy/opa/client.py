@@ -35,7 +35,7 @@ class OpaEngine:
     Args:
         address: the server.
         deadline_ms: total time of an evaluation: waiting, connecting, TLS and a retry included.
-        package: where the rule `decision` lies that readiness asks if the probes are not there.
+        packages: where the rules lie that decisions need; readiness asks each of them.
         pin_revision: the only revision whose answers count.
         own: the bundles of a server that Remit runs, by name: exactly these must answer. The
             policy's own comes first.
@@ -47,14 +47,14 @@ class OpaEngine:
         address: Address,
         *,
         deadline_ms: int = 250,
-        package: str = "remit",
+        packages: Sequence[str] = ("remit",),
         pin_revision: str | None = None,
         own: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = Transport(address)
         self._deadline_s = deadline_ms / 1000
-        self._package = package
+        self._packages = packages
         self._pin = pin_revision
         self._own = own
         self._breaker = Breaker(clock)
@@ -77,7 +77,7 @@ class OpaEngine:
         cert_file: Path | None = None,
         key_file: Path | None = None,
         pin_revision: str | None = None,
-        package: str = "remit",
+        packages: Sequence[str] = ("remit",),
         socket_uids: Sequence[int] = (),
     ) -> Self:
         """An engine for a server that others run; asks it nothing yet: `probe` does.
@@ -94,7 +94,7 @@ class OpaEngine:
             key_file=key_file,
             socket_uids=socket_uids,
         )
-        return cls(address, deadline_ms=deadline_ms, package=package, pin_revision=pin_revision)
+        return cls(address, deadline_ms=deadline_ms, packages=packages, pin_revision=pin_revision)
 
     @property
     def name(self) -> str:
@@ -277,7 +277,10 @@ class OpaEngine:
         if self._own is not None:
             self._accepted(await probe_own(self.ask))
             return True
-        installed, bundles = await probe_foreign(self.ask, _path(f"{self._package}.decision"))
+        asked = {
+            each: (_path(f"{each}.decision"), _path(f"{each}.visible")) for each in self._packages
+        }
+        installed, bundles = await probe_foreign(self.ask, asked)
         self._accepted(bundles)
         return installed
 

@@ -67,26 +67,52 @@ async def probe_own(ask: Ask) -> Mapping[str, str]:
     return bundles
 
 
-async def probe_foreign(ask: Ask, decide: str) -> tuple[bool, Mapping[str, str]]:
-    """Put every probe if the server has them; if not, see that it denies an empty input.
+async def probe_foreign(
+    ask: Ask, asked: Mapping[str, tuple[str, str]]
+) -> tuple[bool, Mapping[str, str]]:
+    """Put every probe if the server has them, after asking each package that decisions need.
 
-    Gives whether the probes are there, and the bundles that answered.
+    Gives whether the probes are there, and the bundles that answered first.
+
+    Args:
+        asked: by package, the paths of its rules `decision` and `visible`.
 
     Raises:
-        PolicyFault: a probe fails, or the decision is none or no denial; or what `ask` raises.
+        PolicyFault: a probe fails, a package may not be asked, or its decision on an empty input
+            is none or no denial; or what `ask` raises.
     """
-    answer = await ask(decide, _NO_INPUT)
-    if answer.value is None:
-        raise PolicyFault(
-            Code.POLICY_NOT_READY,
-            "the OPA server's policy gives no decision on an empty input",
-            hint="give the rule `decision` a default that denies, and see policy.package",
-        )
-    _refuse_but_denial(answer.value)
+    found = [await _package(ask, name, *paths) for name, paths in asked.items()]
     if await _installed(ask):
         await probe_own(ask)
-        return True, answer.bundles
-    return False, answer.bundles
+        return True, found[0]
+    return False, found[0]
+
+
+async def _package(ask: Ask, name: str, decide: str, visible: str) -> Mapping[str, str]:
+    try:
+        answer = await ask(decide, _NO_INPUT)
+        if answer.value is None:
+            raise PolicyFault(
+                Code.POLICY_NOT_READY,
+                "the OPA server's policy gives no decision on an empty input",
+                hint="give the rule `decision` a default that denies, and see policy.package",
+            )
+        _refuse_but_denial(answer.value)
+        await _may_be_asked(ask, visible)
+    except PolicyFault as fault:
+        raise PolicyFault(
+            fault.code, f"{fault.message} (asked for {name})", place=fault.place, hint=fault.hint
+        ) from None
+    return answer.bundles
+
+
+async def _may_be_asked(ask: Ask, visible: str) -> None:
+    """See that the server lets us ask; what the rule makes of an empty input is its own affair."""
+    try:
+        await ask(visible, _NO_INPUT)
+    except PolicyFault as fault:
+        if fault.code is not Code.POLICY_ERROR:
+            raise
 
 
 async def _installed(ask: Ask) -> bool:

@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from remit.document import list_document
 from remit.policy.layers import Standing, layer
+from remit.telemetry import REGISTRY
 from tests.policy.test_fail_closed import SPINNING
 from tests.policy.world import CALLER, NOW, RESTART, asking, engine_of, policy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-03")]
+
+FAULTS = "remit_policy_faults_total"
 
 
 def _listing(*names: str) -> dict[str, Any]:
@@ -52,6 +56,21 @@ async def test_value_that_is_not_true_hides_the_tool(value: str) -> None:
 async def test_no_usable_answer_shows_nothing(rule: str) -> None:
     async with asking(policy(rule), deadline_ms=300) as point:
         assert not await point.visible(_listing("a", "b"), ["a", "b"])
+
+
+async def test_list_that_policy_cannot_answer_is_counted_and_said_once_until_it_can() -> None:
+    rule = 'visible := {"a": true} if input.caller.source_ip == "192.0.2.1"\n'
+    blind = _listing("a")
+    seeing = {**blind, "caller": {**blind["caller"], "source_ip": "192.0.2.1"}}
+    before = REGISTRY.get_sample_value(FAULTS, {"code": "policy_undefined"}) or 0
+    async with asking(policy(rule)) as point:
+        with capture_logs() as said:
+            for document in (blind, blind, seeing, blind):
+                await point.visible(document, ["a"])
+    told = [(line["event"], line["layer"], line["code"]) for line in said]
+    assert told == [("policy_shows_nothing", "policy", "policy_undefined")] * 2
+    after = REGISTRY.get_sample_value(FAULTS, {"code": "policy_undefined"})
+    assert after == before + 3
 
 
 async def test_name_that_was_not_asked_about_is_not_shown() -> None:

@@ -23,12 +23,15 @@ from remit.policy.engine import Answer
 from remit.policy.layers import Layer, Standing, layer, revision_of
 from remit.policy.verdict import denial, judge
 from remit.ports import Now
+from remit.telemetry import POLICY_FAULTS, logger
 
 INPUT_DOMAIN = "remit.input/1"
 MAX_ANSWER = 1024 * 1024
 PROBE_EVERY_S = 5.0
 
 _NO_INPUT = Frozen(b"null")
+
+log = logger()
 
 Moved = Callable[[], Awaitable[None]]
 Watch = Callable[[Decision], None]
@@ -59,6 +62,7 @@ class PolicyPoint:
         self._probed_s = float("-inf")
         self._probing: asyncio.Future[None] | None = None
         self._turned = asyncio.Event()
+        self._hides: tuple[str, Code] | None = None
         self.moved: Moved = _nobody
         self.watch: Watch | None = None
 
@@ -259,6 +263,7 @@ class PolicyPoint:
         `MAX_TOOLS` tools, and is put to each layer once; one that names more gets no answer.
         """
         standing = self._standing
+        at = ""
         standing.enter()
         try:
             asked = {tool["name"] for tool in document["tools"]}
@@ -266,16 +271,30 @@ class PolicyPoint:
                 return None
             answers = await _ask(standing, "visible", _input(document))
             await self._named(standing, answers)
-            for answer in answers:
+            for each, answer in zip(standing.layers, answers, strict=True):
+                at = each.name
                 if isinstance(answer, PolicyFault):
-                    return None
+                    raise answer
                 for value in answer.values:
                     asked &= _shown(value)
-        except Exception:  # noqa: BLE001 - whatever went wrong, nothing is shown
+        except Exception as raised:  # noqa: BLE001 - whatever went wrong, nothing is shown
+            self._hidden(at, _fault(raised))
             return None
         finally:
             standing.leave()
+        self._hides = None
         return frozenset(asked) & frozenset(names)
+
+    def _hidden(self, at: str, fault: PolicyFault) -> None:
+        """Count that nothing is shown, and say so once while it stays the same.
+
+        Callers see a gateway without tools and are told nothing: operators have to be.
+        """
+        POLICY_FAULTS.labels(fault.code.value).inc()
+        if self._hides != (at, fault.code):
+            self._hides = (at, fault.code)
+            # Never its words: those of a failing builtin hold values.
+            log.error("policy_shows_nothing", layer=at, code=fault.code.value, place=fault.place)
 
     @property
     def visible_reads(self) -> frozenset[str] | None:

@@ -90,7 +90,12 @@ def question_of(question: BinaryIO) -> dict[str, Any]:
     return document
 
 
-async def _point(bundles: Mapping[str, PolicyBundle], deadline_ms: int) -> PolicyPoint:
+async def point_of(bundles: Mapping[str, PolicyBundle], deadline_ms: int) -> PolicyPoint:
+    """A point with these layers, each in the embedded engine.
+
+    Raises:
+        PolicyFault: a policy does not load.
+    """
     from remit.policy.embedded import EmbeddedEngine
     from remit.policy.layers import layer
     from remit.policy.point import PolicyPoint
@@ -109,7 +114,7 @@ async def _ask(
     deadline_ms: int,
     output: str,
 ) -> int:
-    point = await _point(bundles, deadline_ms)
+    point = await point_of(bundles, deadline_ms)
     try:
         if entry == "visible":
             offered = [str(tool["name"]) for tool in document.get("tools", [])]

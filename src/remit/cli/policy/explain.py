@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,20 +11,23 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from remit.cli.output import SCHEMA_VERSION, Exit
+from remit.cli.invocation import Invocation
+from remit.cli.output import SCHEMA_VERSION, Exit, print_error
 from remit.cli.policy.evaluate import question_of
 from remit.cli.policy.options import (
     give_up,
-    input_option,
     layer_option,
     layers_at,
     output_option,
-    path_argument,
     refuse_findings,
     use_option,
 )
+from remit.cli.policy.recorded import decision_at, ledger_at, ledger_option
+from remit.cli.policy.replay import Outcome, Replay, in_order, replay
+from remit.cli.policy.replay import facts as replay_facts
+from remit.cli.policy.replay import lines as replay_lines
 from remit.cli.policy.reports import body_facts, body_lines
-from remit.errors import Code, ConfigError, RemitError
+from remit.errors import Code, ConfigError, RemitError, Unverified
 from remit.model import Deny
 from remit.visible import visible
 
@@ -36,43 +40,115 @@ Bodies = Mapping[str, "Sequence[Body]"]
 """The bodies of the rule that was asked about, by layer."""
 
 
+DECISION = "dec_"
+"""How the id of each decision begins."""
+
+
 @click.command()
-@path_argument
-@input_option
+@click.argument("words", nargs=-1, metavar="[DECISION] [PATH]")
+@click.option(
+    "--input", "question", type=click.File("rb"),
+    help="A remit.input/1 document instead of a recorded decision; - reads standard input.",
+)  # fmt: skip
 @click.option("--rule", metavar="NAME", help="Say too why this rule holds or does not.")
+@ledger_option
 @layer_option
 @use_option
 @output_option
+@click.pass_obj
 def explain(
+    invocation: Invocation | None,
     *,
-    path: Path,
-    question: BinaryIO,
+    words: Sequence[str],
+    question: BinaryIO | None,
     rule: str | None,
+    ledger: Path | None,
     layers: Sequence[str],
     use: Sequence[str],
     output: str,
 ) -> None:
-    """Explain the decision of the policy in PATH (by default ./policy) on an input.
+    """Explain what the policy in PATH (by default ./policy) answers, and hold it to the record.
+
+    DECISION is the id of a recorded decision (dec_...): its input is read from the ledger and put
+    to the policy here. Said is what was recorded and whether this is the same revision, with all
+    its layers; then the answer must be the recorded one. With --input, the input is given instead.
 
     Shown are the decision, which layer and entry it comes from, where the rules of its reasons
     stand, and the lines that were reached. With --rule, for each body of that rule the first
     condition that does not hold, with its values; a function cannot be asked that, for it has no
-    arguments here. Ends 0 if a decision could be explained, whatever it is, and 3 if not.
+    arguments here. Ends 0 if a decision could be explained, whatever it is; 1 if the same revision
+    does not give the recorded answer, or the input that is kept is not the recorded one; 3 if
+    there is nothing to explain: no such decision, an erased input, no answer.
     """
-    document = question_of(question)
+    decision_id, path = _asked_about(words, question, ledger)
+    document = {} if question is None else question_of(question)
+    replayed = None
     try:
         asked = layers_at(path, layers, use)
         refuse_findings(asked)
+        if decision_id is not None:
+            asked, document, replayed = _replayed(asked, decision_id, ledger_at(ledger, invocation))
         found = _explain(asked, document)
         bodies = {} if rule is None else _bodies(asked, rule, document)
     except RemitError as error:
-        wrong = error.code in (Code.CONFIG_NOT_FOUND, Code.CONFIG_INVALID)
-        give_up(error, Exit.USAGE if wrong else Exit.UNKNOWN)
+        give_up(error, _ending(error))
     if output == "json":
-        click.echo(json.dumps(_facts(found, bodies), indent=2))
+        told = {} if replayed is None else {"recorded": replay_facts(replayed)}
+        click.echo(json.dumps({**_facts(found, bodies), **told}, indent=2))
     else:
-        click.echo("\n".join(_text(found, bodies)))
-    sys.exit(Exit.YES)
+        told_lines = () if replayed is None else replay_lines(replayed)
+        click.echo("\n".join([*told_lines, *_text(found, bodies)]))
+    sys.exit(Exit.YES if replayed is None else _met(replayed))
+
+
+def _asked_about(
+    words: Sequence[str], question: BinaryIO | None, ledger: Path | None
+) -> tuple[str | None, Path]:
+    """The id of a recorded decision, if one was named, and where the policy is."""
+    recorded = question is None
+    if recorded and not (words and words[0].startswith(DECISION)):
+        raise click.UsageError(f"name a recorded decision ({DECISION}...), or give --input FILE")
+    if not recorded and ledger is not None:
+        raise click.UsageError("--ledger is for a recorded decision, not for --input")
+    if len(words) > 1 + recorded:
+        raise click.UsageError(
+            "one decision and one policy at most" if recorded
+            else "give --input or the id of a decision, not both; and one policy"
+        )  # fmt: skip
+    path = Path(words[recorded] if len(words) > recorded else "policy")
+    return (words[0] if recorded else None), path
+
+
+def _replayed(
+    asked: Mapping[str, PolicyBundle], decision_id: str, ledger: Path
+) -> tuple[dict[str, PolicyBundle], dict[str, Any], Replay]:
+    recorded, document = decision_at(ledger, decision_id)
+    ordered = in_order(asked, recorded)
+    return ordered, document, asyncio.run(replay(ordered, recorded, document))
+
+
+def _met(replayed: Replay) -> Exit:
+    """How it ends that a recorded answer was met or not; said loudly if it must have been."""
+    if replayed.outcome is Outcome.NO_ANSWER:
+        return Exit.UNKNOWN
+    if replayed.outcome is not Outcome.DIFFERENT:
+        return Exit.YES
+    print_error(
+        Unverified(
+            Code.LOG_INCONSISTENT,
+            "the same revision does not give the recorded answer",
+            place=replayed.recorded.id,
+            hint="run `remit audit verify`; if the log holds, engines or versions of Remit differ",
+        )
+    )
+    return Exit.NO
+
+
+def _ending(error: RemitError) -> Exit:
+    if isinstance(error, Unverified) and error.code is Code.LOG_TAMPERED:
+        return Exit.NO
+    wrong = error.code in (Code.CONFIG_NOT_FOUND, Code.CONFIG_INVALID)
+    return Exit.USAGE if wrong else Exit.UNKNOWN
 
 
 def _explain(asked: Mapping[str, PolicyBundle], document: Mapping[str, Any]) -> Explanation:

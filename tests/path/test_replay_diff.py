@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from remit.canonical import digest
 from remit.cli.audit import audit
@@ -212,10 +214,6 @@ async def exported(path: Path_, out: Path, *words: str) -> Path:
 
 
 async def _audit(*words: str) -> Result:
-    import asyncio
-
-    from click.testing import CliRunner
-
     return await asyncio.to_thread(CliRunner().invoke, audit, list(words))
 
 
@@ -259,10 +257,6 @@ async def test_altered_value_in_an_export_is_refused(
 async def test_ledger_of_the_configuration_is_read_when_none_is_named(
     path: Path_, policies: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
-    from click.testing import CliRunner
-
     home = tmp_path / "home"
     assert CliRunner().invoke(cli, ["init", str(home)]).exit_code == 0
     copied(path.store, home / ".remit" / "ledger.db").close()
@@ -285,3 +279,17 @@ async def test_options_that_contradict_each_other_are_wrong_usage(
     assert (await diff(policies, path.store, "--inputs", inputs)).exit_code == 2
     assert (await run("diff", *policies, "--ledger", path.store)).exit_code == 2
     assert read_bundle(policies[0]).revision == path.policy.revision
+
+
+async def test_another_process_asks_again_while_the_gateway_goes_on_writing(
+    path: Path_, policies: tuple[Path, Path]
+) -> None:
+    argv = [sys.executable, "-m", "remit", "policy", "diff", *map(str, policies)]
+    argv += ["--recorded", "--ledger", str(path.store)]
+    asking = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    for count in range(40):
+        await path.call("act", service="web", count=count)
+    out, _ = await asking.communicate()
+    assert asking.returncode == 1
+    assert b"decisions differ" in out
+    assert len(recorded(path.store)) == 44

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from remit.config import Settings
-from remit.errors import PolicyFault
+from remit.errors import ConfigError, PolicyFault
 from remit.policy.bundle import PolicyBundle, read_bundle
 from remit.policy.embedded import EmbeddedEngine
 from remit.policy.engine import Engine
@@ -76,13 +76,12 @@ async def open_policy(settings: Settings, stack: AsyncExitStack) -> Enforcement:
     point = None
     try:
         for chosen in settings.policy.layers:
-            if chosen.place is None:
-                layers.append(await engines.fixed(chosen))
-                continue
-            part = _part(settings, engines, chosen)
-            stack.push_async_callback(part.source.aclose)
-            parts.append(part)
-            layers.append(await part.first())
+            try:
+                layers.append(await _first(settings, engines, chosen, parts, stack))
+            except (ConfigError, PolicyFault) as error:
+                # A line and a column say little where several policies could be meant.
+                error.place = f"layer {chosen.name}" + (f", {error.place}" if error.place else "")
+                raise
         point = PolicyPoint(layers)
     finally:
         if point is None:
@@ -93,6 +92,22 @@ async def open_policy(settings: Settings, stack: AsyncExitStack) -> Enforcement:
     if shadow is not None:
         stack.push_async_callback(shadow.aclose)
     return Enforcement(point=point, parts=parts, shadow=shadow)
+
+
+async def _first(
+    settings: Settings,
+    engines: _Engines,
+    chosen: LayerSettings,
+    parts: list[Part],
+    stack: AsyncExitStack,
+) -> Layer:
+    """The layer as it is now; one that has a source is followed as one of `parts`."""
+    if chosen.place is None:
+        return await engines.fixed(chosen)
+    part = _part(settings, engines, chosen)
+    stack.push_async_callback(part.source.aclose)
+    parts.append(part)
+    return await part.first()
 
 
 async def load_layer(settings: Settings, chosen: LayerSettings) -> PolicyBundle | None:

@@ -90,7 +90,9 @@ def test_signed_bundle_is_followed_and_kept_and_a_bad_one_changes_nothing(
     with Serving(config) as gateway:
         gateway.until("ended")
         assert gateway.process.wait() == 2
-        assert "error[signature_invalid]" in "".join(gateway.raw)
+        said = "".join(gateway.raw)
+        assert "error[signature_invalid]" in said
+        assert "at layer policy" in said
 
 
 def test_held_request_does_not_hold_up_the_end(home: Path) -> None:

@@ -148,6 +148,16 @@ def test_check_says_when_only_the_policy_is_wrong(home: Path, remit: Remit) -> N
     ]  # fmt: skip
 
 
+def test_check_names_an_opa_that_is_not_there(home: Path, remit: Remit) -> None:
+    path = home / "remit.yaml"
+    opa = "  engine: opa\n  opa: {binary: nowhere/opa}\n"
+    path.write_text(path.read_text().replace("policy:\n", "policy:\n" + opa, 1))
+    ended = remit("check")
+    assert ended.code == 2
+    assert f"fail  opa: {home}/nowhere/opa" in ended.out
+    assert "policy.opa.binary: the OPA binary that is named there does not exist" in ended.out
+
+
 def test_check_doubts_what_can_hardly_be_meant(home: Path, remit: Remit) -> None:
     path = home / "remit.yaml"
     tool = {

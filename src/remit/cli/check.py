@@ -37,7 +37,7 @@ def check(invocation: Invocation, file: Path | None, form: str) -> None:
     lines: list[dict[str, Any]] = [_line("configuration", str(path), problems)]
     if settings is not None:
         lines.append(_line("catalog", f"{len(settings.tools)} tools", []))
-        lines += _policy(settings)
+        lines += [*_policy(settings), *_opa(settings)]
         for warning in (*settings.warnings(), *_doubts(settings)):
             note(f"warning: {warning}")
     good = all(line["ok"] for line in lines)
@@ -90,6 +90,21 @@ def _policy(settings: Settings) -> Iterator[dict[str, Any]]:
         yield _line(name, about, [])
 
 
+def _opa(settings: Settings) -> Iterator[dict[str, Any]]:
+    """A line about the `opa` that Remit is to run; one that others run is not asked."""
+    from remit.policy.opa.process import check_binary
+
+    binary = settings.policy.opa.binary
+    if binary is None:
+        return
+    try:
+        check_binary(binary)
+    except RemitError as error:
+        yield _line("opa", str(binary), [error])
+    else:
+        yield _line("opa", f"{binary}, not run", [])
+
+
 def _line(name: str, about: str, problems: Sequence[RemitError]) -> dict[str, Any]:
     return {
         "check": name,
@@ -105,7 +120,8 @@ def _line(name: str, about: str, problems: Sequence[RemitError]) -> dict[str, An
 def _text(line: dict[str, Any]) -> str:
     lines = [f"{'ok' if line['ok'] else 'fail':<5} {line['check']}: {visible(line['about'])}"]
     for problem in line["problems"]:
-        lines.append(f"      {visible(problem['place'] or '')}: {visible(problem['message'])}")
+        place = f"{problem['place']}: " if problem["place"] else ""
+        lines.append(f"      {visible(place + problem['message'])}")
         if problem["hint"]:
             lines.append(f"        hint: {visible(problem['hint'])}")
     return "\n".join(lines)

@@ -168,18 +168,18 @@ def _declares(module: Module, node: Node) -> set[str]:
         case {"SomeVars": {"vars": spans}}:
             return {module.text_of(span) for span in spans}
         case {"SomeIn": {"key": key, "value": value}}:
-            return _variables(key) | _variables(value)
+            return variables(key) | variables(value)
         case {"Every": {"key": key, "value": value}}:
             return {module.text_of(span) for span in (key, value) if span}
         case {"AssignExpr": {"op": "ColEq", "lhs": left}}:
-            return _variables(left)
+            return variables(left)
         case {"Func": {"args": arguments}}:
-            return _variables(arguments)
+            return variables(arguments)
         case _:
             return set()
 
 
-def _variables(node: Any) -> set[str]:
+def variables(node: Any) -> set[str]:
     """The plain names in a pattern such as `[x, {"a": y}]`."""
     names: set[str] = set()
     todo: list[Any] = [node]

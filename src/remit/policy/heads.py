@@ -20,7 +20,7 @@ from remit.policy.syntax import Module, Node, default_of, dotted
 TOTAL = frozenset({"concat", "format_int", "json.marshal", "object.get", "sprintf"})
 """Builtins that have a value, or fail loudly, whatever they are given."""
 
-_COMPREHENSIONS = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
+COMPREHENSIONS = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
 _OPERATIONS = frozenset({"ArithExpr", "BinExpr", "BoolExpr", "UnaryExpr", "Membership"})
 
 
@@ -28,7 +28,7 @@ def about_heads(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
     """Each head that may have no value although its body holds."""
     if module.is_test:
         return
-    everywhere = _known(module, modules)
+    everywhere = known_names(module, modules)
     total = total_functions(module, modules, everywhere)
     for name, rule in module.rules():
         known = everywhere - declared(module, rule)
@@ -38,7 +38,7 @@ def about_heads(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
             continue
         tools = _tools(rule["bodies"])
         for part in parts:
-            found = _unsettled(part, known, total, tools)
+            found = unsettled(part, known, total, tools)
             if found is not None:
                 yield Finding(
                     module.at(found),
@@ -49,7 +49,7 @@ def about_heads(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
                 break
 
 
-def _known(module: Module, modules: Sequence[Module]) -> frozenset[str]:
+def known_names(module: Module, modules: Sequence[Module]) -> frozenset[str]:
     """Names that are the same for every way in which a body holds."""
     rules = {
         name.split(".")[0]
@@ -86,7 +86,7 @@ def _iterates(node: Any, known: frozenset[str]) -> bool:
     """Whether a body, or a part of a head, can hold in more than one way."""
     if isinstance(node, list):
         return any(_iterates(item, known) for item in node)
-    if not isinstance(node, Mapping) or node.keys() & _COMPREHENSIONS or "Every" in node:
+    if not isinstance(node, Mapping) or node.keys() & COMPREHENSIONS or "Every" in node:
         return False
     if "SomeIn" in node or "SomeVars" in node:
         return True
@@ -97,14 +97,14 @@ def _iterates(node: Any, known: frozenset[str]) -> bool:
     return any(_iterates(value, known) for value in node.values())
 
 
-def _unsettled(
+def unsettled(
     node: Any, known: frozenset[str], total: frozenset[str], tools: frozenset[str] = frozenset()
 ) -> Node | None:
     """The first expression below that depends on the body's own names and may have no value."""
     if isinstance(node, list):
-        found = (_unsettled(item, known, total, tools) for item in node)
+        found = (unsettled(item, known, total, tools) for item in node)
         return next((each for each in found if each), None)
-    if not isinstance(node, Mapping) or "Var" in node or node.keys() & _COMPREHENSIONS:
+    if not isinstance(node, Mapping) or "Var" in node or node.keys() & COMPREHENSIONS:
         return None
     if "RefDot" in node and _is_field_of_tool(node["RefDot"], tools):
         return None
@@ -114,7 +114,7 @@ def _unsettled(
     if call is not None and dotted(call["fcn"]) not in TOTAL | total:
         return node if _local(call["params"], known) else None
     inner = call["params"] if call is not None else list(node.values())
-    return _unsettled(inner, known, total, tools)
+    return unsettled(inner, known, total, tools)
 
 
 def _tools(bodies: Sequence[Node]) -> frozenset[str]:
@@ -178,7 +178,7 @@ def _always_ends(rule: Node) -> bool:
 
 def _unsettled_in(rule: Node, known: frozenset[str], total: set[str]) -> bool:
     parts = (*_parts(rule["head"]["Func"]), *_otherwise(rule["bodies"]))
-    return any(_unsettled(part, known, frozenset(total)) for part in parts)
+    return any(unsettled(part, known, frozenset(total)) for part in parts)
 
 
 def _local(node: Any, known: frozenset[str]) -> bool:

@@ -14,14 +14,18 @@ from remit import canonical
 from remit.errors import PolicyFault
 from remit.policy import bundle as limits
 from remit.policy.arguments import about_arguments
+from remit.policy.branches import about_branches
 from remit.policy.builtins import ALLOWED, why_refused
 from remit.policy.bundle import PolicyBundle
 from remit.policy.entries import about_entries, about_recursion
 from remit.policy.finding import Finding, in_order
 from remit.policy.forms import about_forms
 from remit.policy.heads import about_heads
+from remit.policy.patterns import about_patterns
 from remit.policy.process import parse_frame, run_once, try_frame
+from remit.policy.scopes import about_scopes
 from remit.policy.syntax import Module, dotted, module_of
+from remit.policy.wholes import about_wholes
 
 __all__ = ["Finding", "lint", "modules_of"]
 
@@ -46,6 +50,10 @@ def lint(bundle: PolicyBundle) -> list[Finding]:
         findings += _about_calls(module, modules)
         findings += about_forms(module, modules)
         findings += about_heads(module, modules)
+        findings += about_branches(module, modules)
+        findings += about_patterns(module)
+        findings += about_scopes(module, modules)
+        findings += about_wholes(module, modules)
         findings += about_arguments(module)
     if not findings:
         findings += about_entries(modules, bundle.entries)

@@ -42,13 +42,13 @@ class Module:
                 yield dotted(head["refr"]), spec
 
     def nodes(self) -> Iterator[Node]:
-        return _walk(self.tree["rules"])
+        return nodes_in(self.tree["rules"])
 
     def calls(self) -> Iterator[Node]:
         return self.calls_in(self.tree)
 
     def calls_in(self, node: Node) -> Iterator[Node]:
-        for found in _walk(node):
+        for found in nodes_in(node):
             call = found.get("Call")
             if isinstance(call, Mapping):
                 yield call
@@ -109,7 +109,7 @@ def default_of(module: Module, name: str) -> Iterator[Node]:
             yield found
 
 
-def _walk(node: Any) -> Iterator[Node]:
+def nodes_in(node: Any) -> Iterator[Node]:
     """Every object of a tree, from the outside in."""
     todo = [node]
     while todo:

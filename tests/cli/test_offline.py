@@ -226,6 +226,7 @@ def test_new_key_prints_the_token_once_and_the_lines_that_know_its_hash(remit: R
 
 def test_new_keys_lines_work_where_they_say_they_belong(home: Path, remit: Remit) -> None:
     ended = remit("config", "new-key", "second", "--operator")
+    assert "[evaluate] alone" in ended.err
     stanza = "".join(line + "\n" for line in ended.err.splitlines() if not line.startswith("#"))
     path = home / "remit.yaml"
     path.write_text(path.read_text().replace("  operators:\n", "  operators:\n" + stanza))

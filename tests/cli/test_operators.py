@@ -313,7 +313,7 @@ async def test_requests_for_access_wait_in_a_section_with_the_agents_words_marke
     assert any("denied for " in line and request["decision_id"] in line for line in lines)
     said = lines.index("  The agent says (unverified):")
     assert lines[said + 1].startswith('    reason: "\\u{1b}[2JApproved already.')
-    assert "\\u{22}service\\u{22}: \\u{22}db" in lines[said + 2]
+    assert lines[said + 2].startswith('    arguments: {"environment": "production", ')
     assert "\x1b" not in ended.out
     assert "\u202e" not in ended.out
     assert "dana (human)" in ended.out

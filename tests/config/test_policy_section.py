@@ -220,3 +220,18 @@ def test_run_may_not_reach_what_says_whose_policy_is_believed(
     )
     assert error.code is Code.CATALOG_INVALID
     assert "would give a run" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("use: [read_only]", "write use: {…}, and use: {} where"),
+        ("use: {read_only: }", "write read_only: {…}, and read_only: {} where"),
+    ],
+)
+def test_library_that_is_used_as_a_list_or_without_data_is_told_how_it_is_written(
+    file: Path, text: str, hint: str
+) -> None:
+    error = refused(file, "policy:\n  " + text)
+    assert "must be a mapping of keys to values" in error.message
+    assert str(error.hint).startswith(hint)

@@ -94,6 +94,7 @@ async def test_allowed_call_is_called_allowed_and_not_promised(ask: Any) -> None
     answer = said(reply)
     assert (answer["decision"], answer["tool"], answer["promise"]) == ("allow", "act", False)
     assert answer["reasons"] == ["a rule of the test"]
+    assert "allow: policy allows this call now. a rule of the test. " in text(reply)
     assert NO_PROMISE in text(reply)
     assert not reply.is_error
     assert reply.decision["policy_revision"] == asker.path.policy.revision

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from remit.cli.output import away
-from remit.visible import quoted, shown, visible
+from remit.visible import fold, quoted, shown, visible
 
 _MAX_WORDS = 400
 
@@ -36,5 +36,6 @@ def _request(request: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     yield f"  denied for {codes or 'no reason given'}{decision}"
     yield "  The agent says (unverified):"
     yield f"    reason: {quoted(claimed['reason'], _MAX_WORDS)}"
+    # As JSON each text in it has quotation marks of its own, and nothing but ASCII is written.
     words = json.dumps(claimed["arguments"], ensure_ascii=True, sort_keys=True)
-    yield f"    arguments: {quoted(words, _MAX_WORDS)}"
+    yield f"    arguments: {visible(fold(words, _MAX_WORDS))}"

@@ -35,6 +35,9 @@ def _problem(found: Any, top: type[BaseModel], where: Where) -> ConfigError:
             message, hint = f"{here} is missing", "add it; docs/configuration.md has every key"
         case "value_error":
             message, hint = f"{here}: {found['ctx']['error']}", _hint("")
+        case "dict_type":
+            message = f"{here}: must be a mapping of keys to values"
+            hint = f"write {path[-1]}: {{…}}, and {path[-1]}: {{}} where nothing is to stand in it"
         case _:
             said = found["msg"].replace("Input should", "must").replace("String should", "must")
             message, hint = f"{here}: {said}", _hint(found["type"])

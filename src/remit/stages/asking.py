@@ -116,7 +116,8 @@ def permitted(asked: NormalCall, decided: Decided) -> Reply:
         "promise": False,
     }
     says = "a person must agree to this call first" if waits else "policy allows this call now"
-    text = [f"{answer['decision']}: {'; '.join([says, *told])}."]
+    sentences = [each if each.endswith((".", "!", "?")) else f"{each}." for each in [says, *told]]
+    text = [f"{answer['decision']}: {' '.join(sentences)}"]
     if decided.planned.arguments != asked.arguments:
         answer["arguments"] = decided.planned.arguments.value()
         text.append("Policy changes the arguments to: " + decided.planned.arguments.text.decode())

@@ -33,6 +33,19 @@ def test_modules_are_formatted_by_opa(tmp_path: Path) -> None:
     assert "policy.rego:3" in broken.stderr
 
 
+@pytest.mark.needs("opa")
+def test_one_module_is_formatted_and_a_bundle_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "p")
+    module = folder / "policy.rego"
+    module.write_text(module.read_text().replace("import future.keywords.not\n", ""))
+    assert run("fmt", module, "--check", "--opa", opa_binary()).exit_code == 0
+    bundle = tmp_path / "p.tar.gz"
+    assert run("build", folder, "-o", bundle).exit_code == 0
+    done = run("fmt", bundle, "--opa", opa_binary())
+    assert done.exit_code == 2
+    assert "name the directory that a bundle is built from" in done.stderr
+
+
 def test_without_an_opa_the_command_that_installs_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,14 @@ def fmt(invocation: Invocation | None, path: Path, check: bool, opa: Path | None
             hint="name its directory; `remit init` writes a starter policy",
         )
         give_up(missing, Exit.USAGE)
+    if path.is_file() and path.suffix != ".rego":
+        archive = ConfigError(
+            Code.CONFIG_INVALID,
+            "this is no directory and no module: nothing in it would be formatted",
+            place=str(path),
+            hint="name the directory that a bundle is built from",
+        )
+        give_up(archive, Exit.USAGE)
     try:
         found = opa_at(opa, invocation)
         changed = run(found, ["fmt", "--list", str(path)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -105,6 +106,22 @@ async def test_a_command_starts_with_every_signal_as_by_default(runner: SandboxR
     # Signals 32 and 33 are libc's own: no program can set them, and some hosts hand them down.
     blocked, ignored = (int(mask, 16) & ~0x1_8000_0000 for mask in result.stdout.split()[1::2])
     assert (blocked, ignored) == (0, 0)
+
+
+async def test_a_signal_that_the_gateway_ignores_is_not_ignored_by_its_commands(
+    tmp_path: Path,
+) -> None:
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as a shell does for what runs beside
+    try:
+        runner = await SandboxRunner.open(SandboxSettings(state_dir=tmp_path, gateway="ignoring"))
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+    try:
+        argv = ("/bin/grep", "SigIgn", "/proc/self/status")
+        result = await contained(runner, shell("", argv=argv))
+    finally:
+        await runner.aclose()
+    assert int(result.stdout.split()[1], 16) & ~0x1_8000_0000 == 0
 
 
 async def test_a_stop_first_asks_the_command_to_end(runner: SandboxRunner) -> None:

@@ -107,7 +107,8 @@ def roots_of(bundle: PolicyBundle) -> tuple[Path, ...]:
         if package is None:
             return ((),)
         found.add(package)
-    if not found or any(not step or "/" in step for path in found for step in path):
+    # OPA takes what follows a percent sign in a root for an escape.
+    if not found or any(not step or set(step) & {"/", "%"} for path in found for step in path):
         return ((),)
     return tuple(sorted(path for path in found if not _within(path, found - {path})))
 

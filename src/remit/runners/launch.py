@@ -80,6 +80,11 @@ def catch_signals() -> None:
     """
     for number in _CAUGHT_HERE:
         signal.signal(number, lambda *_: None)
+    # What whoever started the gateway ignores (a shell does, for what runs beside it) would be
+    # ignored by every command too.
+    for left in signal.valid_signals() - set(_CAUGHT_HERE):
+        if signal.getsignal(left) is signal.SIG_IGN:
+            signal.signal(left, signal.SIG_DFL)
 
 
 def launch(what: Launch) -> int:

@@ -377,3 +377,12 @@ def test_opa_finds_the_data_that_was_written(
         write_archive(bundle_of({"remit.rego": "package remit\n"}, {"given": data, **data}))
     )
     assert opa_value(path, "data.given") == data
+
+
+@pytest.mark.needs("opa")
+def test_opa_takes_a_bundle_whose_data_is_named_like_an_escape(tmp_path: Path) -> None:
+    path = tmp_path / "b.tar.gz"
+    data = {"%": 1, "%2e": 2}
+    bundle = bundle_of({"remit.rego": "package remit\n"}, {"given": data, **data})
+    path.write_bytes(write_archive(bundle))
+    assert opa_value(path, "data.given") == data

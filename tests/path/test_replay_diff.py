@@ -18,16 +18,18 @@ from remit.cli.invocation import Invocation
 from remit.cli.main import cli
 from remit.cli.policy.recorded import history
 from remit.errors import Unverified
+from remit.gateway import Gateway
 from remit.ledger.decisions import Kept, find_decision, last_decisions
 from remit.ledger.entry import RESERVED
-from remit.model import EntryDraft
+from remit.model import Call, Claims, EntryDraft
 from remit.policy.bundle import read_bundle
-from tests.path.conftest import ALLOW, MakePath, Path_
+from tests.path.conftest import AGENT, ALLOW, MakePath, Path_
 from tests.path.replaying import (
     LOOSER,
     MANY,
     calls,
     commit_anew,
+    commitment,
     copied,
     erase,
     folder,
@@ -104,6 +106,19 @@ async def test_questions_that_never_reached_policy_take_no_place(
 ) -> None:
     path = await make_path(MANY)
     await calls(path, 40)
+    for number in range(9):
+        await Gateway(path.pipeline).call(
+            Call(
+                id=path.clock.new_id("call"),
+                caller=AGENT,
+                tool_name="remit_can_i",
+                arguments={"tool": f"none{number}"},
+                received_ms=path.clock.now_ms(),
+                claims=Claims(),
+            ),
+            path.heard,
+        )
+    assert (await path.events())[-9:] == ["question"] * 9
     before = recorded(path.store)
     assert {each.id for each in last_decisions(path.store, 7)} == {each.id for each in before[-7:]}
     for each in before[::9]:
@@ -136,9 +151,13 @@ ALTER: dict[str, Callable[..., None]] = {
     "another value under the old commitment": lambda db, one: put_in_place(db, one, b'{"a":1}'),
     "another value with its own commitment": lambda db, one: commit_anew(db, one, b'{"a":1}'),
     "the same, spelt otherwise": lambda db, one: commit_anew(db, one, one.input + b" "),
-    "what cannot be unpacked": lambda db, one: db.execute(
-        "UPDATE sealed SET packed = 1, value = 'text'"
+    "the same value, another salt": lambda db, one: db.execute(
+        "UPDATE sealed SET salt = zeroblob(16) WHERE commitment = ?", (commitment(db, one),)
     ),
+    "what cannot be unpacked": lambda db, one: db.execute(
+        "UPDATE sealed SET packed = 1, value = X'00'"
+    ),
+    "what is no bytes": lambda db, one: db.execute("UPDATE sealed SET packed = 1, value = 'text'"),
 }
 
 
@@ -237,13 +256,14 @@ async def test_export_with_values_gives_the_same_as_the_ledger_and_one_without_s
 
 
 @pytest.mark.threat("T-21")
-async def test_altered_value_in_an_export_is_refused(
-    path: Path_, policies: tuple[Path, Path], tmp_path: Path
+@pytest.mark.parametrize("part", ["salt", "value"])
+async def test_altered_opening_in_an_export_is_refused(
+    path: Path_, policies: tuple[Path, Path], tmp_path: Path, part: str
 ) -> None:
     whole = await exported(path, tmp_path / "whole.jsonl", "--with-values")
     lines = whole.read_bytes().split(b"\n")
     swapped: list[dict[str, Any]] = [json.loads(line) for line in lines if b'"input"' in line]
-    first, second = (each["openings"]["input"]["value"] for each in swapped[:2])
+    first, second = (each["openings"]["input"][part] for each in swapped[:2])
     whole.write_bytes(b"\n".join(line.replace(first.encode(), second.encode()) for line in lines))
     past = history(whole, 100)
     assert (len(past.altered), len(past.ids)) == (1, 3)

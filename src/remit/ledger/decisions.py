@@ -30,7 +30,8 @@ from remit.ledger.schema import connect_reader
 EVENTS = frozenset({"decision", "question"})
 
 _ASKED = b'"input_digest":'
-"""What the text of each entry of an answer of policy holds, and hardly any other."""
+"""What the text of each entry of an answer of policy holds; a question that never got to policy,
+which is a `question` too, does not."""
 
 _ROWS = (
     "SELECT seq, text FROM entry WHERE seq >= ? AND seq < ? AND instr(text, ?) AND instr(text, ?)"
@@ -180,7 +181,7 @@ def _decision(index: int, text: bytes, opened: Open) -> RecordedDecision | None:
     """The decision that an entry tells of; None if it tells of something else."""
     try:
         entry = json.loads(text)
-        if entry["event"] not in EVENTS or "verdict" not in entry:
+        if entry["event"] not in EVENTS:
             return None
         policy = entry["policy"]
         kept, asked = _input(entry, opened)

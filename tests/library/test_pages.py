@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from remit.config import load
 from remit.policy.library import data_schema, names, with_library
 from tests.house.source import DOCS
-from tests.library.pages import example, page
+from tests.library.pages import blocks, example, page
 
 
 def test_index_lists_every_policy_once() -> None:
@@ -31,6 +33,16 @@ def test_page_has_a_row_for_each_key_of_the_data(name: str) -> None:
 @pytest.mark.parametrize("name", names())
 def test_example_of_the_page_can_be_used(name: str) -> None:
     with_library(None, {name: example(name)})
+
+
+def test_tools_of_a_page_are_ones_that_the_catalog_takes(tmp_path: Path) -> None:
+    policy, catalog = blocks("after_untrusted")
+    (tmp_path / "remit.yaml").write_text(policy + catalog)
+    tools = load(tmp_path / "remit.yaml", environ={}).tools
+    assert [(tool.system, sorted(tool.returns)) for tool in tools] == [
+        ("tickets", ["untrusted"]),
+        ("ci", []),
+    ]
 
 
 @pytest.mark.parametrize("name", names())

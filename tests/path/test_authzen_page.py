@@ -46,13 +46,16 @@ def _named(answer: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "context": context}
 
 
-async def test_example_of_the_page_is_answered_as_it_shows(make_path: MakePath) -> None:
+@pytest.mark.parametrize("known", [True, False])
+async def test_example_of_the_page_is_answered_as_it_shows(
+    known: bool, make_path: MakePath
+) -> None:
     assert CAPABILITIES.tier is Tier.SANDBOX
     blocks = re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     asked, performed, refused = (json.loads(block) for block in blocks)
     path = await make_path(layers={MAIN: load_bundle(STARTER)}, tools=[RESTART])
     bot = replace(AGENT, subject=asked["subject"]["id"])
-    async with point(path, callers={"k": bot}) as asking:
+    async with point(path, callers={"k": bot} if known else {}) as asking:
         assert _named(await asking.ask(asked)) == performed
         del asked["context"]["dev_remit_constraints"]
         assert _named(await asking.ask(asked)) == refused

@@ -35,13 +35,15 @@ def test_modules_are_formatted_by_opa(tmp_path: Path) -> None:
 
 @pytest.mark.needs("opa")
 def test_one_module_is_formatted_and_a_bundle_is_refused(tmp_path: Path) -> None:
+    opa = opa_binary()
+    assert opa is not None
     folder = written(tmp_path / "p")
     module = folder / "policy.rego"
     module.write_text(module.read_text().replace("import future.keywords.not\n", ""))
-    assert run("fmt", module, "--check", "--opa", opa_binary()).exit_code == 0
+    assert run("fmt", module, "--check", "--opa", opa).exit_code == 0
     bundle = tmp_path / "p.tar.gz"
     assert run("build", folder, "-o", bundle).exit_code == 0
-    done = run("fmt", bundle, "--opa", opa_binary())
+    done = run("fmt", bundle, "--opa", opa)
     assert done.exit_code == 2
     assert "name the directory that a bundle is built from" in done.stderr
 

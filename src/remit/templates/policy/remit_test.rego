@@ -2,7 +2,6 @@
 
 package remit
 
-import future.keywords.not
 import rego.v1
 
 # ---------------------------------------------------------------------------------- questions

@@ -129,14 +129,18 @@ def test_eval_says_where_the_input_is_not_what_the_gateway_would_ask() -> None:
     del given["plan"]
     done = _run("eval", str(STARTER), "--input", "-", given=given)
     assert "surprise" in done.stderr
-    assert "'plan' is a required property" in done.stderr
+    assert "the input at / lacks plan\n" in done.stderr
     assert done.stdout.startswith("allow")
 
 
 def test_eval_says_only_the_first_faults_of_an_input_that_is_something_else() -> None:
-    done = _run("eval", str(STARTER), "--input", "-", given={"schema": "remit.input/1"})
+    given = {name: {} for name in ("caller", "claims", "context", "usage", "history", "plann")}
+    done = _run("eval", str(STARTER), "--input", "-", given=given)
+    said = done.stderr.splitlines()
     assert done.stderr.count("warning: the input at") == 5
-    assert "docs/policy-input.md" in done.stderr.splitlines()[5]
+    assert "'plann' was unexpected" in said[0]  # before the many that are missing
+    assert "the input at / lacks schema, request_id, phase, " in done.stderr
+    assert "docs/policy-input.md" in said[5]
 
 
 def test_eval_of_the_visible_rule_prints_names() -> None:

@@ -142,7 +142,9 @@ async def test_bad_policy_keeps_the_one_in_force_and_is_loud(
     assert len(logged(capsys.readouterr().out)) == 2
 
 
-async def test_bad_policy_that_is_taken_back_is_no_problem_any_more(tmp_path: Path) -> None:
+async def test_bad_policy_that_is_taken_back_is_no_problem_any_more_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with following(tmp_path / "policy") as world:
         before = world.point.standing
         world.write("package remit\nnot rego")
@@ -150,6 +152,8 @@ async def test_bad_policy_that_is_taken_back_is_no_problem_any_more(tmp_path: Pa
         world.write(ALLOWS)
         await until(lambda: world.switch.problem is None)
         assert world.point.standing is before
+    said = [line for line in capsys.readouterr().out.splitlines() if "policy_mended" in line]
+    assert len(said) == 1
 
 
 async def test_directory_that_is_gone_keeps_the_policy_in_force(tmp_path: Path) -> None:
@@ -256,7 +260,8 @@ async def test_source_that_cannot_be_asked_is_a_problem_only_until_it_can(tmp_pa
     try:
         source.down = True
         await until(lambda: world.switch.problem)
-        assert "the server is away" in str(world.switch.problem)
+        problem = str(world.switch.problem)
+        assert problem == "layer policy cannot follow its source: the server is away"
         source.down = False
         await until(lambda: world.switch.problem is None)
         assert await world.code() == "none"

@@ -180,7 +180,11 @@ class Switch:
 
     def _mend(self, among: dict[str, str], part: Part) -> None:
         told = among.pop(part.name, None)
-        self._said.discard(told or "")
+        if told is None:
+            return
+        self._said.discard(told)
+        if part.name not in self._refused and part.name not in self._unreached:
+            log.info("policy_mended", layer=part.name, in_force=self._point.revision)
 
     def _in_force(self, name: str, bundle: PolicyBundle) -> bool:
         held = {each.name: each.bundle for each in self._point.standing.layers}[name]
@@ -192,7 +196,10 @@ class Switch:
         if isinstance(error, RemitError):
             place = f"{error.place}: " if error.place else ""
             code, why = error.code.value, place + error.message
-        told = among[part.name] = f"the new policy of layer {part.name} is not in force: {why}"
+        what = f"the new policy of layer {part.name} is not in force"
+        if among is self._unreached:
+            what = f"layer {part.name} cannot follow its source"
+        told = among[part.name] = f"{what}: {why}"
         if told in self._said:
             return
         self._said.add(told)

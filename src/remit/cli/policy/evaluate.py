@@ -150,9 +150,18 @@ def _warn_of_faults(document: Mapping[str, Any]) -> None:
 
     text = resources.files("remit").joinpath("schemas/remit.input-1.json").read_text("utf-8")
     validator = jsonschema.Draft202012Validator(json.loads(text))
-    faults = sorted(validator.iter_errors(document), key=lambda each: list(each.path))
-    for error in faults[:_FAULTS_SHOWN]:
+    wrong: list[str] = []
+    lacking: dict[str, list[str]] = {}
+    for error in sorted(validator.iter_errors(document), key=lambda each: list(each.path)):
         place = "/" + "/".join(str(part) for part in error.path)
-        note(f"warning: the input at {place}: {visible(error.message[:200])}")
+        if error.validator == "required":
+            # One error for each field that is missing; the first words of each are its name.
+            lacking.setdefault(place, []).append(error.message.partition("'")[2].partition("'")[0])
+        else:
+            wrong.append(f"the input at {place}: {error.message[:200]}")
+    # What is misspelt comes first: an input that is written by hand lacks most of the fields.
+    faults = wrong + [f"the input at {at} lacks {', '.join(them)}" for at, them in lacking.items()]
+    for fault in faults[:_FAULTS_SHOWN]:
+        note(f"warning: {visible(fault)}")
     if len(faults) > _FAULTS_SHOWN:
         note(f"warning: {len(faults) - _FAULTS_SHOWN} more; docs/policy-input.md has every field")

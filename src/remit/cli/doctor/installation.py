@@ -164,7 +164,9 @@ async def _started(settings: Settings | None) -> tuple[str, str, bool]:
         point = (await open_policy(settings, stack)).point
         why = await point.ready()
         if why is not None:
-            raise PolicyFault(Code.POLICY_NOT_READY, why)
+            asked = settings.sections.policy.engine == "opa"
+            hint = "docs/opa.md has what a server must let Remit ask" if asked else None
+            raise PolicyFault(Code.POLICY_NOT_READY, why, hint=hint)
         bundles = [layer.bundle for layer in point.standing.layers]
         count = sum(len(bundle.modules) for bundle in bundles if bundle is not None)
         engines = [layer.engine for layer in point.standing.layers]

@@ -124,6 +124,20 @@ async def load_layer(settings: Settings, chosen: LayerSettings) -> PolicyBundle 
     return preparing(chosen, portable=settings.policy.portable)(own)
 
 
+def load_candidate(settings: Settings, path: Path) -> PolicyBundle:
+    """The checked candidate that is on trial for the main layer, with the library of that layer.
+
+    Raises:
+        ConfigError: it cannot be had, or is not a policy.
+    """
+    main = next(each for each in settings.policy.layers if each.name == MAIN)
+    try:
+        return preparing(main, portable=settings.policy.portable)(read_bundle(path))
+    except ConfigError as error:
+        error.place = "policy.shadow" + (f", {error.place}" if error.place else "")
+        raise
+
+
 def preparing(
     chosen: LayerSettings, *, portable: bool
 ) -> Callable[[PolicyBundle | None], PolicyBundle]:
@@ -262,8 +276,5 @@ async def _shadow(settings: Settings, engines: _Engines, point: PolicyPoint) -> 
 
 
 async def _candidate(settings: Settings, engines: _Engines, trial: TrialSettings) -> Layer:
-    main = next(each for each in settings.policy.layers if each.name == MAIN)
-    path = trial.candidate or Path()
-    prepare = preparing(main, portable=settings.policy.portable)
-    prepared = await asyncio.to_thread(lambda: prepare(read_bundle(path)))
+    prepared = await asyncio.to_thread(load_candidate, settings, trial.candidate or Path())
     return await engines.layer(MAIN, trial.engine, prepared)

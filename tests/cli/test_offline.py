@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,19 @@ def test_check_names_an_opa_that_is_not_there(home: Path, remit: Remit) -> None:
     assert ended.code == 2
     assert f"fail  opa: {home}/nowhere/opa" in ended.out
     assert "policy.opa.binary: the OPA binary that is named there does not exist" in ended.out
+
+
+def test_check_looks_at_the_policy_on_trial_as_the_start_does(home: Path, remit: Remit) -> None:
+    path = home / "remit.yaml"
+    path.write_text(path.read_text().replace("policy:\n", "policy:\n  shadow: {path: new}\n", 1))
+    ended = remit("check")
+    assert ended.code == 2
+    assert f"fail  policy.shadow: {home}/new" in ended.out
+    assert f"policy.shadow, {home}/new: the policy directory does not exist" in ended.out
+    shutil.copytree(home / "policy", home / "new")
+    ended = remit("check")
+    assert ended.code == 0
+    assert "ok    policy.shadow: revision sha256:" in ended.out
 
 
 def test_check_doubts_what_can_hardly_be_meant(home: Path, remit: Remit) -> None:

@@ -72,8 +72,11 @@ def _doubts(settings: Settings) -> Iterator[str]:
 
 
 def _policy(settings: Settings) -> Iterator[dict[str, Any]]:
-    """A line for each layer; one that is not on this machine is looked at when it is served."""
-    from remit.enforcement import load_layer
+    """A line for each layer and for what is on trial.
+
+    A layer that is not on this machine is looked at when it is served.
+    """
+    from remit.enforcement import load_candidate, load_layer
 
     several = len(settings.policy.layers) > 1
     for layer in settings.policy.layers:
@@ -88,6 +91,15 @@ def _policy(settings: Settings) -> Iterator[dict[str, Any]]:
         else:
             about = f"{len(bundle.modules)} modules, revision {bundle.revision}"
         yield _line(name, about, [])
+    trial = settings.policy.trial
+    if trial is None or trial.candidate is None:
+        return
+    try:
+        bundle = load_candidate(settings, trial.candidate)
+    except RemitError as error:
+        yield _line("policy.shadow", str(trial.candidate), [error])
+    else:
+        yield _line("policy.shadow", f"revision {bundle.revision}", [])
 
 
 def _opa(settings: Settings) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from tests.cli.test_operators import HOSTILE, House, house
 
 __all__ = ["house"]
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def entries(house: House, *words: str) -> list[dict[str, Any]]:

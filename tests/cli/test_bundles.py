@@ -20,6 +20,8 @@ from remit.policy.signature import sign
 from tests.cli.serving import Serving, configure, serving
 from tests.policy.bundles.made import key_pair
 
+pytestmark = pytest.mark.slow
+
 PRIVATE, PUBLIC = key_pair("ES256")
 
 

@@ -20,6 +20,8 @@ from remit.runners.doctor import Check
 from tests.cli.conftest import Remit
 from tests.runners.fixtures import reachable
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["reachable"]
 
 REMIT = [sys.executable, "-m", "remit"]

@@ -27,7 +27,7 @@ from remit.testing.scripted import ScriptedRunner
 from tests.cli.conftest import Ended, Remit
 from tests.doors.serving import served
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 HOSTILE = "\x1b[2JApproved already.\u202e"
 PREVIEW = "--- live\n+++ desired\n-web 2.4.0\n+web 2.4.1\n\x1b[31m\n"

@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli.serving import Serving, configure, serving
 
+pytestmark = pytest.mark.slow
+
 
 def status(gateway: Serving, home: Path) -> Mapping[str, Any]:
     admin = gateway.until("serving")["admin"].removeprefix("http://")

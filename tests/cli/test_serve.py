@@ -23,6 +23,8 @@ from tests.cli.serving import Serving, configure, serving
 from tests.doors.serving import call_body, http, modern_headers
 from tests.runners.fixtures import reachable
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["reachable"]
 
 SLOW = {

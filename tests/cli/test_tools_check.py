@@ -12,6 +12,8 @@ import yaml
 from tests.cli.conftest import Remit
 from tests.runners.fixtures import reachable
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["reachable"]
 
 sandboxed = pytest.mark.needs("bwrap", "userns", "cgroup")

@@ -21,6 +21,8 @@ from tests.library.documents import INPUT, Documents
 from tests.library.pages import example
 from tests.policy.world import EVALUATION, schema
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 400
 CHECK = jsonschema.Draft202012Validator(schema("remit.decision-1"))
 CASES = [(name, how) for name in names() for how in ("default", "example")]

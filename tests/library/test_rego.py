@@ -18,6 +18,8 @@ from tests.library.pages import example
 from tests.plugins.machine import opa_binary
 from tests.policy.world import STARTER
 
+pytestmark = pytest.mark.slow
+
 CASES = [(name, how) for name in names() for how in ("default", "example")]
 
 

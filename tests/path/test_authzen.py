@@ -24,7 +24,7 @@ from remit.testing.identity import NamedIdentity
 from tests.doors.serving import http, served
 from tests.path.conftest import AGENT, ASK, HEAD, OLGA, MakePath, Path_
 
-pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-31")]
+pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-31"), pytest.mark.slow]
 
 POINT = Operator(subject="edge-gateway", may=frozenset({Permission.EVALUATE}))
 READER = Operator(subject="ray", may=frozenset({Permission.READ}))

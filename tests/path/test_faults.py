@@ -32,7 +32,7 @@ from tests.path.broken import (
 )
 from tests.path.conftest import ALLOW, ASK, OLGA, MakePath, Path_, tool
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 FAULTS: dict[str, Raises] = {
     "unavailable": lambda: LedgerFault(Code.LEDGER_UNAVAILABLE, "the test broke the ledger"),

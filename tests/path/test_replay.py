@@ -20,7 +20,7 @@ from remit.policy.layers import MAIN
 from tests.path.conftest import ALLOW, HEAD, MakePath
 from tests.path.replaying import LOOSER, MANY, calls, copied, erase, folder, recorded, rewrite, run
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 STRICT = HEAD + 'decision := answer("allow", {}) if input.arguments.count != 13\n'
 

@@ -39,7 +39,7 @@ from tests.path.replaying import (
     run,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COUNTS = (10, 70, 70, 90)
 """Of these calls the two in the middle are denied by `MANY` and asked about by `LOOSER`."""

@@ -22,6 +22,8 @@ from remit.telemetry import MASK, configure_logs, logger, mask, mask_event
 from tests.cli.serving import Serving, configure, serving
 from tests.doors.serving import LEGACY, call_body, modern_headers
 
+pytestmark = pytest.mark.slow
+
 KEY = "remit_intruder_" + "K" * 43
 PRIVATE = "-----BEGIN PRIVATE " + "KEY-----\nMC4CAQAwBQYDK2Vw\n-----END PRIVATE " + "KEY-----"
 

@@ -21,6 +21,8 @@ from tests.cli.serving import Serving, configure, serving
 from tests.doors.serving import call_body, modern_headers
 from tests.telemetry.test_logs import ALLOW
 
+pytestmark = pytest.mark.slow
+
 
 class Gateway:
     """A serving gateway, its three open pages, and calls by its agent."""

@@ -19,6 +19,8 @@ from tests.cli.serving import configure, serving
 from tests.plugins.machine import ROOT
 from tests.telemetry.traced import PARENT, SAID
 
+pytestmark = pytest.mark.slow
+
 Span = dict[str, Any]
 
 STAGES = ["normalise", "admit", "plan", "authorize", "approve", "commit", "execute", "settle"]

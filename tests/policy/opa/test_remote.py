@@ -32,7 +32,7 @@ from tests.policy.opa.world import (
 )
 from tests.policy.world import ask, code_of, policy, when
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 HOST = "127.0.0.1"
 SOCKET = "unix://opa.sock"

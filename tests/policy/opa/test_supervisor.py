@@ -18,7 +18,7 @@ from remit.policy.opa.supervisor import SupervisedOpa
 from tests.policy.opa.world import DECIDE, fault_of, opa, pointing, supervised
 from tests.policy.world import STARTER, ask, code_of, policy, question, when
 
-pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa")]
+pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa"), pytest.mark.slow]
 
 ALLOWING = when("allowed", 'answer("allow", {})')
 

@@ -134,7 +134,9 @@ def test_eval_says_where_the_input_is_not_what_the_gateway_would_ask() -> None:
 
 
 def test_eval_says_only_the_first_faults_of_an_input_that_is_something_else() -> None:
-    given: dict[str, Any] = {name: {} for name in ("caller", "claims", "context", "usage", "history", "plann")}
+    given: dict[str, Any] = {
+        name: {} for name in ("caller", "claims", "context", "usage", "history", "plann")
+    }
     done = _run("eval", str(STARTER), "--input", "-", given=given)
     said = done.stderr.splitlines()
     assert done.stderr.count("warning: the input at") == 5

@@ -128,7 +128,7 @@ async def test_explaining_under_another_policy_says_so_and_what_it_answers(
     done = await run("explain", changed.id, looser, "--ledger", path.store)
     assert done.exit_code == 0, done.output
     assert f"the policy here is another: {read_bundle(looser).revision}" in done.stdout
-    assert "has to be named: --use, --layer" in done.stdout
+    assert "--configured asks all that remit.yaml has" in done.stdout
     assert "  it answers otherwise: require_approval: asks\n" in done.stdout
     assert "not as recorded: verdict, reasons, obligations, messages" in done.stdout
     done = await run("explain", same.id, looser, "--ledger", path.store)

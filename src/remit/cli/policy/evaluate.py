@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 import click
 
 from remit import canonical
+from remit.cli.invocation import Invocation
 from remit.cli.output import SCHEMA_VERSION, Exit, note
 from remit.cli.policy.decisions import facts_of, text_of
 from remit.cli.policy.options import (
+    configured_option,
     give_up,
     input_option,
     layer_option,
     layers_at,
+    layers_configured,
     output_option,
     path_argument,
+    refuse_both,
     refuse_findings,
     use_option,
 )
@@ -44,17 +48,21 @@ _FAULTS_SHOWN = 5
     default="decision",
     help="Which rule to ask.",
 )
+@configured_option
 @layer_option
 @use_option
 @click.option(
     "--deadline-ms", type=click.IntRange(1, 60_000), default=250, help="How long it may take."
 )
 @output_option
+@click.pass_obj
 def evaluate(
+    invocation: Invocation,
     *,
     path: Path,
     question: BinaryIO,
     entry: str,
+    configured: bool,
     layers: Sequence[str],
     use: Sequence[str],
     deadline_ms: int,
@@ -63,14 +71,19 @@ def evaluate(
     """Print the answer of the policy in PATH (by default ./policy) as Remit would read it.
 
     PATH is a directory or a bundle (.tar.gz). With --layer and --use other policies are asked too
-    and the strictest answer holds, as in the gateway. Ends 0 for allow, 1 for deny, 4 for
+    and the strictest answer holds, as in the gateway; --configured asks all that the gateway's
+    configuration has. Ends 0 for allow, 1 for deny, 4 for
     require_approval, and 3 where policy gives no usable answer, which the gateway would treat as a
     denial with the code shown.
     """
+    refuse_both(configured, layers, use)
     document = question_of(question)
     try:
-        asked = layers_at(path, layers, use)
-        refuse_findings(asked)
+        if configured:
+            asked = layers_configured(invocation.settings())
+        else:
+            asked = layers_at(path, layers, use)
+            refuse_findings(asked)
         ending = asyncio.run(_ask(asked, document, entry, deadline_ms, output))
     except RemitError as error:
         missing = error.code in (Code.CONFIG_NOT_FOUND, Code.CONFIG_INVALID)

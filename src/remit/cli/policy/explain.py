@@ -15,10 +15,13 @@ from remit.cli.invocation import Invocation
 from remit.cli.output import SCHEMA_VERSION, Exit, print_error
 from remit.cli.policy.evaluate import question_of
 from remit.cli.policy.options import (
+    configured_option,
     give_up,
     layer_option,
     layers_at,
+    layers_configured,
     output_option,
+    refuse_both,
     refuse_findings,
     use_option,
 )
@@ -52,17 +55,19 @@ DECISION = "dec_"
 )  # fmt: skip
 @click.option("--rule", metavar="NAME", help="Say too why this rule holds or does not.")
 @ledger_option
+@configured_option
 @layer_option
 @use_option
 @output_option
 @click.pass_obj
 def explain(
-    invocation: Invocation | None,
+    invocation: Invocation,
     *,
     words: Sequence[str],
     question: BinaryIO | None,
     rule: str | None,
     ledger: Path | None,
+    configured: bool,
     layers: Sequence[str],
     use: Sequence[str],
     output: str,
@@ -71,7 +76,8 @@ def explain(
 
     DECISION is the id of a recorded decision (dec_...): its input is read from the ledger and put
     to the policy here. Said is what was recorded and whether this is the same revision, with all
-    its layers; then the answer must be the recorded one. With --input, the input is given instead.
+    its layers; then the answer must be the recorded one: --configured asks what the gateway's
+    configuration has. With --input, the input is given instead.
 
     Shown are the decision, which layer and entry it comes from, where the rules of its reasons
     stand, and the lines that were reached. With --rule, for each body of that rule the first
@@ -81,11 +87,15 @@ def explain(
     there is nothing to explain: no such decision, an erased input, no answer.
     """
     decision_id, path = _asked_about(words, question, ledger)
+    refuse_both(configured, layers, use, len(words) > (decision_id is not None))
     document = {} if question is None else question_of(question)
     replayed = None
     try:
-        asked = layers_at(path, layers, use)
-        refuse_findings(asked)
+        if configured:
+            asked = layers_configured(invocation.settings())
+        else:
+            asked = layers_at(path, layers, use)
+            refuse_findings(asked)
         if decision_id is not None:
             asked, document, replayed = _replayed(asked, decision_id, ledger_at(ledger, invocation))
         found = _explain(asked, document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from remit.cli.output import Exit, exit_of, print_error
 from remit.errors import Code, ConfigError, RemitError
 
 if TYPE_CHECKING:
+    from remit.config import Settings
     from remit.policy.bundle import PolicyBundle
 
 MAIN = "policy"
@@ -36,6 +38,12 @@ use_option = click.option(
     multiple=True,
     metavar="NAME[=DATA.json]",
     help="A policy of the library to ask too, with its data; may be given again.",
+)
+
+configured_option = click.option(
+    "--configured",
+    is_flag=True,
+    help="Ask what the configuration has, layers and library too, instead of PATH.",
 )
 
 input_option = click.option(
@@ -95,6 +103,36 @@ def layers_at(path: Path, layers: Sequence[str], use: Sequence[str]) -> dict[str
             )
         found[name] = policy_at(Path(where))
     return found
+
+
+def layers_configured(settings: Settings) -> dict[str, PolicyBundle]:
+    """Every layer of the configuration, as the gateway would load it.
+
+    Raises:
+        ConfigError: one of them cannot be had, is not a policy, or is not on this machine.
+    """
+    from remit.enforcement import load_layer
+
+    found: dict[str, PolicyBundle] = {}
+    for layer in settings.policy.layers:
+        bundle = asyncio.run(load_layer(settings, layer))
+        if bundle is None:
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                f"the layer {layer.name} is not on this machine",
+                place=layer.place or "policy.opa.url",
+                hint="fetch its bundle, and name the layers with PATH and --layer",
+            )
+        found[layer.name] = bundle
+    return found
+
+
+def refuse_both(configured: bool, *others: object) -> None:
+    """Raise a usage error where --configured and what it stands for are both given."""
+    if configured and any(others):
+        raise click.UsageError(
+            "--configured stands for PATH, --layer and --use; give one or the other"
+        )
 
 
 def used(use: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:

@@ -152,7 +152,7 @@ def lines(found: Replay) -> Iterator[str]:
             yield "  the policy here has the same revision, but gave no answer then to compare with"
         case Outcome.OTHER_POLICY:
             yield f"  the policy here is another: {found.revision}"
-            yield "    (what remit.yaml has under use and layers has to be named: --use, --layer)"
+            yield "    (--configured asks all that remit.yaml has, `use` and `layers` too)"
             yield from _others(found)
             yield f"  it answers {'otherwise' if found.differs else 'the same'}: {_now(found)}"
     if found.differs:

@@ -78,6 +78,7 @@ V1 = "the name v1"
         ("p.a[x].b := 1 if { some x in input.a }", STEPS),
         ("g.a := 1 if input.a\np if count(g) == 0", WHOLE),
         ("g.a.b := 1 if input.a\np := g.a", WHOLE),
+        ("g.a.b := 1 if input.a\ng[x] := 2 if some x in input.b\np := count(g)", WHOLE),
         ("g.a := 1 if input.a\np := object.get(data.remit.g, input.k, 0)", WHOLE),
         ("p if { input.a, input.b in input.c }", KEYED),
         ("p if { x := input.a in input.b; x == false }", WITHIN),

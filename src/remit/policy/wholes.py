@@ -51,7 +51,9 @@ def _wholes(modules: Sequence[Module]) -> set[Path]:
                 parts |= above
             else:
                 certain |= above | {path}
-    return parts - certain
+    return {path[:length] for path in parts - certain for length in range(len(path), 1, -1)} & (
+        parts | certain
+    )
 
 
 def _length(reference: Any) -> int:

@@ -61,8 +61,7 @@ class Program:
             body, known = self._body(())
             key, value = self._value(known), self._value(known)
             heads = (f"[{key}] := {value}", f"[{key}]", f".{self._field()} := {value}")
-            rare = (f"[{key}] contains {value}", f"[{key}].{self._field()} := {value}")
-            head = self.rng.choice(rare if self._often(0.1) else heads)
+            head = f"[{key}] contains {value}" if self._often(0.1) else self.rng.choice(heads)
             self._lines.append(f"{name}{head}{body}")
         self._made("object", name)
 
@@ -90,7 +89,7 @@ class Program:
     # -------------------------------------------------------------------------------- conditions
 
     def _body(self, given: Names) -> tuple[str, Names]:
-        lines, known = self._conditions(given, self.rng.choice((1, 2, 2, 3)))
+        lines, known = self._conditions(given, self.rng.choice((1, 1, 2, 3)))
         return " if {\n\t" + "\n\t".join(lines) + "\n}", known
 
     def _conditions(self, known: Names, count: int) -> tuple[list[str], Names]:
@@ -148,7 +147,7 @@ class Program:
             parts = [self._pattern(depth - 1) for _ in range(self.rng.randint(1, 2))]
             inner = [name for _, found in parts for name in found]
             return "[" + ", ".join(text for text, _ in parts) + "]", inner
-        if depth and kind == 4:
+        if depth and kind in (4, 5):
             text, names = self._pattern(depth - 1)
             return f'{{"{self._field()}": {text}}}', names
         name = self._fresh("x")
@@ -190,6 +189,8 @@ class Program:
         return f"{name or self._rules[0][1]}({self._reference(known)})"
 
     def _reference(self, known: Names) -> str:
+        if self._often(0.2):
+            return "input.xs"
         text = self.rng.choice(("input", "input", "data.facts", *known))
         least = 1 if text in ("input", "data.facts") else 0
         for _ in range(self.rng.randint(least, 2)):
@@ -200,9 +201,10 @@ class Program:
 
     def _value(self, known: Names) -> str:
         """What a head holds: mostly what the body gave a name."""
-        if known and self._often(0.7):
-            return self.rng.choice(known)
-        return self._scalar() if self._often(0.8) else self._reference(known)
+        if not known or self._often(0.3):
+            return self._scalar()
+        name = self.rng.choice(known)
+        return name if self._often(0.7) else f"{name}.{self._field()}"
 
     def _scalar(self) -> str:
         return self.rng.choice(SCALARS)
@@ -223,8 +225,11 @@ class Program:
 
 
 def document(rng: random.Random) -> Mapping[str, Any]:
-    """An input with fields absent, of the wrong type, and odd."""
-    return {name: _json(rng, 2) for name in FIELDS if rng.random() < 0.7}
+    """An input with fields absent, of the wrong type, and odd; mostly with a list of objects."""
+    found = {name: _json(rng, 2) for name in FIELDS if rng.random() < 0.7}
+    if rng.random() < 0.8:
+        found["xs"] = [_object(rng, 1) for _ in range(rng.randint(1, 3))]
+    return found
 
 
 def _json(rng: random.Random, depth: int) -> Any:
@@ -233,4 +238,8 @@ def _json(rng: random.Random, depth: int) -> Any:
         return rng.choice(VALUES)
     if kind < 0.7:
         return [_json(rng, depth - 1) for _ in range(rng.randrange(4))]
+    return _object(rng, depth)
+
+
+def _object(rng: random.Random, depth: int) -> dict[str, Any]:
     return {name: _json(rng, depth - 1) for name in rng.sample(FIELDS, rng.randrange(4))}

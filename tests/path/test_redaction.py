@@ -237,6 +237,17 @@ async def test_mcp_result_comes_back_if_each_of_its_parts_may(
     assert code(await path.call("as_mcp")) == expected
 
 
+@pytest.mark.parametrize("kind", ["image", "audio"])
+async def test_a_picture_or_sound_that_calls_itself_text_does_not_come_back_as_text(
+    make_path: MakePath, kind: str
+) -> None:
+    path = await make_path(policy(content_types=["text/plain"]), tools=TOOLS)
+    path.runner.behave = printing(
+        {"content": [{"type": kind, "data": "aGk=", "mimeType": "text/plain"}]}
+    )
+    assert code(await path.call("as_mcp")) == "output_withheld"
+
+
 async def test_failure_tells_nothing_of_its_output_where_text_may_not_come_back(
     make_path: MakePath,
 ) -> None:

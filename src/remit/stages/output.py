@@ -148,11 +148,14 @@ def _structured(
 
 
 def _kind(block: Mapping[str, Any]) -> str:
-    """The media type of a content block; empty, and so never let through, where it has none."""
-    if block.get("type") == "text":
+    """The media type of a content block; empty, and so never let through, where it has none, or
+    one that a block of its kind cannot have."""
+    sort = block.get("type")
+    if sort == "text":
         return TEXT
     found = block.get("mimeType") or block.get("resource", {}).get("mimeType") or ""
-    return str(found).partition(";")[0].strip().lower()
+    kind = str(found).partition(";")[0].strip().lower()
+    return "" if sort in ("image", "audio") and not kind.startswith(f"{sort}/") else kind
 
 
 def _text(text: str) -> dict[str, str]:

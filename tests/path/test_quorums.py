@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from remit.model import ApprovalState, Operator, Permission, Quorum
 from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.embedded import EmbeddedEngine
 from remit.policy.layers import layer
+from remit.stages.approve import satisfied
 from tests.path.conftest import HEAD, MakePath, Path_
 from tests.path.test_path import approve, code, text
 
@@ -131,3 +133,18 @@ async def test_layers_that_contradict_each_other_run_nothing(make_path: MakePath
     assert code(reply) == "policy_inconsistent"
     assert "organisation" not in text(reply)
     assert path.runner.told == []
+
+
+@pytest.mark.threat("T-08")
+async def test_agreement_is_too_old_for_a_policy_that_wants_a_fresher_one(
+    make_path: MakePath,
+) -> None:
+    path = await make_path(layers={"policy": asking(1, "sre", ttl_s=3600)})
+    waiting = (await path.call("act")).decision["approval_id"]
+    await approve(path, waiting, person("ann", "sre"))
+    agreed = await path.ledger.approval(waiting)
+    assert agreed is not None
+    later = agreed.opened_ms + 600_000
+    assert satisfied(agreed.rule, agreed, later)
+    assert satisfied(replace(agreed.rule, ttl_s=601), agreed, later)
+    assert not satisfied(replace(agreed.rule, ttl_s=600), agreed, later)

@@ -115,7 +115,7 @@ async def approve(
             known = await ledger.approval_for(planned.plan.call_digest, planned.plan.hash)
             if known is not None and clock.now_ms() < known.expires_ms:
                 if known.state is ApprovalState.APPROVED:
-                    return await _agreed(authorize, decided, record, known)
+                    return await _agreed(authorize, clock, decided, record, known)
                 if known.state is ApprovalState.DENIED:
                     raise _denied(known)
             draft = await _draft(ledger, clock, planned, needed, settings)
@@ -127,10 +127,12 @@ async def approve(
 
 
 async def _agreed(
-    authorize: Authorize, decided: Decided, record: Record, approval: Approval
+    authorize: Authorize, clock: Clock, decided: Decided, record: Record, approval: Approval
 ) -> Approved:
     again = await authorize.confirm(decided.planned, record, approval)
-    if isinstance(again, RequireApproval) and not satisfied(again.approvals, approval):
+    if isinstance(again, RequireApproval) and not satisfied(
+        again.approvals, approval, clock.now_ms()
+    ):
         raise Refused(
             Code.APPROVAL_NOT_ELIGIBLE,
             "policy now asks for another approval than the one that was given",
@@ -198,8 +200,13 @@ def iso(ms: int) -> str:
     return datetime.fromtimestamp(ms // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
-def satisfied(rule: ApprovalRule, approval: Approval) -> bool:
-    """Whether the votes given are enough eligible people under this rule, and nobody refused."""
+def satisfied(rule: ApprovalRule, approval: Approval, now_ms: int) -> bool:
+    """Whether the votes given are enough eligible people under this rule, and nobody refused.
+
+    A rule with a shorter life than the one that the approval was opened under holds too.
+    """
+    if rule.ttl_s is not None and now_ms >= approval.opened_ms + 1_000 * rule.ttl_s:
+        return False
     counting = [
         vote
         for vote in approval.votes

@@ -33,6 +33,7 @@ WHOLE = "is made field by field, and used as a whole"
 KEYED = "`key, value in …`"
 WITHIN = "`in` stands within something else"
 BRACES = "`not` stands before braces"
+MIXED = "under names that it finds"
 LARGE = "2^64"
 V1 = "the name v1"
 
@@ -47,6 +48,8 @@ V1 = "the name v1"
         ('f({"a": x}) := x\np := f(input.a)', OBJECT),
         ('f([{"a": x}]) := x\np := f(input.a)', OBJECT),
         ('p if { walk(input, [_, {"a": x}]); x }', OBJECT),
+        ("g.a := 1\ng[k] := 2 if { some k in input.a }", MIXED),
+        ("g.a.b := 1\ng.a[k] := 2 if { some k in input.a }", MIXED),
         ("f(x, x) := x\np := f(1, 2)", TWICE),
         ("p contains x if { some x, x in input.a }", TWICE),
         ("f(x) if { x == 1 } else := input.a\np if f(2)", BRANCH),
@@ -123,6 +126,7 @@ def test_form_that_the_engines_read_differently_is_refused(body: str, why: str) 
         "p.a[x] := 1 if { some x in input.a }",
         "p[x] := 1 if { some x in input.a }\nq if count(p) == 0",
         "g.a := 1 if input.a\np := g.a",
+        "g.a := 1\nh[k] := 2 if { some k in input.a }\np := [g.a, h]",
         "g.a := 1 if input.a\np := g[input.k]",
         "default g.a := 2\ng.a := 1 if input.a\np := count(g)",
         "p if { input.a in input.b; not input.c in input.d }",

@@ -25,7 +25,7 @@ from remit.policy.patterns import about_patterns
 from remit.policy.process import parse_frame, run_once, try_frame
 from remit.policy.scopes import about_scopes
 from remit.policy.syntax import Module, dotted, module_of
-from remit.policy.wholes import about_wholes
+from remit.policy.wholes import about_mixed, about_wholes
 
 __all__ = ["Finding", "lint", "modules_of"]
 
@@ -54,6 +54,7 @@ def lint(bundle: PolicyBundle) -> list[Finding]:
         findings += about_patterns(module)
         findings += about_scopes(module, modules)
         findings += about_wholes(module, modules)
+        findings += about_mixed(module, modules)
         findings += about_arguments(module)
     if not findings:
         findings += about_entries(modules, bundle.entries)

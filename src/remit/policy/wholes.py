@@ -35,6 +35,37 @@ def about_wholes(module: Module, modules: Sequence[Module]) -> Iterator[Finding]
                 )
 
 
+def about_mixed(module: Module, modules: Sequence[Module]) -> Iterator[Finding]:
+    """Each field that is written out (`limits.calls := …`) of what is also made by `limits[name] := …`.
+
+    Where both give the field, and not the same value, OPA sees that they conflict; the embedded
+    engine takes the one that is written out.
+    """
+    named = {base for other in modules for base, steps in _heads(other) if steps > len(base)}
+    for node in [rule["Spec"] for rule in module.tree["rules"] if "Spec" in rule]:
+        for base, steps in _heads(module, node):
+            above = {base[:length] for length in range(len(base))}
+            if steps == len(base) and named & above:
+                yield Finding(
+                    module.at(node),
+                    "a field is written out here of what another rule makes under names that it "
+                    "finds, and a conflict of the two would not be seen",
+                    "make all of its fields in one of the two ways",
+                )
+
+
+def _heads(module: Module, only: Node | None = None) -> Iterator[tuple[Path, int]]:
+    """What each rule makes: its full name as far as it is written out, and how many steps it has."""
+    package = tuple(module.package.split("."))
+    for rule in module.tree["rules"]:
+        node = rule.get("Spec")
+        if node is None or (only is not None and node is not only):
+            continue
+        kind, head = next(iter(node["head"].items()))
+        if kind != "Func":
+            yield (*package, *written(head["refr"])), len(package) + _length(head["refr"])
+
+
 def _wholes(modules: Sequence[Module]) -> set[Path]:
     """What lies above a field that is written out, and has no other rule that makes it."""
     parts: set[Path] = set()

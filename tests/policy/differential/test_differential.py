@@ -6,9 +6,14 @@ Whole decisions are compared: verdict, reasons, constraints, approvals, limits, 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bench.large_world import bundle as large
+from bench.large_world import documents, tools
 
 from remit.model import Decision
 from remit.policy.bundle import PolicyBundle, bundle_of, load_bundle
@@ -22,13 +27,18 @@ pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa")]
 
 
 async def differences(
-    bundle: PolicyBundle, state: Path, *, seed: int, count: int
+    bundle: PolicyBundle,
+    state: Path,
+    *,
+    seed: int,
+    count: int,
+    well_made: Iterable[dict[str, Any]] = (),
 ) -> tuple[list[tuple[Decision, Decision]], Counter[str]]:
     """Pairs of decisions that are not the same, and how often each kind of decision was given."""
     found: list[tuple[Decision, Decision]] = []
     kinds: Counter[str] = Counter()
     async with both(bundle, state) as (embedded, opa):
-        for document in questions(seed, count, Words.of(bundle)):
+        for document in chain(well_made, questions(seed, count, Words.of(bundle))):
             for entry in bundle.entries:
                 left = await decided(embedded, entry, document)
                 right = await decided(opa, entry, document)
@@ -59,6 +69,19 @@ async def test_no_decision_of_a_library_policy_differs(
     bundle = with_library(None, {name: {}})
     found, _ = await differences(bundle, tmp_path, seed=seed, count=300)
     assert found == []
+
+
+@pytest.mark.slow
+@pytest.mark.threat("T-12")
+async def test_no_decision_of_a_policy_of_two_hundred_lines_differs(
+    tmp_path: Path, seed: int
+) -> None:
+    """Roles, globs, networks, secrets, clocks, budgets and people, as in `bench.policy`."""
+    known = tools()
+    made = documents(known, 1_000, seed)
+    found, kinds = await differences(large(known), tmp_path, seed=seed, count=500, well_made=made)
+    assert found == []
+    assert min(kinds["Allow"], kinds["Deny"], kinds["RequireApproval"]) > 0, kinds
 
 
 UNKNOWN_TO_OPA = """

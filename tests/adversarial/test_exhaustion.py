@@ -28,6 +28,7 @@ from tests.runners.support import (
 )
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.needs("bwrap", "userns", "cgroup"),
     pytest.mark.threat("T-17"),

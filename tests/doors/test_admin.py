@@ -18,7 +18,7 @@ from remit.errors import Code, Conflict, NotFound, Refused, RemitError
 from tests.doors.fake_admin import PLAN, FakeAdmin
 from tests.doors.serving import http, raw, served
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 T = TypeVar("T")
 

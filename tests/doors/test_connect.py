@@ -25,7 +25,7 @@ from remit.errors import Code, ConfigError
 from tests.doors.fake import FakeGateway
 from tests.doors.serving import LEGACY, MODERN, call_body, served
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COMMAND = ["-c", "from remit.cli.connect import connect; connect()"]
 INITIALIZE = {

@@ -12,7 +12,7 @@ from remit.doors.settings import DoorSettings
 from tests.doors.fake import FakeGateway, reply, tool
 from tests.doors.serving import LEGACY, MODERN, client, served
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 MODES = pytest.mark.parametrize("mode", ["auto", "legacy", MODERN])
 ERAS = pytest.mark.parametrize("mode", ["legacy", MODERN])

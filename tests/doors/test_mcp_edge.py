@@ -22,7 +22,7 @@ from tests.doors.serving import (
     served,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def post(

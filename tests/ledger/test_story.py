@@ -24,7 +24,7 @@ from remit.testing.ledger_samples import SetClock
 from tests.ledger.conftest import tell_story
 from tests.ledger.forging import check, resign, texts
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 Entries = list[dict[str, Any]]
 Change = Callable[[Entries], object]

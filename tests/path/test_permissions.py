@@ -16,7 +16,7 @@ from tests.doors.serving import http, served
 from tests.path.conftest import AGENT, ALLOW, MakePath
 from tests.path.test_authzen import about
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 CHANGES = {
     "/v1/approvals/{name}/votes": Permission.APPROVE,

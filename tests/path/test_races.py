@@ -34,7 +34,7 @@ from remit.testing.scripted import ends
 from tests.path.broken import assert_nothing_is_held, assert_the_log_holds, main_starts
 from tests.path.conftest import AGENT, ALLOW, ASK, HEAD, OLGA, MakePath, Path_
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 EVE = replace(AGENT, subject="eve", chain=(), key_id="k2")
 RESTRICTED = replace(AGENT, groups=(), key_id="k2")

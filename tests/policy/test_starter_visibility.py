@@ -14,7 +14,7 @@ NAMES = Names(
     environments=("staging", "production"),
 )
 
-pytestmark = pytest.mark.threat("T-03")
+pytestmark = [pytest.mark.threat("T-03"), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,6 +13,8 @@ from tests.plugins.machine import opa_binary
 from tests.policy.authoring.terminal import IMPORTS, WHOLE, run, written
 from tests.policy.world import STARTER
 
+pytestmark = pytest.mark.slow
+
 
 def test_right_policy_is_nothing_to_speak_of_and_ends_0(tmp_path: Path) -> None:
     done = run("check", written(tmp_path / "p"))

@@ -19,6 +19,8 @@ from remit.policy.schemas import shipped
 from tests.policy.authoring.terminal import IMPORTS, QUESTION, WHOLE, run, written
 from tests.policy.world import STARTER
 
+pytestmark = pytest.mark.slow
+
 TESTS = f"""package remit
 {IMPORTS}
 asked(groups) := {{

@@ -11,6 +11,8 @@ from remit.policy.bundle import bundle_of
 from remit.policy.why import Body, why
 from tests.policy.authoring.terminal import IMPORTS, QUESTION, WHOLE, run, written
 
+pytestmark = pytest.mark.slow
+
 RULES = f"""package remit
 {IMPORTS}
 a if {{

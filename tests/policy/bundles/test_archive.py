@@ -25,6 +25,8 @@ from remit.policy.tar import BLOCK, pack
 from tests.policy.bundles.made import FILES, MODULE, opa, opa_value, tar_gz, written
 from tests.policy.world import STARTER
 
+pytestmark = pytest.mark.slow
+
 
 def refused(content: bytes) -> ConfigError:
     with pytest.raises(ConfigError) as caught:

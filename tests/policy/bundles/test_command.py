@@ -16,6 +16,8 @@ from remit.policy.signature import ALGORITHMS
 from tests.policy.bundles.made import FILES, SECRET, key_pair, opa, tar_gz, written
 from tests.policy.world import HEAD, STARTER
 
+pytestmark = pytest.mark.slow
+
 
 def _run(*words: str | Path) -> Result:
     return CliRunner().invoke(policy, [str(word) for word in words])

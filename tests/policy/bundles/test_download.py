@@ -26,7 +26,7 @@ from tests.doors.serving import served
 from tests.policy.bundles.made import FILES, SECRET, tar_gz
 from tests.policy.opa.certificates import Authority
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 CHANGED = {**FILES, "data.json": b'{"grants": {}, "odd": 2}'}
 WANTED = Verification(key=SECRET, key_id="k1", algorithm="HS256")

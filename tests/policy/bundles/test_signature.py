@@ -24,6 +24,8 @@ from remit.policy.signature import ALGORITHMS, Algorithm, Verification, hashed, 
 from tests.plugins.machine import opa_binary
 from tests.policy.bundles.made import FILES, SECRET, key_pair, opa, tar_gz, written
 
+pytestmark = pytest.mark.slow
+
 KEYS = {algorithm: key_pair(algorithm) for algorithm in ALGORITHMS}
 Files = dict[str, bytes]
 

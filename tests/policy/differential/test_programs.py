@@ -23,7 +23,12 @@ from tests.plugins.machine import opa_binary
 from tests.policy.differential.engines import both
 from tests.policy.differential.programs import DATA, Program, document
 
-pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa"), pytest.mark.threat("T-12")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.needs("opa"),
+    pytest.mark.threat("T-12"),
+    pytest.mark.slow,
+]
 
 TOGETHER, QUESTIONS = 60, 5
 

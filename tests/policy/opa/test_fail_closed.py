@@ -29,7 +29,7 @@ from tests.policy.opa.world import (
 from tests.policy.test_fail_closed import ROWS, SPINNING
 from tests.policy.world import HEAD, ask, code_of, policy, when
 
-pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa")]
+pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa"), pytest.mark.slow]
 
 # What OPA finds when it compiles is no answer to one question: such a policy does not start.
 COMPILE_TIME = {"unknown_builtin"}

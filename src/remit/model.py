@@ -630,6 +630,14 @@ class Approved:
     approval: Approval | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obliged:
+    """An approved plan for which all was done that policy wants done first; made only by the
+    oblige stage, and the only thing that an intent is committed for."""
+
+    approved: Approved
+
+
 # ----------------------------------------------------------------------------------- grant, run
 
 

@@ -15,7 +15,6 @@ from remit.model import (
     AdmittedCall,
     Approval,
     ApprovalState,
-    Approved,
     Call,
     Caller,
     Constraints,
@@ -23,6 +22,7 @@ from remit.model import (
     Ending,
     Grant,
     NormalCall,
+    Obliged,
     OnCancel,
     Outcome,
     PlanKind,
@@ -43,12 +43,11 @@ from remit.stages.approve import Bell, approve, not_approved, wait
 from remit.stages.authenticate import authenticate
 from remit.stages.authorize import Authorize, Replan
 from remit.stages.commit import commit
-from remit.stages.execute import Stop, Unheard, execute
+from remit.stages.execute import execute
 from remit.stages.history import Histories
 from remit.stages.narrow import Terms
 from remit.stages.normalise import normalise
 from remit.stages.oblige import Oblige
-from remit.stages.output import streamed
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
 from remit.stages.settle import settle, unrecorded
@@ -222,12 +221,12 @@ class Pipeline:
         if isinstance(approved, Approval):
             return approved
         # What policy obliges to be done first: done, or nothing runs
-        await self._oblige.perform(approved, record)
+        obliged = await self._oblige.perform(approved, record)
         async with self._slots:
             # From here a cancel no longer ends this task: it stops the run, where that may be.
             flight.guarded, flight.stoppable = True, _stoppable(planned)
             try:
-                finished = await self._commit_and_run(approved, record, flight, parent)
+                finished = await self._commit_and_run(obliged, record, flight, parent)
             except Refused as refused:
                 if refused.code is not Code.DECISION_STALE:
                     raise
@@ -238,20 +237,19 @@ class Pipeline:
             return finished
 
     async def _commit_and_run(
-        self, approved: Approved, record: Record, flight: Flight, parent: str | None
+        self, obliged: Obliged, record: Record, flight: Flight, parent: str | None
     ) -> Finished:
         b = self.backends
-        planned = approved.decided.planned
+        approved = obliged.approved
+        planned, constraints = approved.decided.planned, approved.decided.decision.constraints
         # (7) the intent, durable before any effect; gives the single-use grant
         with stage("commit"):
             grant = await commit(
-                b.ledger, b.clock, approved, record, self.histories, parent_run_id=parent
+                b.ledger, b.clock, obliged, record, self.histories, parent_run_id=parent
             )
         # (8) one runner, made for this grant and destroyed after it
         with stage("execute"):
-            constraints = approved.decided.decision.constraints
-            heard = flight if streamed(constraints) else Unheard()
-            result = await self._execute(grant, heard, flight.stop)
+            result = await self._execute(grant, constraints, flight)
         # (9) what came of it, durable
         with stage("settle"):
             outcome, index = await self._settle(planned, constraints, grant, result)
@@ -260,7 +258,7 @@ class Pipeline:
         RUN_SECONDS.labels(tool).observe(result.wall_ms / 1000)
         return Finished(approved=approved, outcome=outcome, result=result, index=index)
 
-    async def _execute(self, grant: Grant, progress: Progress, stop: Stop) -> RunResult:
+    async def _execute(self, grant: Grant, constraints: Constraints, flight: Flight) -> RunResult:
         b = self.backends
         RUNS_IN_FLIGHT.inc()
         try:
@@ -270,8 +268,9 @@ class Pipeline:
                 b.clock,
                 grant,
                 gateway=self.settings.gateway,
-                progress=progress,
-                stop=stop,
+                constraints=constraints,
+                progress=flight,
+                stop=flight.stop,
             )
         finally:
             RUNS_IN_FLIGHT.dec()

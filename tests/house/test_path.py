@@ -54,6 +54,11 @@ def test_only_the_ledger_makes_a_grant() -> None:
     assert _outside(found, LEDGER, TESTING) == set()
 
 
+@pytest.mark.threat("T-12")
+def test_only_the_oblige_stage_says_that_obligations_are_met() -> None:
+    assert _callers("Obliged") == {"src/remit/stages/oblige.py"}
+
+
 @pytest.mark.threat("T-14")
 def test_only_the_commit_stage_commits_an_intent() -> None:
     found = _callers("commit_intent")

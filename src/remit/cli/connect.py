@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import sys
 import threading
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from remit.errors import Code, ConfigError, RemitError
+from remit.loopback import is_loopback
 
 MAX_LINE = 4 * 1024 * 1024
 """Longest message a client may send, in bytes."""
@@ -74,21 +74,12 @@ def check_url(url: str, *, plain: bool) -> None:
             "the gateway's address is not one of http or https",
             hint="give it as http://127.0.0.1:8700/mcp",
         )
-    if parts.scheme == "http" and not plain and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not plain and not is_loopback(parts.hostname):
         raise ConfigError(
             Code.ADDRESS_REFUSED,
             "the key would cross the network unencrypted",
             hint="use https, or say --unsafe-plain-http",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_key(key_file: Path | None) -> str:

@@ -17,7 +17,7 @@ from remit.policy.finding import Finding, Severity, in_order
 from remit.policy.graph import Definition, Path, definitions, meets, reachable, references, written
 from remit.policy.lint import modules_of
 from remit.policy.schemas import for_opa
-from remit.policy.syntax import Module, Node, dotted
+from remit.policy.syntax import Module, Node, dotted, nodes_in
 
 
 def doubts(bundle: PolicyBundle) -> list[Finding]:
@@ -170,16 +170,11 @@ def _grants(each: Definition, entry: str) -> bool:
 
 def _says(node: Any, verdict: str) -> bool:
     """Whether an object literal in the head, or a body's value, has `decision` of this verdict."""
-    todo: list[Any] = [node.get("head"), *[body.get("assign") for body in node.get("bodies", [])]]
-    while todo:
-        found = todo.pop()
-        if isinstance(found, list):
-            todo.extend(found)
-        elif isinstance(found, Mapping):
-            for _, key, value in found.get("Object", {}).get("fields", ()):
-                if key.get("String", {}).get("value") == DECISION:
-                    return bool(value.get("String", {}).get("value") == verdict)
-            todo.extend(found.values())
+    parts = [node.get("head"), *[body.get("assign") for body in node.get("bodies", [])]]
+    for found in nodes_in(parts):
+        for _, key, value in found.get("Object", {}).get("fields", ()):
+            if key.get("String", {}).get("value") == DECISION:
+                return bool(value.get("String", {}).get("value") == verdict)
     return False
 
 
@@ -196,15 +191,7 @@ def _objects(name: Path) -> bool:
 
 
 def _negations(bodies: Any) -> Iterator[Node]:
-    todo: list[Any] = [bodies]
-    while todo:
-        found = todo.pop()
-        if isinstance(found, list):
-            todo.extend(found)
-        elif isinstance(found, Mapping):
-            if "NotExpr" in found:
-                yield found
-            todo.extend(found.values())
+    return (found for found in nodes_in(bodies) if "NotExpr" in found)
 
 
 def _of_denials(each: Definition, node: Node, known: Sequence[Definition]) -> bool:

@@ -19,7 +19,7 @@ from remit.policy.combine import combine
 from remit.policy.coverage import FileCoverage, Outcome, covered, without_tests
 from remit.policy.graph import definitions, head_of, written
 from remit.policy.lint import modules_of
-from remit.policy.syntax import Module, Node
+from remit.policy.syntax import Module, Node, nodes_in
 from remit.policy.verdict import denial, judge
 from remit.policy.why import why
 
@@ -177,13 +177,7 @@ def _only(module: Module, node: Node) -> Module:
 
 def _writes(node: Any, code: str) -> bool:
     """Whether this code stands in a rule as a text."""
-    todo: list[Any] = [node]
-    while todo:
-        found = todo.pop()
-        if isinstance(found, list):
-            todo.extend(found)
-        elif isinstance(found, Mapping):
-            if found.get("String", {}) and found["String"].get("value") == code:
-                return True
-            todo.extend(found.values())
-    return False
+    return any(
+        isinstance(text := found.get("String"), Mapping) and text.get("value") == code
+        for found in nodes_in(node)
+    )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit.policy.syntax import Module, Node
+from remit.policy.syntax import Module, Node, nodes_in
 
 Path = tuple[str, ...]
 
@@ -39,16 +39,23 @@ def definitions(modules: Sequence[Module]) -> list[Definition]:
     return [
         Definition(
             module,
-            (*module.package.split("."), *written(head_of(node))),
+            name,
             node,
             "Func" in node.get("head", {}) or bool(node.get("args")),
             frozenset(uses_of(module, node, without_head(node))),
         )
-        for module in modules
-        for rule in module.tree["rules"]
-        for node in (rule.get("Spec"), rule.get("Default"))
-        if node is not None
+        for module, name, node in defined(modules)
     ]
+
+
+def defined(modules: Iterable[Module]) -> Iterator[tuple[Module, Path, Node]]:
+    """Each rule, default and function with its full name, as far as that is written out."""
+    for module in modules:
+        package = tuple(module.package.split("."))
+        for rule in module.tree["rules"]:
+            for node in (rule.get("Spec"), rule.get("Default")):
+                if node is not None:
+                    yield module, package + written(head_of(node)), node
 
 
 def meets(one: Path, other: Path) -> bool:
@@ -96,22 +103,22 @@ def references(node: Any) -> Iterator[Node]:
         elif isinstance(found, Mapping):
             if "Var" in found or "RefDot" in found or "RefBrack" in found:
                 yield found
-            todo.extend(_below(found))
+            todo.extend(below(found))
 
 
-def _below(node: Node) -> list[Any]:
+def below(node: Node) -> list[Any]:
     """What is left to look at: of a reference only its indexes, for it was read as a whole."""
-    below: list[Any] = []
+    left: list[Any] = []
     while True:
         if "Var" in node:
-            return below
+            return left
         if "RefDot" in node:
             node = node["RefDot"]["refr"]
         elif "RefBrack" in node:
-            below.append(node["RefBrack"]["index"])
+            left.append(node["RefBrack"]["index"])
             node = node["RefBrack"]["refr"]
         else:
-            return [*below, *node.values()]
+            return [*left, *node.values()]
 
 
 def written(node: Node) -> Path:
@@ -146,21 +153,12 @@ def without_head(node: Node) -> list[Any]:
     """All of a rule or default but its own name."""
     (head,) = node["head"].values() if "head" in node else (node,)
     rest = [value for key, value in head.items() if key != "refr"]
-    return [*_below(dict(head["refr"])), *rest, node.get("bodies", [])]
+    return [*below(dict(head["refr"])), *rest, node.get("bodies", [])]
 
 
 def declared(module: Module, node: Any) -> set[str]:
     """The names that a rule declares for itself, anywhere in it."""
-    names: set[str] = set()
-    todo: list[Any] = [node]
-    while todo:
-        found = todo.pop()
-        if isinstance(found, list):
-            todo.extend(found)
-        elif isinstance(found, Mapping):
-            names |= _declares(module, found)
-            todo.extend(found.values())
-    return names
+    return {name for found in nodes_in(node) for name in _declares(module, found)}
 
 
 def _declares(module: Module, node: Node) -> set[str]:

@@ -14,10 +14,9 @@ from typing import Any
 
 from remit.errors import PolicyFault
 from remit.policy.bundle import PolicyBundle
+from remit.policy.graph import Path, below, defined, meets, written
 from remit.policy.process import parse_frame, run_once
 from remit.policy.syntax import Module, Node, module_of
-
-Path = tuple[str, ...]
 
 VISIBLE = "visible"
 MAX_KNOWN = 64
@@ -88,8 +87,8 @@ def _reads(modules: Sequence[Module], rules: Iterable[Path]) -> Iterator[Path]:
         if target in followed:
             continue
         followed.add(target)
-        for module, name, node in _defined(modules):
-            if id(node) in seen or not _meets(name, target):
+        for module, name, node in defined(modules):
+            if id(node) in seen or not meets(name, target):
                 continue
             seen.add(id(node))
             for root, path in _named(module, node):
@@ -97,29 +96,6 @@ def _reads(modules: Sequence[Module], rules: Iterable[Path]) -> Iterator[Path]:
                     yield path
                 else:
                     todo.append(path)
-
-
-def _defined(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, Node]]:
-    """Each rule, default and function with its full name, as far as that is written out."""
-    for module in modules:
-        package = tuple(module.package.split("."))
-        for rule in module.tree["rules"]:
-            for node in (rule.get("Spec"), rule.get("Default")):
-                if node is not None:
-                    yield module, package + _written(_head(node)), node
-
-
-def _head(node: Node) -> Node:
-    if "refr" in node:
-        return dict(node["refr"])
-    (head,) = node["head"].values()
-    return dict(head["refr"])
-
-
-def _meets(one: Path, other: Path) -> bool:
-    """Whether one is the other, or lies within it."""
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
 
 
 def _named(module: Module, node: Any) -> Iterator[tuple[str, Path]]:
@@ -134,27 +110,12 @@ def _named(module: Module, node: Any) -> Iterator[tuple[str, Path]]:
                 yield "input", ()
             if "Var" in found or "RefDot" in found or "RefBrack" in found:
                 yield from _referred(module, found)
-            todo.extend(_below(found))
-
-
-def _below(node: Node) -> list[Any]:
-    """What is left to look at: of a reference only its indexes, for it was read as a whole."""
-    below: list[Any] = []
-    while True:
-        if "Var" in node:
-            return below
-        if "RefDot" in node:
-            node = node["RefDot"]["refr"]
-        elif "RefBrack" in node:
-            below.append(node["RefBrack"]["index"])
-            node = node["RefBrack"]["refr"]
-        else:
-            return [*below, *node.values()]
+            todo.extend(below(found))
 
 
 def _referred(module: Module, node: Node) -> Iterator[tuple[str, Path]]:
     """What one reference may stand for; a local name that hides a rule or an import counts twice."""
-    path = _written(node)
+    path = written(node)
     if not path:
         return
     dotted = ".".join(path)
@@ -171,23 +132,3 @@ def _referred(module: Module, node: Node) -> Iterator[tuple[str, Path]]:
         if root in ("input", "data"):
             cut = through.index("?") if "?" in through else None
             yield root, (*through[:cut], *(rest if cut is None else ()))
-
-
-def _written(node: Node) -> Path:
-    """A reference as names, up to the first index that is not written out."""
-    names: list[str | None] = []
-    while "Var" not in node:
-        if "RefDot" in node:
-            names.append(str(node["RefDot"]["field"][1]))
-            node = node["RefDot"]["refr"]
-        elif "RefBrack" in node:
-            names.append(node["RefBrack"]["index"].get("String", {}).get("value"))
-            node = node["RefBrack"]["refr"]
-        else:
-            return ()
-    path = [str(node["Var"]["value"])]
-    for name in reversed(names):
-        if name is None:
-            break
-        path.append(name)
-    return tuple(path)

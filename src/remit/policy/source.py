@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from remit.errors import Code, ConfigError
+from remit.loopback import is_loopback
 from remit.policy.archive import read_archive, read_file
 from remit.policy.bundle import PolicyBundle, directory_files, directory_mark, invalid, mark_of
 from remit.policy.content import assemble
@@ -91,17 +90,11 @@ def check_url(url: str) -> None:
         raise _no_url("the bundle's URL is not a URL", "https://host/path/bundle.tar.gz")
     if parts.username is not None or parts.fragment:
         raise _no_url("the bundle's URL has a user or a fragment", "a credential is `token`")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise _no_url(
             "the bundle would come over http from another machine",
             "use https, with ca_file where the certificate is of your own authority",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _no_url(message: str, hint: str) -> ConfigError:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from remit.loopback import is_loopback
+
 _FORM = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})")
 
 
@@ -30,8 +32,7 @@ class Address:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it; a name other than localhost counts as not."""
-        found = _ip(self.host)
-        return self.host == "localhost" if found is None else found.is_loopback
+        return is_loopback(self.host)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

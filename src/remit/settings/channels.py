@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from remit.errors import Code, ConfigError
+from remit.loopback import is_loopback
 from remit.notify import HttpChannel
 from remit.settings.policy import ChannelSection
 from remit.settings.secret import SecretRef
@@ -49,20 +49,13 @@ def _check_url(url: str, at: str) -> None:
         host, parts = "", urlsplit("")
     if not host or parts.username is not None or parts.fragment:
         raise _invalid("the channel's URL is not one of a host", at, "https://host/path")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise _invalid("the channel is plain http to another machine", at, "use https")
 
 
 def _check_token(token: str) -> None:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise _invalid("the channel's token cannot stand in a header", "", "see what it names")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _invalid(message: str, at: str, hint: str) -> ConfigError:

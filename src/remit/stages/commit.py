@@ -5,7 +5,7 @@ This is the only place that asks the ledger for a grant. No intent, no run.
 
 from __future__ import annotations
 
-from remit.model import Approved, Effect, Grant, Intent, PlanKind
+from remit.model import Effect, Grant, Intent, Obliged, PlanKind
 from remit.ports import Clock, Ledger
 from remit.stages.history import Histories
 from remit.stages.record import Record
@@ -18,7 +18,7 @@ START_ALLOWANCE_MS = 10_000
 async def commit(
     ledger: Ledger,
     clock: Clock,
-    approved: Approved,
+    obliged: Obliged,
     record: Record,
     histories: Histories,
     *,
@@ -33,6 +33,7 @@ async def commit(
         Refused: with the code of the first check that does not hold; nothing was written then
             but the refusal.
     """
+    approved = obliged.approved
     planned = approved.decided.planned
     normal = planned.admitted.normal
     now = clock.now_ms()

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from remit.errors import Code, LedgerFault, Refused, RemitError, RunnerFault
-from remit.model import Destruction, Ending, Grant, Lease, RunResult
+from remit.model import Constraints, Destruction, Ending, Grant, Lease, RunResult
 from remit.ports import Clock, Ledger, Progress, Runner
 from remit.stages.admit import frozen
+from remit.stages.output import streamed
 from remit.stages.plan import run_spec
 from remit.telemetry import logger
 
@@ -75,12 +76,15 @@ async def execute(
     grant: Grant,
     *,
     gateway: str,
+    constraints: Constraints,
     progress: Progress,
     stop: Stop,
 ) -> RunResult:
     """Run the granted plan once, and give what came of it with the evidence of destruction.
 
     Args:
+        constraints: those of the decision that the grant was made from: where they redact or
+            withhold output, none of it is told as it comes.
         stop: set by a cancel that should end the run: TERM, a grace, then KILL; nothing is
             started once it is set.
 
@@ -94,7 +98,8 @@ async def execute(
     try:
         result = await _prepared(runner, ledger, clock, grant, lease=lease, stop=stop)
         if result is None:
-            result = await _carry_out(runner, lease, progress, stop)
+            heard = progress if streamed(constraints) else Unheard()
+            result = await _carry_out(runner, lease, heard, stop)
     except BaseException:
         await asyncio.shield(_destroy(runner, lease, clock))
         raise

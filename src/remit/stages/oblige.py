@@ -21,6 +21,7 @@ from remit.model import (
     EntryDraft,
     Frozen,
     Obligation,
+    Obliged,
     Permitted,
     Planned,
 )
@@ -63,16 +64,16 @@ class Oblige:
                 message = "policy wants a channel told that the configuration does not have"
                 raise _refused(Code.POLICY_UNSUPPORTED, message, decision, planned)
 
-    async def perform(self, approved: Approved, record: Record) -> None:
-        """Do what has to be done before the plan is carried out. Once per call, plan and message,
-        even where the plan is put to policy again.
+    async def perform(self, approved: Approved, record: Record) -> Obliged:
+        """The plan once all is done that has to be before it is carried out. Once per call, plan
+        and message, even where the plan is put to policy again.
 
         Raises:
             Refused: as `check`; `notice_not_taken` if a message was not.
         """
         planned, decision = approved.decided.planned, approved.decided.decision
         if not decision.obligations:
-            return
+            return Obliged(approved=approved)
         self.check(planned, decision)
         for obligation in _notices(decision):
             once = (planned.plan.hash, obligation)
@@ -89,6 +90,7 @@ class Oblige:
                 raise _refused(Code.NOTICE_NOT_TAKEN, message, decision, planned)
             record.told.add(once)
             record.add(_entry(planned, decision, obligation, channel))
+        return Obliged(approved=approved)
 
     def denied(self, planned: Planned, decision: Deny) -> None:
         """Send what can be sent about a denial, in the background; nothing depends on it."""

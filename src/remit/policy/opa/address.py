@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from remit.errors import Code, ConfigError
+from remit.loopback import is_loopback
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _OPEN = "http to another machine: whoever is in between decides, and reads every input"
@@ -110,7 +110,7 @@ def _of_url(
     elif (files["cert_file"] is None) != (files["key_file"] is None):
         lacking = "key_file" if files["key_file"] is None else "cert_file"
         yield Contradiction(lacking, "a client certificate needs its key", f"give {lacking}")
-    if parts.scheme == "http" and not _loopback(parts.host):
+    if parts.scheme == "http" and not is_loopback(parts.host):
         yield Contradiction(
             "url",
             _OPEN,
@@ -138,7 +138,7 @@ def address_of(
     parts = _split(url)
     if token is not None and not _TOKEN.fullmatch(token):
         raise _invalid("the OPA server's token is empty or has characters a header may not", None)
-    if parts.scheme == "http" and not _loopback(parts.host):
+    if parts.scheme == "http" and not is_loopback(parts.host):
         raise _invalid(_OPEN, "use https")
     if parts.scheme == "unix":
         peers = frozenset({0, os.geteuid(), *socket_uids})
@@ -205,15 +205,6 @@ def _split(url: str) -> _Parts:
     if not _PREFIX.fullmatch(prefix):
         raise _invalid("policy.opa.url has an odd path", "give scheme, host and port only")
     return _Parts(parts.scheme, host, port or (443 if parts.scheme == "https" else 8181), prefix)
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _invalid(message: str, hint: str | None) -> ConfigError:

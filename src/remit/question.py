@@ -93,13 +93,13 @@ class Questions:
         A list that was given before is joined once: a page of it must not cost what all of it does.
         """
         known = self._lists.get(id(tools))
-        if known is not None and known[0] is tools:
+        if known is not None:
             self._lists.move_to_end(id(tools))
             return known[1]
         every = list(tools)
         for own in self._served:
             insort(every, own, key=lambda tool: tool.name)
-        if isinstance(tools, tuple):  # what cannot change any more is kept, and its name with it
+        if isinstance(tools, tuple):  # kept with its list, so that its id names no other meanwhile
             self._lists[id(tools)] = (tools, every)
             if len(self._lists) > MAX_LISTS:
                 self._lists.popitem(last=False)

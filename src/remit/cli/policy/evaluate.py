@@ -28,6 +28,7 @@ from remit.cli.policy.options import (
     refuse_both,
     refuse_findings,
     use_option,
+    wrong_use,
 )
 from remit.errors import Code, RemitError
 from remit.model import Allow, Deny, RequireApproval
@@ -86,8 +87,7 @@ def evaluate(
             refuse_findings(asked)
         ending = asyncio.run(_ask(asked, document, entry, deadline_ms, output))
     except RemitError as error:
-        missing = error.code in (Code.CONFIG_NOT_FOUND, Code.CONFIG_INVALID)
-        give_up(error, Exit.USAGE if missing else Exit.UNKNOWN)
+        give_up(error, Exit.USAGE if wrong_use(error) else Exit.UNKNOWN)
     sys.exit(ending)
 
 

@@ -24,6 +24,7 @@ from remit.cli.policy.options import (
     refuse_both,
     refuse_findings,
     use_option,
+    wrong_use,
 )
 from remit.cli.policy.recorded import decision_at, ledger_at, ledger_option
 from remit.cli.policy.replay import Outcome, Replay, in_order, replay
@@ -157,8 +158,7 @@ def _met(replayed: Replay) -> Exit:
 def _ending(error: RemitError) -> Exit:
     if isinstance(error, Unverified) and error.code is Code.LOG_TAMPERED:
         return Exit.NO
-    wrong = error.code in (Code.CONFIG_NOT_FOUND, Code.CONFIG_INVALID)
-    return Exit.USAGE if wrong else Exit.UNKNOWN
+    return Exit.USAGE if wrong_use(error) else Exit.UNKNOWN
 
 
 def _explain(asked: Mapping[str, PolicyBundle], document: Mapping[str, Any]) -> Explanation:

@@ -177,6 +177,12 @@ def refuse_findings(layers: Mapping[str, PolicyBundle]) -> None:
             raise findings[0].error(of=len(findings))
 
 
+def wrong_use(error: RemitError) -> bool:
+    """Whether it is the command that is wrong: what it names is not there, or not in the library."""
+    named = (error.place or "").startswith("use.")
+    return named or error.code in (Code.CONFIG_NOT_FOUND, Code.CONFIG_INVALID)
+
+
 def give_up(error: RemitError, ending: Exit | None = None) -> NoReturn:
     """Print an error and end; a policy that is no policy is a no, not a wrong use."""
     print_error(error)

@@ -185,5 +185,5 @@ def test_eval_asks_all_layers(tmp_path: Path) -> None:
 def test_library_policy_that_does_not_exist_is_wrong_usage(tmp_path: Path, command: str) -> None:
     words = (command, written(tmp_path / "p"), "--use", "read_onli", "--input", "-")
     done = run(*words, given=QUESTION)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "did you mean read_only?" in done.stderr

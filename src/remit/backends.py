@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from remit.errors import Code, NotFound
-from remit.model import Frozen, ServedBundle
+from remit.errors import Code, NotFound, RunnerFault
+from remit.model import Frozen, Lease, Lent, Loan, ServedBundle
 from remit.ports import (
     ArgumentCheck,
     Bundles,
     Catalog,
     Clock,
+    Credentials,
     Identity,
     Ledger,
     Notifier,
@@ -39,6 +42,28 @@ class NoBundles:
         """Nobody waits."""
 
 
+class NoCredentials:
+    """The `Credentials` of a gateway that has none to lend."""
+
+    def digest(self, ref: str) -> str | None:
+        return None
+
+    async def lend(self, lease: Lease) -> Lent:
+        raise RunnerFault(Code.CREDENTIAL_UNAVAILABLE, "this gateway has no credentials")
+
+    async def take_back(self, lease: Lease) -> Sequence[Loan]:
+        return ()
+
+    async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]:
+        return data, 0
+
+    async def sweep(self, live: frozenset[str]) -> Sequence[Loan]:
+        return ()
+
+    async def keys(self) -> Mapping[str, Any]:
+        return {"keys": []}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
     """One implementation of each port."""
@@ -53,6 +78,7 @@ class Backends:
     clock: Clock
     notifier: Notifier = field(default_factory=NoChannels)
     bundles: Bundles = field(default_factory=NoBundles)
+    credentials: Credentials = field(default_factory=NoCredentials)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ class Code(StrEnum):
     RUNNER_UNAVAILABLE = "runner_unavailable"
     RUNNER_DEGRADED = "runner_degraded"
     RUNNER_LACKS = "runner_lacks"
+    CREDENTIAL_UNAVAILABLE = "credential_unavailable"
     RUN_FAILED = "run_failed"
     RUN_TIMED_OUT = "run_timed_out"
     RUN_OUT_OF_MEMORY = "run_out_of_memory"

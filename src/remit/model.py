@@ -297,6 +297,7 @@ class Tool:
     returns: tuple[Taint, ...] = ()
     egress: tuple[EgressRule, ...] = ()
     credentials: tuple[CredentialRule, ...] = ()
+    result_files: tuple[str, ...] = ()
     digest: str = ""
 
 
@@ -709,6 +710,85 @@ class RunSpec:
     files: tuple[tuple[str, bytes], ...] = ()
     mounts: tuple[Mount, ...] = ()
     collect: tuple[str, ...] = ()
+    call_digest: str = ""
+    egress: tuple[EgressRule, ...] = ()
+    credentials: tuple[CredentialRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedFile:
+    """A file that goes into a run by its descriptor: who hands it on need not read it.
+
+    `name` is one plain component below /run/remit/credentials. Whoever is given it closes `fd`.
+    """
+
+    name: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loan:
+    """A credential that a run had, by its handle: what the record says of it, never a secret.
+
+    `lease` is the lending system's own name for it, where it has one. `delivered` is `proxy` or
+    `file`. `returned_ms` is when it was given up; `revoked` whether the lending system confirmed
+    that it is dead, else it ends at `expires_ms` (None: it does not end by itself).
+    """
+
+    ref: str
+    broker: str
+    delivered: str
+    lent_ms: int
+    expires_ms: int | None = None
+    lease: str | None = None
+    returned_ms: int | None = None
+    revoked: bool = False
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """What a run was lent: the loans, and the files that have to be put into it."""
+
+    loans: tuple[Loan, ...] = ()
+    files: tuple[HandedFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """One connection that a run made or tried to make through the egress proxy.
+
+    `kind` is `tunnel`, `https` or `http`; `address` is what was connected to; bytes are those of
+    the run's side (`sent` by it, `received` by it). `refused` is why not, where it was refused.
+    `injected` are handles; `echoed` says that the other side sent an injected value back, which
+    was blanked.
+    """
+
+    host: str
+    port: int
+    kind: str
+    opened_ms: int
+    closed_ms: int
+    address: str | None = None
+    refused: str | None = None
+    requests: int = 0
+    sent: int = 0
+    received: int = 0
+    injected: tuple[str, ...] = ()
+    echoed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What went through the egress proxy for one run; `more` connections are only counted."""
+
+    connections: tuple[Connection, ...] = ()
+    more: int = 0
+    refused: int = 0
+    sent: int = 0
+    received: int = 0
+    echoed: bool = False
+    closed_ms: int = 0
 
 
 class Tier(StrEnum):
@@ -726,7 +806,8 @@ class Capabilities:
     """What a runner was found, by running probe jobs, to enforce on this machine.
 
     `digest` covers all that identifies the runner (binary, base, profile) and goes into each
-    plan. `missing` says what does not hold, `hint` the one command that mends it.
+    plan. `missing` says what does not hold, `hint` the one command that mends it. `profile` is
+    the profile that all of this is about.
     """
 
     name: str
@@ -736,6 +817,7 @@ class Capabilities:
     holds: Mapping[str, bool] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     hint: str | None = None
+    profile: str = "sandbox"
 
 
 class Channel(StrEnum):
@@ -780,7 +862,12 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destruction:
-    """The evidence that a runner is gone: what was looked at, and what was found."""
+    """The evidence that a runner is gone: what was looked at, and what was found.
+
+    `seen_ms` has the time at which each was seen gone, by its name: processes, cgroup, mounts,
+    directory, proxy, credentials. What the run never had is not in it. `credentials_left` counts
+    loans that were neither revoked nor given up.
+    """
 
     lease_id: str
     processes_left: int
@@ -790,6 +877,9 @@ class Destruction:
     destroyed_ms: int
     took_us: int
     note: str | None = None
+    proxy_closed: bool = True
+    credentials_left: int = 0
+    seen_ms: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -798,6 +888,8 @@ class Destruction:
             and self.mounts_left == 0
             and self.cgroup_removed
             and self.directory_removed
+            and self.proxy_closed
+            and self.credentials_left == 0
         )
 
 
@@ -819,6 +911,8 @@ class RunResult:
     limits_hit: tuple[str, ...] = ()
     runner: Mapping[str, str] = field(default_factory=dict)
     destruction: Destruction | None = None
+    traffic: Traffic | None = None
+    loans: tuple[Loan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,11 @@ from remit.model import (
     Frame,
     Frozen,
     Grant,
+    HandedFile,
     Intent,
     Lease,
+    Lent,
+    Loan,
     Operator,
     Outcome,
     Receipt,
@@ -166,7 +169,10 @@ class Runner(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What probe jobs found to hold on this machine."""
+        """What probe jobs found to hold on this machine, in the default profile."""
+
+    def profile(self, name: str) -> Capabilities | None:
+        """What probe jobs found to hold in the profile of that name; None if there is none."""
 
     async def provision(self, lease: Lease, spec: RunSpec) -> None:
         """Make the environment.
@@ -175,8 +181,11 @@ class Runner(Protocol):
             RunnerFault: `runner_unavailable` or `runner_degraded`; nothing was started.
         """
 
-    async def start(self, lease: Lease) -> None:
-        """Let the command go.
+    async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
+        """Let the command go, with these files below /run/remit/credentials.
+
+        The descriptors are closed, whatever happens. A later call for the same lease changes
+        nothing.
 
         Raises:
             RunnerFault: `started` says whether the command may have run.
@@ -196,6 +205,55 @@ class Runner(Protocol):
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
         """Destroy whatever is found on this machine of this gateway's that has no live lease."""
+
+
+class Credentials(Protocol):
+    """Lends a run the credentials of its plan, and takes them back.
+
+    What is lent follows from the ledger's record of the run alone: whoever lends reads intent,
+    plan and fence there, and believes nothing that it is told but the name of the run.
+    """
+
+    def digest(self, ref: str) -> str | None:
+        """What a handle means: a digest over all that is configured for it, but for secrets.
+
+        None if there is no credential of that handle.
+        """
+
+    async def lend(self, lease: Lease) -> Lent:
+        """Lend the run all the credentials of its plan; it must be started, with this fence.
+
+        Raises:
+            RunnerFault: `credential_unavailable`; what was lent already is taken back.
+        """
+
+    async def take_back(self, lease: Lease) -> Sequence[Loan]:
+        """End what was lent to the run, and say of each loan how it ended. Idempotent."""
+
+    async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]:
+        """The data with every trace of the run's secrets blanked, and how many were found.
+
+        Traces are a secret as it is, in base64, percent-encoded, in hex and as JSON writes it.
+        """
+
+    async def sweep(self, live: frozenset[str]) -> Sequence[Loan]:
+        """End loans of runs that are not live, those of an earlier keeper among them."""
+
+    async def keys(self) -> Mapping[str, Any]:
+        """The issuer's public keys as a JWK Set (RFC 7517); without keys if there is no issuer."""
+
+
+class Artifacts(Protocol):
+    """Files that runs left as results, by what they hold."""
+
+    async def put(self, data: bytes) -> str:
+        """Keep the bytes; give their name, `sha256:` and hex. Durable when it returns."""
+
+    async def get(self, digest: str) -> bytes | None:
+        """The bytes of that name, checked against it; None if they are not kept (any more)."""
+
+    async def prune(self, now_ms: int) -> int:
+        """Remove what is older than is kept, or more than is kept; give how many."""
 
 
 class Signer(Protocol):

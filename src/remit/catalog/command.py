@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import Enum
 from typing import Any
@@ -88,11 +88,18 @@ def build_tool(spec: ToolSpec) -> Tool:
         tags=tuple(sorted(set(spec.tags))),
         egress=egress(spec.egress),
         credentials=credentials(spec.credentials),
+        result_files=_result_files(spec.result_files),
         system=spec.system,
         open_world=spec.open_world,
         returns=tuple(sorted(set(spec.returns))),
     )
     return replace(tool, digest=tool_digest(tool))
+
+
+def _result_files(paths: Sequence[str]) -> tuple[str, ...]:
+    for number, path in enumerate(paths):
+        check_job_path(path, f"result_files[{number}]")
+    return tuple(sorted(set(paths)))
 
 
 def tool_digest(tool: Tool) -> str:

@@ -5,7 +5,7 @@ Nothing here is used after loading. An unknown key is an error, and numbers stay
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -195,7 +195,11 @@ class ToolSpec(Strict):
     consequence: Annotated[str, Field(max_length=500)] = Field(
         default="", description="One sentence of what it will have done, with `{name}` fields."
     )
-    runner: Literal["sandbox"] = Field(default="sandbox", description="Which runner it runs in.")
+    runner: str = Field(
+        default="sandbox",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$",
+        description="The profile of `runners.profiles` that it runs in.",
+    )
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="The most a run may use.")
     tags: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]] = Field(
         default_factory=list, max_length=32, description="Words that policy can go by."
@@ -224,4 +228,9 @@ class ToolSpec(Strict):
         default_factory=list,
         max_length=32,
         description="All that a run could ever use; policy has to give it, or a run gets none.",
+    )
+    result_files: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Files that the command leaves in /job, kept with the run by their digest.",
     )

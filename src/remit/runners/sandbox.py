@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from remit.errors import Code, RunnerFault
-from remit.model import Capabilities, Destruction, Frame, Lease, RunResult, RunSpec, Tier
+from remit.model import (
+    Capabilities,
+    Destruction,
+    Frame,
+    HandedFile,
+    Lease,
+    RunResult,
+    RunSpec,
+    Tier,
+)
 from remit.runners import probe, seccomp
 from remit.runners.attempt import Attempt, Once
 from remit.runners.bubblewrap import Bubblewrap, find
@@ -178,7 +187,10 @@ class SandboxRunner:
 
     # -------------------------------------------------------------------------------- a run
 
-    async def start(self, lease: Lease) -> None:
+    def profile(self, name: str) -> Capabilities | None:
+        return self._capabilities if name == self._capabilities.profile else None
+
+    async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
         attempt = self._known(lease)
         if not attempt.starting:
             channel = self._link.channel

@@ -14,6 +14,7 @@ from remit.catalog.spec import Count, Strict, ToolSpec
 from remit.model import CallerKind, Permission
 from remit.settings.fields import FilePath, Group, Hash, Instant, KeyId, Listen, Reference, Subject
 from remit.settings.policy import PolicySection
+from remit.settings.runners import RunnersSection
 
 
 class ServerSection(Strict):
@@ -161,33 +162,6 @@ class ApprovalsSection(Strict):
     )
     ttl_max_s: Count = Field(
         default=86_400, ge=10, le=604_800, description="Longest life that policy can give."
-    )
-
-
-class SandboxSection(Strict):
-    """The bubblewrap runner."""
-
-    bwrap: FilePath | None = Field(
-        default=None, description="Path of bwrap; by default the system's, else the packaged one."
-    )
-    unsafe_degraded: bool = Field(
-        default=False,
-        strict=True,
-        description="Runs tools with limits by rlimit alone where cgroups cannot be had.",
-    )
-    uid_base: Count = Field(
-        default=300_000,
-        ge=1_000,
-        le=2_000_000_000,
-        description="First of the user ids that runs get when the gateway is root.",
-    )
-
-
-class RunnersSection(Strict):
-    """Where tools run."""
-
-    sandbox: SandboxSection = Field(
-        default_factory=SandboxSection, description="The bubblewrap runner."
     )
 
 

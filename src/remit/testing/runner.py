@@ -12,6 +12,7 @@ runner's name is recorded, so that no record of it can be taken for a sandbox's.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from remit.model import (
     Destruction,
     Ending,
     Frame,
+    HandedFile,
     Lease,
     Limits,
     RunResult,
@@ -76,7 +78,12 @@ class NoopRunner:
         self._held.setdefault(lease.id, spec)
         self._ended.setdefault(lease.id, asyncio.Event())
 
-    async def start(self, lease: Lease) -> None:
+    def profile(self, name: str) -> Capabilities | None:
+        return self.capabilities if name == self.capabilities.profile else None
+
+    async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
+        for file in files:
+            os.close(file.fd)
         spec = self._known(lease)
         if lease.id in self._started:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from remit.model import (
     Destruction,
     Ending,
     Frame,
+    HandedFile,
     Lease,
     RunResult,
     RunSpec,
@@ -50,7 +52,12 @@ class ScriptedRunner:
         self.told.append(("provision", lease.id))
         self.specs[lease.id] = spec
 
-    async def start(self, lease: Lease) -> None:
+    def profile(self, name: str) -> Capabilities | None:
+        return self.capabilities if name == self.capabilities.profile else None
+
+    async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
+        for file in files:
+            os.close(file.fd)
         if ("start", lease.id) in self.told:
             raise RunnerFault(Code.GRANT_SPENT, "a lease is started once", started=True)
         self.told.append(("start", lease.id))

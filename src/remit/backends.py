@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remit.errors import Code, NotFound, RunnerFault
-from remit.model import Frozen, Lease, Lent, Loan, ServedBundle
+from remit.model import EgressRule, Frozen, Lease, Lent, Loan, ServedBundle
 from remit.ports import (
     ArgumentCheck,
+    Artifacts,
     Bundles,
     Catalog,
     Clock,
@@ -21,6 +22,7 @@ from remit.ports import (
     Rates,
     Runner,
 )
+from remit.profile import DEFAULT, Profile
 
 
 class NoChannels:
@@ -64,6 +66,19 @@ class NoCredentials:
         return {"keys": []}
 
 
+class NoArtifacts:
+    """The `Artifacts` of a gateway that keeps no files of runs."""
+
+    async def put(self, data: bytes) -> str:
+        raise RunnerFault(Code.RUNNER_LACKS, "this gateway keeps no files of runs", started=True)
+
+    async def get(self, digest: str) -> bytes | None:
+        return None
+
+    async def prune(self, now_ms: int) -> int:
+        return 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
     """One implementation of each port."""
@@ -79,6 +94,22 @@ class Backends:
     notifier: Notifier = field(default_factory=NoChannels)
     bundles: Bundles = field(default_factory=NoBundles)
     credentials: Credentials = field(default_factory=NoCredentials)
+    artifacts: Artifacts = field(default_factory=NoArtifacts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How a credential reaches a run: as a file of that name, or in requests to destinations.
+
+    `inject` has the host, port and path prefix of each request that the egress proxy puts it into.
+    """
+
+    file: str | None = None
+    inject: tuple[EgressRule, ...] = ()
+
+
+def _default_profile() -> Mapping[str, Profile]:
+    return {DEFAULT: Profile()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +128,5 @@ class PathSettings:
     history_s: int = 86_400
     questions_per_minute: int = 30
     unsafe: tuple[str, ...] = ()
+    profiles: Mapping[str, Profile] = field(default_factory=_default_profile)
+    deliveries: Mapping[str, Delivery] = field(default_factory=dict)

@@ -7,7 +7,7 @@ addresses that would be open to the network, tools that could be misused, secret
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +15,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from remit.backends import Delivery
 from remit.catalog.command import build_tool
+from remit.catalog.spec import MountSpec
 from remit.catalog.store import CommandCatalog
 from remit.errors import Code, ConfigError
 from remit.identity.keys import CallerKey, KeyIdentity, OperatorKey, token_hash
 from remit.model import Actor, Caller, CallerKind, Operator, Tool
 from remit.notify import HttpChannel
-from remit.settings import enforcement
+from remit.profile import Profile
+from remit.settings import enforcement, lending, profiles
 from remit.settings.address import Address
 from remit.settings.channels import read_channels
 from remit.settings.enforcement import EnforcementSettings
@@ -51,6 +54,8 @@ class Settings:
     data_dir: Path
     policy: EnforcementSettings
     channels: Mapping[str, HttpChannel]
+    profiles: Mapping[str, Profile]
+    deliveries: Mapping[str, Delivery]
     ledger_path: Path
     key_file: Path
     sources: Sources
@@ -66,6 +71,7 @@ class Settings:
             "unsafe_same_user": self.sections.identity.unsafe_same_user,
             "unsafe_degraded": self.sections.runners.sandbox.unsafe_degraded,
             "unsafe_any": not self.policy.portable,
+            "unsafe_plain": bool(self.sections.runners.egress.unsafe_plain),
         }
         return tuple(name for name, chosen in found.items() if chosen)
 
@@ -153,6 +159,7 @@ class _Check:
 
     def settings(self) -> Settings:
         server, ledger = self._sections.server, self._sections.ledger
+        runners = self._sections.runners
         data_dir = self._path(server.data_dir)
         settings = Settings(
             file=self._file,
@@ -165,10 +172,13 @@ class _Check:
             data_dir=data_dir,
             policy=self._policy(),
             channels=self._channels(),
+            profiles=profiles.read_profiles(runners, self._base, self._add),
+            deliveries=lending.read_deliveries(runners, self._add),
             ledger_path=self._path(ledger.path) if ledger.path else data_dir / "ledger.db",
             key_file=self._path(ledger.key_file) if ledger.key_file else data_dir / "keys/log.key",
             sources=self._sources,
         )
+        self._check_runners(settings)
         self._check_mounts(settings)
         self._check_keys(settings)
         self._check_addresses(settings)
@@ -223,6 +233,16 @@ class _Check:
                 continue
             yield tool
 
+    def _check_runners(self, settings: Settings) -> None:
+        runners, tools = self._sections.runners, settings.tools
+        profiles.check_egress(runners, self._add)
+        found = profiles.check_tools(tools, settings.profiles)
+        found += lending.check_tools(tools, runners, settings.deliveries, settings.profiles)
+        numbers = {spec.name: n for n, spec in enumerate(self._sections.catalog.tools)}
+        for each in found:
+            where = self._sources.where(f"catalog.tools[{numbers[each.place or '']}].name")
+            self.problems.append(ConfigError(each.code, each.message, place=where, hint=each.hint))
+
     def _check_mounts(self, settings: Settings) -> None:
         """A run that sees Remit's keys or ledger, or can change its policy, could do anything."""
         policy = settings.policy
@@ -232,15 +252,31 @@ class _Check:
             commands = [("command", spec.command)]
             commands += [("preview.command", spec.preview.command)] if spec.preview else []
             for name, command in commands:
-                for number, mount in enumerate(command.mounts):
-                    private = secret + in_force if mount.writable else secret
-                    if any(_overlap(Path(mount.source), path) for path in private):
-                        self._add(
-                            f"catalog.tools[{index}].{name}.mounts[{number}].source",
-                            "would give a run Remit's own keys, ledger, policy or configuration",
-                            "mount a directory that does not hold them",
-                            Code.CATALOG_INVALID,
-                        )
+                place = f"catalog.tools[{index}].{name}"
+                self._check_private(command.mounts, place, secret, in_force)
+        for name, profile in self._sections.runners.profiles.items():
+            place = f"runners.profiles.{name}"
+            self._check_private(profile.mounts, place, secret, in_force)
+            base = settings.profiles[name].base.path
+            if base is not None and any(_overlap(Path(base), path) for path in secret):
+                self._add(
+                    f"{place}.base.path",
+                    "would give a run Remit's own keys or ledger",
+                    "keep base systems apart from Remit's own files",
+                )
+
+    def _check_private(
+        self, mounts: Sequence[MountSpec], place: str, secret: list[Path], in_force: list[Path]
+    ) -> None:
+        for number, mount in enumerate(mounts):
+            private = secret + in_force if mount.writable else secret
+            if any(_overlap(Path(mount.source), path) for path in private):
+                self._add(
+                    f"{place}.mounts[{number}].source",
+                    "would give a run Remit's own keys, ledger, policy or configuration",
+                    "mount a directory that does not hold them",
+                    Code.CATALOG_INVALID,
+                )
 
     def _callers(self) -> Iterator[CallerKey]:
         identity = self._sections.identity

@@ -11,7 +11,7 @@ reference; the JSON Schema is `remit/schemas/remit.input-1.json`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from remit.model import (
     Plan,
     PlanKind,
     PreviewResult,
+    Tier,
     Tool,
 )
 from remit.reach import credential_facts, egress_facts
@@ -49,6 +50,7 @@ def call_document(
     plan: Plan,
     capabilities: Capabilities,
     now_ms: int,
+    profiles: Mapping[str, Tier] | None = None,
     arguments: Frozen | None = None,
     preview: PreviewResult | None = None,
     approvals: Sequence[Approval] = (),
@@ -61,6 +63,8 @@ def call_document(
         plan: what would run.
         capabilities: the runner that would run it.
         now_ms: the gateway's clock.
+        profiles: the runner profiles that policy may name for it, by their tiers; None where
+            there is only the plan's own.
         arguments: the plan's arguments where policy has forced some; else those of the call.
         preview: what the preview showed, once it has run.
         approvals: those the gateway has verified for this plan; their votes go in as
@@ -89,7 +93,8 @@ def call_document(
     document["context"]["environment"] = normal.environment
     document["context"]["call_digest"] = normal.digest
     document["approvals"] = _votes(approvals)
-    document["plan"] = _plan(plan, capabilities)
+    own = {plan.profile: capabilities.tier}
+    document["plan"] = _plan(plan, capabilities, own if profiles is None else profiles)
     document["preview"] = None if preview is None else _preview(preview)
     return document
 
@@ -250,11 +255,17 @@ def _claims(claims: Claims) -> dict[str, Any]:
     }
 
 
-def _plan(plan: Plan, runner: Capabilities) -> dict[str, Any]:
+def _plan(plan: Plan, runner: Capabilities, profiles: Mapping[str, Tier]) -> dict[str, Any]:
     return {
         "hash": plan.hash,
         "kind": plan.kind.value,
-        "runner": {"name": runner.name, "digest": runner.digest, "tier": runner.tier.value},
+        "runner": {
+            "name": runner.name,
+            "digest": runner.digest,
+            "tier": runner.tier.value,
+            "profile": plan.profile,
+            "profiles": {name: tier.value for name, tier in profiles.items()},
+        },
         "limits": _limits(plan.limits),
         "egress": egress_facts(plan.egress),
         "credentials": credential_facts(plan.credentials),

@@ -372,6 +372,7 @@ class Plan:
     limits: Limits
     preview_digest: str | None = None
     narrowed_from: str | None = None
+    profile: str = "sandbox"
     egress: tuple[EgressRule, ...] = ()
     credentials: tuple[CredentialRule, ...] = ()
 
@@ -895,7 +896,10 @@ class Destruction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a runner saw of one command, with the evidence of its own destruction."""
+    """What a runner saw of one command, with the evidence of its own destruction.
+
+    `blanked` counts the traces of lent secrets that were taken out of what it printed and left.
+    """
 
     ending: Ending
     exit_code: int | None = None
@@ -913,6 +917,7 @@ class RunResult:
     destruction: Destruction | None = None
     traffic: Traffic | None = None
     loans: tuple[Loan, ...] = ()
+    blanked: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ from remit.stages.authorize import Authorize, Replan
 from remit.stages.commit import commit
 from remit.stages.execute import execute
 from remit.stages.history import Histories
+from remit.stages.means import Means
 from remit.stages.narrow import Terms
 from remit.stages.normalise import normalise
 from remit.stages.oblige import Oblige
@@ -82,11 +83,12 @@ class Pipeline:
             ttl_s=settings.visible_ttl_s,
             batches=settings.list_batches,
         )
+        self.means = Means.of(backends, settings)
         self._oblige = Oblige(backends.notifier, backends.clock)
         self._authorize = Authorize(
             backends.policy,
             backends.arguments,
-            backends.runner.capabilities,
+            self.means,
             backends.clock,
             histories=self.histories,
             oblige=self._oblige,
@@ -300,7 +302,7 @@ class Pipeline:
 
     async def _plan(self, admitted: AdmittedCall, record: Record, flight: Flight) -> Planned:
         """Step 4 as the call was made: its own arguments, all that the tool declares."""
-        return await self._plan_with(admitted, record, flight, terms=planning.declared(admitted))
+        return await self._plan_with(admitted, record, flight, terms=self.means.declared(admitted))
 
     async def _plan_with(
         self,
@@ -311,14 +313,13 @@ class Pipeline:
         terms: Terms,
         narrowed_from: str | None = None,
     ) -> Planned:
-        runner = self.backends.runner.capabilities
-        preview = admitted.normal.tool.preview
+        means, preview = self.means, admitted.normal.tool.preview
         shown: PreviewResult | None = None
         if preview is not None:
-            planned = planning.preview_plan(admitted, runner, preview, arguments=terms.arguments)
+            planned = planning.preview_plan(admitted, means, preview, arguments=terms.arguments)
             shown = await self._preview(preview, planned, record, flight)
         return planning.main_plan(
-            admitted, runner, terms=terms, preview=shown, narrowed_from=narrowed_from
+            admitted, means, terms=terms, preview=shown, narrowed_from=narrowed_from
         )
 
     def _replan(self, planned: Planned, record: Record, flight: Flight) -> Replan:
@@ -326,7 +327,7 @@ class Pipeline:
 
         async def again(terms: Terms) -> Planned:
             if planned.plan.kind is PlanKind.PREVIEW:
-                return planning.narrowed_preview(planned, terms)
+                return planning.narrowed_preview(planned, self.means, terms)
             return await self._plan_with(
                 planned.admitted, record, flight, terms=terms, narrowed_from=planned.plan.hash
             )

@@ -71,13 +71,14 @@ class Questions:
     def __init__(self, pipeline: Pipeline) -> None:
         b = pipeline.backends
         self._backends = b
+        self._means = pipeline.means
         self._visibility = pipeline.visibility
         self._served = OWN if pipeline.settings.questions_per_minute else ()
         self._lists: OrderedDict[int, tuple[Sequence[Tool], Sequence[Tool]]] = OrderedDict()
         self._authorize = Authorize(
             b.policy,
             b.arguments,
-            b.runner.capabilities,
+            pipeline.means,
             b.clock,
             histories=pipeline.histories,
             oblige=_Unsaid(b.notifier, b.clock),
@@ -195,18 +196,16 @@ class Questions:
         Raises:
             Refused: as the call itself would be, up to policy's answer.
         """
-        runner = self._backends.runner.capabilities
+        means = self._means
         # (3) is everything frozen?
         admitted = await admit(self._backends.ledger, normal)
         # (4) what would run, but for what a preview would show: none is run
-        planned = planning.main_plan(
-            admitted, runner, terms=planning.declared(admitted), preview=None
-        )
+        planned = planning.main_plan(admitted, means, terms=means.declared(admitted), preview=None)
 
         async def again(terms: Terms) -> Planned:
             came_from = planned.plan.hash
             return planning.main_plan(
-                admitted, runner, terms=terms, preview=None, narrowed_from=came_from
+                admitted, means, terms=terms, preview=None, narrowed_from=came_from
             )
 
         # (5) may it? policy answers, with all that this subject did before

@@ -38,6 +38,7 @@ from remit.model import (
 )
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from remit.stages import plan as planning
+from remit.stages.means import Means
 from remit.stages.respond import printable
 
 APART_S = 1.1
@@ -93,7 +94,8 @@ async def _twice(
             )
         )
         try:
-            trial = _Trial(runner, tool, preview, arguments)
+            means = Means(runner, profiles=settings.profiles)
+            trial = _Trial(runner, means, tool, preview, arguments)
             first = await trial.run("first")
             await asyncio.sleep(APART_S)
             second = await trial.run("second")
@@ -110,9 +112,15 @@ class _Trial:
     """One preview with one set of arguments, run as often as wanted."""
 
     def __init__(
-        self, runner: SandboxRunner, tool: Tool, preview: Preview, arguments: Frozen
+        self,
+        runner: SandboxRunner,
+        means: Means,
+        tool: Tool,
+        preview: Preview,
+        arguments: Frozen,
     ) -> None:
         self._runner = runner
+        self._means = means
         self._preview = preview
         self._arguments = arguments
         self.subjects: dict[str, bytes] = {}
@@ -130,9 +138,8 @@ class _Trial:
 
     async def run(self, name: str) -> PreviewResult:
         """Plan and run it, through the normaliser if it has one."""
-        capabilities = self._runner.capabilities
         planned = planning.preview_plan(
-            self._admitted, capabilities, self._preview, arguments=self._arguments
+            self._admitted, self._means, self._preview, arguments=self._arguments
         )
         result = await self._run(name, planned.plan)
         subject = planning.preview_subject(self._preview, result.stdout, result.files)

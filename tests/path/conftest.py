@@ -40,6 +40,8 @@ from remit.policy.layers import MAIN, layer
 from remit.policy.point import PolicyPoint
 from remit.ports import Notifier
 from remit.rates import MemoryRates
+from remit.testing.artifacts import MemoryArtifacts
+from remit.testing.credentials import MemoryCredentials
 from remit.testing.scripted import CAPABILITIES, ScriptedRunner
 
 HEAD = """package remit
@@ -122,6 +124,8 @@ class Path_:
     policy: PolicyPoint
     tools: list[Tool]
     store: Path
+    credentials: MemoryCredentials
+    artifacts: MemoryArtifacts
     heard: Heard = field(default_factory=Heard)
 
     async def call(
@@ -201,6 +205,8 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
         tools: list[Tool] = TOOLS,
         notifier: Notifier | None = None,
         holds: Mapping[str, bool] = MappingProxyType({}),
+        secrets: Mapping[str, str] = MappingProxyType({"vault:ci": "hunter2-hunter2"}),
+        lent_files: Mapping[str, str] = MappingProxyType({}),
         **settings: Any,
     ) -> Path_:
         folder = tmp_path / f"p{len(made)}"
@@ -216,7 +222,11 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
             ]
         )
         runner = ScriptedRunner(capabilities=replace(CAPABILITIES, holds=holds))
+        credentials = MemoryCredentials(ledger, secrets, files=lent_files)
+        artifacts = MemoryArtifacts()
         backends = Backends(
+            credentials=credentials,
+            artifacts=artifacts,
             identity=KeyIdentity([], [], now=clock.now_ms),
             catalog=CommandCatalog(tools),
             arguments=SchemaCheck(),
@@ -237,6 +247,8 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
             policy=policy,
             tools=tools,
             store=folder / "ledger.db",
+            credentials=credentials,
+            artifacts=artifacts,
         )
         await path.activate()
         made.append(path)

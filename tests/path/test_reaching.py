@@ -68,7 +68,7 @@ async def test_tool_that_declares_nothing_is_asked_about_once(make_path: MakePat
     assert len(await plans(path)) == 1
 
 
-@pytest.mark.parametrize("given", [{"egress": [API]}, {"credentials": [KEY]}])
+@pytest.mark.parametrize("given", [{"egress": [API]}])
 @pytest.mark.parametrize("verdict", ["allow", "require_approval"])
 async def test_what_the_runner_cannot_give_is_refused_before_anything_runs(
     make_path: MakePath, given: dict[str, Any], verdict: str
@@ -95,7 +95,11 @@ async def test_runner_that_holds_egress_is_given_the_plan_with_what_both_let_thr
     assert code(reply) == "ok"
     ran = json.loads(await path.ledger.plan_text(reply.decision["plan_hash"]) or b"")
     assert ran["egress"] == [{**API, "methods": ["GET"], "path_prefix": "/v1/repos"}]
-    assert ran["credentials"] == [{"ref": "vault:ci", "scopes": ["read"], "ttl_s": 60}]
+    digest = path.credentials.digest("vault:ci")
+    lent = {"ref": "vault:ci", "scopes": ["read"], "ttl_s": 60}
+    assert ran["credentials"] == [{**lent, "digest": digest}]
+    asked = await plans(path)
+    assert asked[-1]["plan"]["credentials"] == [lent]
     assert len(await plans(path)) == 2
 
 

@@ -21,6 +21,7 @@ from remit.model import (
     ResultKind,
     Tier,
 )
+from remit.profile import DEFAULT, Profile
 from remit.reach import meet_credentials, meet_egress, normal_credentials, normal_egress
 from remit.stages.narrow import Terms, narrow
 from tests.test_reach import credentials, egress
@@ -61,8 +62,8 @@ def apply(constraints: Constraints, arguments: dict[str, Any], **planned: Any) -
         constraints,
         terms,
         supplied=frozenset(planned.get("supplied", arguments)),
-        profile="sandbox",
-        tier=planned.get("tier", Tier.SANDBOX),
+        profiles=planned.get("profiles", {DEFAULT: Profile()}),
+        tiers=planned.get("tiers", {DEFAULT: planned.get("tier", Tier.SANDBOX)}),
         result=planned.get("result", ResultKind.JSON),
         schema=Frozen(encode({"properties": {name: {} for name in "abcdxreplicas"} | {"x": {}}})),
     )

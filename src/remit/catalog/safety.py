@@ -65,7 +65,7 @@ def check_command(command: Command, scalars: frozenset[str], *, place: str) -> N
     _check_code(command.argv, templates, f"{place}.argv")
     _check_env(command, scalars, f"{place}.env")
     _check_files(command, f"{place}.files")
-    _check_mounts(command.mounts, f"{place}.mounts")
+    check_mounts(command.mounts, f"{place}.mounts")
 
 
 def check_program_path(path: str, place: str) -> None:
@@ -200,7 +200,8 @@ def check_job_path(path: str, place: str) -> None:
         )
 
 
-def _check_mounts(mounts: tuple[Mount, ...], place: str) -> None:
+def check_mounts(mounts: tuple[Mount, ...], place: str) -> None:
+    """Refuse a mount whose name or source could be read in two ways, or would undo the sandbox."""
     names: set[str] = set()
     for index, mount in enumerate(mounts):
         here = f"{place}[{index}]"

@@ -15,7 +15,6 @@ from remit.errors import Code, Refused
 from remit.model import (
     Allow,
     Approval,
-    Capabilities,
     Decided,
     Deny,
     Permitted,
@@ -25,6 +24,7 @@ from remit.model import (
 )
 from remit.ports import ArgumentCheck, Clock, Policy
 from remit.stages.history import Histories
+from remit.stages.means import Means
 from remit.stages.narrow import Terms, narrow
 from remit.stages.oblige import Oblige
 from remit.stages.plan import printed, terms_of
@@ -42,7 +42,7 @@ class Authorize:
         self,
         policy: Policy,
         check: ArgumentCheck,
-        runner: Capabilities,
+        means: Means,
         clock: Clock,
         *,
         histories: Histories,
@@ -50,7 +50,7 @@ class Authorize:
     ) -> None:
         self._policy = policy
         self._check = check
-        self._runner = runner
+        self._means = means
         self._clock = clock
         self._histories = histories
         self._oblige = oblige
@@ -104,7 +104,8 @@ class Authorize:
         document = call_document(
             normal=planned.admitted.normal,
             plan=planned.plan,
-            capabilities=self._runner,
+            capabilities=self._means.runner(planned.plan.profile),
+            profiles=self._means.alternatives(planned.plan.profile),
             now_ms=self._clock.now_ms(),
             arguments=planned.arguments,
             preview=planned.preview,
@@ -132,8 +133,8 @@ class Authorize:
                 decision.constraints,
                 terms_of(planned),
                 supplied=frozenset(normal.call.arguments),
-                profile=normal.tool.runner,
-                tier=self._runner.tier,
+                profiles=self._means.profiles,
+                tiers=self._means.tiers,
                 result=printed(planned),
                 schema=normal.tool.input_schema,
             )
@@ -146,16 +147,9 @@ class Authorize:
         """What policy gave, this machine's runner has to be able to give (and to bound); what it
         obliges to must be possible."""
         self._oblige.check(planned, decision)
-        holds, plan = self._runner.holds, planned.plan
-        given = {"egress": plan.egress, "credentials": plan.credentials}
-        lacks = [name for name, rules in given.items() if rules and not holds.get(name, False)]
-        if lacks:
-            raise _refused(
-                decision,
-                Code.RUNNER_LACKS,
-                f"policy gives this action {' and '.join(lacks)}, which this runner does not have",
-                hint="an operator leaves it out of the policy, or of the tool",
-            )
+        lack = self._means.lack(planned.plan)
+        if lack is not None:
+            raise _refused(decision, lack.code, lack.message, hint=lack.hint)
 
     def _check_narrowed(self, planned: Planned, narrowed: Terms) -> None:
         """A forced value must be one that the tool's schema allows, in the same environment."""

@@ -25,6 +25,7 @@ from remit.model import (
     ResultKind,
     Tier,
 )
+from remit.profile import DEFAULT, Profile, gives_no_more
 from remit.reach import meet_credentials, meet_egress
 
 TIERS = tuple(Tier)
@@ -36,8 +37,19 @@ class Terms:
 
     arguments: Frozen
     limits: Limits
+    profile: str = DEFAULT
     egress: tuple[EgressRule, ...] = ()
     credentials: tuple[CredentialRule, ...] = ()
+
+
+def within(profile: Profile, terms: Terms) -> Terms:
+    """The terms in this profile, cut down to what it gives. Twice is the same as once."""
+    return replace(
+        terms,
+        profile=profile.name,
+        limits=profile.ceilings.lower(terms.limits),
+        egress=(meet_egress(terms.egress, profile.egress) or ()) if terms.egress else (),
+    )
 
 
 def narrow(
@@ -45,18 +57,18 @@ def narrow(
     terms: Terms,
     *,
     supplied: frozenset[str],
-    profile: str,
-    tier: Tier,
+    profiles: Mapping[str, Profile],
+    tiers: Mapping[str, Tier],
     result: ResultKind,
     schema: Frozen,
 ) -> Terms:
     """Apply constraints to what was planned.
 
     Args:
-        terms: as planned: the arguments with defaults filled in, the limits, and what the
-            catalog says may be reached (in the normal form of `remit.reach`).
+        terms: as planned: the arguments with defaults filled in, the profile, the limits, and
+            what the catalog says may be reached (in the normal form of `remit.reach`).
         supplied: names of the arguments that the caller gave itself.
-        profile, tier: of the runner that is planned.
+        profiles, tiers: the operator's profiles, and what was found of each on this machine.
         result: what the command prints.
         schema: the tool's input schema, which says what arguments there are.
 
@@ -78,10 +90,12 @@ def narrow(
         frozen = Frozen(encode(forced))
     for name, bound in constraints.bounds.items():
         _within(name, forced, bound)
-    _runner(constraints, profile, tier)
+    terms = _moved(constraints, terms, profiles)
+    _strong_enough(constraints, tiers.get(terms.profile, Tier.NONE))
     _output(constraints, result)
     return Terms(
         arguments=frozen,
+        profile=terms.profile,
         limits=_lower(terms.limits, constraints),
         egress=_given(terms.egress, constraints.egress),
         credentials=_lent(terms.credentials, constraints.credentials),
@@ -178,9 +192,22 @@ def _lower(limits: Limits, constraints: Constraints) -> Limits:
     )
 
 
-def _runner(constraints: Constraints, profile: str, tier: Tier) -> None:
-    if constraints.profile is not None and constraints.profile != profile:
-        raise Refused(Code.CONSTRAINT_WIDENS, "policy asks for another runner than the tool has")
+def _moved(constraints: Constraints, terms: Terms, profiles: Mapping[str, Profile]) -> Terms:
+    """The terms in the profile that policy names, which must give no more than the planned one."""
+    wanted = constraints.profile
+    if wanted is None or wanted == terms.profile:
+        return terms
+    inner, outer = profiles.get(wanted), profiles.get(terms.profile)
+    if inner is None or outer is None or not gives_no_more(inner, outer):
+        raise Refused(
+            Code.CONSTRAINT_WIDENS,
+            "policy asks for a runner profile that is not there, or gives more than the tool's",
+            hint="`input.plan.runner.profiles` has the profiles that policy may name",
+        )
+    return within(inner, terms)
+
+
+def _strong_enough(constraints: Constraints, tier: Tier) -> None:
     wanted = constraints.min_tier
     if wanted is not None and TIERS.index(tier) < TIERS.index(Tier(wanted)):
         raise Refused(

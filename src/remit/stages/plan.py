@@ -16,8 +16,9 @@ from remit.command import RenderedCommand, render_command
 from remit.errors import Code, Refused
 from remit.model import (
     AdmittedCall,
-    Capabilities,
     Command,
+    CredentialRule,
+    EgressRule,
     Frozen,
     Limits,
     Mount,
@@ -33,7 +34,8 @@ from remit.model import (
     RunSpec,
     RunState,
 )
-from remit.reach import credential_facts, egress_facts
+from remit.reach import egress_facts
+from remit.stages.means import Means
 from remit.stages.narrow import Terms
 from remit.stages.normalise import caller_facts
 from remit.stages.respond import printable
@@ -43,22 +45,12 @@ MAX_PREVIEW_SHOWN = 16_384
 """Most of a preview's output that is shown to a person, in characters."""
 
 
-def declared(admitted: AdmittedCall) -> Terms:
-    """The terms of a call before policy narrows them: all that the catalog declares."""
-    tool = admitted.normal.tool
-    return Terms(
-        arguments=admitted.normal.arguments,
-        limits=admitted.limits,
-        egress=tool.egress,
-        credentials=tool.credentials,
-    )
-
-
 def terms_of(planned: Planned) -> Terms:
     """The terms of a plan, as policy finds them."""
     plan = planned.plan
     return Terms(
         arguments=planned.arguments,
+        profile=plan.profile,
         limits=plan.limits,
         egress=plan.egress,
         credentials=plan.credentials,
@@ -73,7 +65,7 @@ def printed(planned: Planned) -> ResultKind:
 
 def main_plan(
     admitted: AdmittedCall,
-    runner: Capabilities,
+    means: Means,
     *,
     terms: Terms,
     preview: PreviewResult | None,
@@ -82,20 +74,22 @@ def main_plan(
     """The plan of the call itself.
 
     Args:
-        terms: those of `declared`, or what policy narrowed them to.
+        means: what it would be run with.
+        terms: those that `means` finds declared, or what policy narrowed them to.
         preview: what the tool's preview gave; its digest becomes part of the plan.
         narrowed_from: hash of the plan that policy narrowed to this one.
 
     Raises:
-        Refused: `invalid_arguments` if the arguments cannot be put into the command.
+        Refused: `invalid_arguments` if the arguments cannot be put into the command;
+            `runner_unavailable` or `runner_lacks` if there is no such profile or credential.
     """
     tool = admitted.normal.tool
     rendered = render_command(tool.command, terms.arguments.value())
-    facts = _facts(admitted, runner, tool.command, rendered=rendered, terms=terms)
+    facts = _facts(admitted, means, tool.command, rendered=rendered, terms=terms)
     facts |= {
         "kind": PlanKind.MAIN.value,
         "result": tool.result.value,
-        "collect": [],
+        "collect": list(tool.result_files),
         "preview": None if preview is None else preview.digest,
         "narrowed_from": narrowed_from,
     }
@@ -106,23 +100,23 @@ def main_plan(
 
 
 def preview_plan(
-    admitted: AdmittedCall, runner: Capabilities, preview: Preview, *, arguments: Frozen
+    admitted: AdmittedCall, means: Means, preview: Preview, *, arguments: Frozen
 ) -> Planned:
     """The plan of the tool's preview: a plan like any other, with its own hash and decision.
 
     Nothing is declared that a preview could reach, so it reaches nothing.
     """
-    terms = Terms(arguments=arguments, limits=preview.limits)
+    terms = means.previewed(admitted, arguments, preview.limits)
     rendered = render_command(preview.command, arguments.value())
-    facts = _facts(admitted, runner, preview.command, rendered=rendered, terms=terms)
+    facts = _facts(admitted, means, preview.command, rendered=rendered, terms=terms)
     facts |= _PREVIEW
     if preview.digest_file is not None:
         facts["collect"] = [preview.digest_file]
     return _preview(facts, admitted, terms)
 
 
-def narrowed_preview(planned: Planned, terms: Terms) -> Planned:
-    """A preview's plan with the limits that policy lowered.
+def narrowed_preview(planned: Planned, means: Means, terms: Terms) -> Planned:
+    """A preview's plan with the limits that policy lowered, in the profile that it named.
 
     Raises:
         Refused: `policy_unsupported` if policy wants other arguments in a preview: it has to say
@@ -133,7 +127,11 @@ def narrowed_preview(planned: Planned, terms: Terms) -> Planned:
             Code.POLICY_UNSUPPORTED, "policy may not force arguments in the preview phase"
         )
     facts = json.loads(planned.plan.text)
-    facts |= {"limits": limits_facts(terms.limits), "narrowed_from": planned.plan.hash}
+    facts |= {
+        "runner": _runner_facts(means, terms.profile),
+        "limits": limits_facts(terms.limits),
+        "narrowed_from": planned.plan.hash,
+    }
     return _preview(facts, planned.admitted, terms, planned.plan.hash)
 
 
@@ -148,8 +146,7 @@ def normaliser_plan(planned: Planned, preview: Preview, *, text: bytes) -> Plann
         "files": {},
         "mounts": [],
     }
-    terms = Terms(arguments=planned.arguments, limits=preview.limits)
-    return _preview(facts, planned.admitted, terms)
+    return _preview(facts, planned.admitted, terms_of(planned))
 
 
 _PREVIEW: Mapping[str, Any] = {
@@ -175,7 +172,7 @@ def _preview(
 
 def _facts(
     admitted: AdmittedCall,
-    runner: Capabilities,
+    means: Means,
     command: Command,
     *,
     rendered: RenderedCommand,
@@ -193,7 +190,7 @@ def _facts(
         "arguments": terms.arguments.value(),
         "command": {
             "argv": list(rendered.argv),
-            "env": dict(rendered.env),
+            "env": {**dict(rendered.env), **means.variables(terms.credentials)},
             "stdin": _text(rendered.stdin),
             "files": {path: _text(content) for path, content in rendered.files},
             "mounts": [
@@ -201,15 +198,20 @@ def _facts(
                 for mount in command.mounts
             ],
         },
-        "runner": {
-            "profile": normal.tool.runner,
-            "name": runner.name,
-            "tier": runner.tier.value,
-            "digest": runner.digest,
-        },
+        "runner": _runner_facts(means, terms.profile),
         "limits": limits_facts(terms.limits),
         "egress": egress_facts(terms.egress),
-        "credentials": credential_facts(terms.credentials),
+        "credentials": means.credential_facts(terms.credentials),
+    }
+
+
+def _runner_facts(means: Means, profile: str) -> dict[str, str]:
+    runner = means.runner(profile)
+    return {
+        "profile": profile,
+        "name": runner.name,
+        "tier": runner.tier.value,
+        "digest": runner.digest,
     }
 
 
@@ -253,6 +255,7 @@ def _freeze(
         limits=terms.limits,
         preview_digest=None if preview is None else preview.digest,
         narrowed_from=narrowed_from,
+        profile=terms.profile,
         egress=terms.egress,
         credentials=terms.credentials,
     )
@@ -280,6 +283,28 @@ def run_spec(text: bytes, expected_hash: str) -> RunSpec:
         collect=tuple(facts["collect"]),
         limits=Limits(**facts["limits"]),
         profile=facts["runner"]["profile"],
+        call_digest=facts["call_digest"],
+        egress=tuple(_egress_rule(rule) for rule in facts["egress"]),
+        credentials=tuple(_credential_rule(rule) for rule in facts["credentials"]),
+    )
+
+
+def _egress_rule(facts: Mapping[str, Any]) -> EgressRule:
+    methods = facts.get("methods")
+    return EgressRule(
+        host=facts["host"],
+        port=facts["port"],
+        methods=None if methods is None else tuple(methods),
+        path_prefix=facts.get("path_prefix"),
+    )
+
+
+def _credential_rule(facts: Mapping[str, Any]) -> CredentialRule:
+    return CredentialRule(
+        ref=facts["ref"],
+        scopes=tuple(facts["scopes"]),
+        ttl_s=facts.get("ttl_s"),
+        audience=facts.get("audience"),
     )
 
 

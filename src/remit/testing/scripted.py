@@ -39,12 +39,20 @@ def ends(stdout: bytes = b"", *, exit_code: int = 0) -> Behaviour:
 
 @dataclass(slots=True)
 class ScriptedRunner:
-    """Implements `Runner`; `behave` says how each command goes, `told` what was asked in order."""
+    """Implements `Runner`; `behave` says how each command goes, `told` what was asked in order.
+
+    `profiles` are further profiles beside the default one. `handed` has the files that each run was
+    started with. `live` are frames that `stream` gives at once, before the command has ended.
+    """
 
     behave: Behaviour = field(default_factory=ends)
     capabilities: Capabilities = CAPABILITIES
     told: list[tuple[str, str]] = field(default_factory=list)
     specs: dict[str, RunSpec] = field(default_factory=dict)
+    profiles: dict[str, Capabilities] = field(default_factory=dict)
+    handed: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    live: list[Frame] = field(default_factory=list)
+    swept: list[Destruction] = field(default_factory=list)
     _runs: dict[str, asyncio.Task[RunResult]] = field(default_factory=dict)
     _stopped: set[str] = field(default_factory=set)
 
@@ -53,11 +61,13 @@ class ScriptedRunner:
         self.specs[lease.id] = spec
 
     def profile(self, name: str) -> Capabilities | None:
-        return self.capabilities if name == self.capabilities.profile else None
+        own = self.capabilities if name == self.capabilities.profile else None
+        return self.profiles.get(name, own)
 
     async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
         for file in files:
-            os.close(file.fd)
+            with os.fdopen(file.fd, "rb") as handed:
+                self.handed.setdefault(lease.id, {})[file.name] = handed.read()
         if ("start", lease.id) in self.told:
             raise RunnerFault(Code.GRANT_SPENT, "a lease is started once", started=True)
         self.told.append(("start", lease.id))
@@ -68,7 +78,11 @@ class ScriptedRunner:
         self._runs[lease.id] = asyncio.ensure_future(go())
 
     async def stream(self, lease: Lease) -> AsyncIterator[Frame]:
+        for frame in self.live:
+            yield frame
         result = await self._result(lease)
+        if self.live:
+            return
         for seq, (channel, data) in enumerate(
             [(Channel.STDOUT, result.stdout), (Channel.STDERR, result.stderr)]
         ):
@@ -106,7 +120,7 @@ class ScriptedRunner:
         )
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
-        return []
+        return [each for each in self.swept if each.lease_id not in live]
 
     def times(self, what: str) -> int:
         """How often this was asked of it."""

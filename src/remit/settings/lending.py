@@ -1,0 +1,192 @@
+"""What can be told of credentials before anything is lent: handles, destinations, templates.
+
+Nothing here reads a secret.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from remit.backends import Delivery
+from remit.command import Placeholder, parse_template
+from remit.errors import Code, ConfigError
+from remit.model import CredentialRule, EgressRule, Tool
+from remit.profile import Profile, Tls
+from remit.reach import meet_egress, plain_host, plain_path
+from remit.settings.credentials import (
+    AwsCredential,
+    CredentialSection,
+    ExchangeCredential,
+    InjectSection,
+    OidcCredential,
+    StaticCredential,
+    VaultCredential,
+)
+from remit.settings.profiles import Add, is_metadata
+from remit.settings.runners import RunnersSection
+from remit.stages.means import file_variable
+
+_TOKEN = frozenset({"token"})
+_AWS = frozenset({"access_key_id", "secret_access_key", "session_token", "expiration"})
+_BY_ISSUER = (OidcCredential, VaultCredential, AwsCredential, ExchangeCredential)
+
+_FRAMING = frozenset({
+    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te",
+    "trailer", "expect", "proxy-authorization", "proxy-connection", "accept-encoding",
+})  # fmt: skip
+"""Headers by which a request is delimited or sent on; none of them is a credential."""
+
+
+def read_deliveries(section: RunnersSection, add: Add) -> Mapping[str, Delivery]:
+    """How each credential reaches a run, each section checked."""
+    for ref, each in section.credentials.items():
+        _check(section, each, f"runners.credentials.{ref}", add)
+    return {ref: _delivery(each) for ref, each in section.credentials.items()}
+
+
+def _delivery(section: CredentialSection) -> Delivery:
+    return Delivery(
+        file=None if section.file is None else section.file.name,
+        inject=tuple(
+            EgressRule(host=each.host, port=each.port, path_prefix=each.path_prefix)
+            for each in section.inject
+        ),
+    )
+
+
+def _check(runners: RunnersSection, section: CredentialSection, place: str, add: Add) -> None:
+    if (section.file is None) == (not section.inject):
+        add(
+            place, "needs either inject or file", "inject it where that can be: no run sees it then"
+        )
+    if isinstance(section, _BY_ISSUER) and runners.issuer is None:
+        add(
+            place,
+            f"is of the broker {section.broker}, which needs a token of Remit's own issuer",
+            "write runners.issuer with the address at which its keys can be read",
+        )
+    known = _fields(section)
+    for index, each in enumerate(section.inject):
+        _check_inject(each, known, f"{place}.inject[{index}]", add)
+    if section.file is not None:
+        _check_template(section.file.content, known, f"{place}.file.content", add)
+
+
+def _fields(section: CredentialSection) -> frozenset[str] | None:
+    """What the broker gives; None where only its server knows."""
+    if isinstance(section, AwsCredential):
+        return _AWS
+    if isinstance(section, VaultCredential) and section.path is not None:
+        return None
+    return _TOKEN
+
+
+def _check_inject(
+    section: InjectSection, known: frozenset[str] | None, place: str, add: Add
+) -> None:
+    if not plain_host(section.host):
+        add(f"{place}.host", "is not one exact host in lower case", "write each host out")
+    elif is_metadata(section.host):
+        add(f"{place}.host", "is a metadata service", "no run may ever reach it")
+    if section.path_prefix is not None and not plain_path(section.path_prefix):
+        add(f"{place}.path_prefix", "is not a plain path", "begin with /, without .., // and %")
+    if section.header.lower() in _FRAMING:
+        add(f"{place}.header", "is no header for a credential", "such as Authorization")
+    if (section.value is None) == (section.basic_user is None):
+        add(place, "needs either value or basic_user", 'such as value: "Bearer {token}"')
+    for name in ("value", "basic_user"):
+        text = getattr(section, name)
+        if text is not None:
+            _check_template(text, known, f"{place}.{name}", add)
+
+
+def _check_template(text: str, known: frozenset[str] | None, place: str, add: Add) -> None:
+    try:
+        parts = parse_template(text)
+    except ValueError as error:
+        add(place, f"has {error}", "{field} stands for what the broker gave; write {{ for a brace")
+        return
+    named = {part.name for part in parts if isinstance(part, Placeholder)}
+    if known is not None and (odd := sorted(named - known)):
+        add(
+            place,
+            f"names a field that the broker does not give: {odd[0]}",
+            "it gives: " + ", ".join(sorted(known)),
+        )
+
+
+def check_tools(
+    tools: Sequence[Tool],
+    section: RunnersSection,
+    deliveries: Mapping[str, Delivery],
+    profiles: Mapping[str, Profile],
+) -> list[ConfigError]:
+    """What is wrong between tools and the credentials that they name."""
+    problems: list[ConfigError] = []
+    for tool in tools:
+        told = [
+            *_missing(tool, section),
+            *_undeliverable(tool, deliveries, profiles.get(tool.runner)),
+            *_clashing(tool, deliveries),
+        ]
+        problems += [
+            ConfigError(
+                Code.CATALOG_INVALID, f"the tool {tool.name} {why}", place=tool.name, hint=hint
+            )
+            for why, hint in told
+        ]
+    return problems
+
+
+_Told = Iterator[tuple[str, str]]
+
+
+def _missing(tool: Tool, section: RunnersSection) -> _Told:
+    for rule in tool.credentials:
+        found = section.credentials.get(rule.ref)
+        if found is None:
+            yield (
+                f"names the credential {rule.ref}, which is not there",
+                "write it under runners.credentials",
+            )
+        elif isinstance(found, StaticCredential) and rule.scopes:
+            yield (
+                f"names scopes of {rule.ref}, a static secret, which cannot be narrowed",
+                "leave the scopes out, or use a broker that narrows what it lends",
+            )
+
+
+def _undeliverable(
+    tool: Tool, deliveries: Mapping[str, Delivery], profile: Profile | None
+) -> _Told:
+    for rule in _known(tool, deliveries):
+        inject = deliveries[rule.ref].inject
+        for each in inject:
+            if not meet_egress([each], tool.egress):
+                where = f"{each.host}:{each.port}"
+                why = f"uses {rule.ref}, which is for {where}, and its egress does not name that"
+                yield why, "add the destination to the tool's egress"
+        if inject and profile is not None and profile.tls is Tls.PASSTHROUGH:
+            why = f"uses {rule.ref}, which cannot be injected where TLS passes through"
+            yield why, f"write `tls: terminate` for the profile {profile.name}"
+
+
+def _clashing(tool: Tool, deliveries: Mapping[str, Delivery]) -> _Told:
+    """Two credentials in one place would leave open which of them is used."""
+    taken: dict[str, set[str]] = defaultdict(set)
+    for rule in _known(tool, deliveries):
+        delivery = deliveries[rule.ref]
+        if delivery.file is not None:
+            taken[f"the file {delivery.file}"].add(rule.ref)
+            taken[f"the variable {file_variable(rule.ref)}"].add(rule.ref)
+        for each in delivery.inject:
+            taken[f"requests to {each.host}:{each.port}{each.path_prefix or ''}"].add(rule.ref)
+    for where, refs in taken.items():
+        if len(refs) > 1:
+            names = " and ".join(sorted(refs))
+            yield f"uses {names}, both of which go into {where}", "use one of them, or rename it"
+
+
+def _known(tool: Tool, deliveries: Mapping[str, Delivery]) -> list[CredentialRule]:
+    return [rule for rule in tool.credentials if rule.ref in deliveries]

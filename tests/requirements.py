@@ -38,4 +38,7 @@ THREATS: dict[str, str] = {
     "T-29": "Something else than the configured OPA server is believed when it answers.",
     "T-30": "A caller carries what it read in one system into another, unseen by policy.",
     "T-31": "Whoever asks what is allowed learns what is hidden, or makes something happen.",
+    "T-32": "A run reaches a destination, or does there what, its plan does not name.",
+    "T-33": "A run, its output or a log gets a secret that is injected for it or outlives it.",
+    "T-35": "The egress proxy or the keeper serves a run whose fence has passed.",
 }

@@ -24,6 +24,7 @@ class GroupLimits:
     memory_bytes: int
     pids: int
     cpu_percent: int
+    io_bytes_per_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,14 @@ class Group:
         """
         for path in self._paths.values():
             os.mkdir(path, 0o755)
+        self.limit(limits)
+
+    def limit(self, limits: GroupLimits) -> None:
+        """Write the limits, of a group that may have processes already.
+
+        Raises:
+            OSError: one cannot be written, for example below what is in use.
+        """
         pids = str(limits.pids + OWN_PROCESSES)
         quota = str(limits.cpu_percent * _PERIOD_US // 100)
         memory = str(limits.memory_bytes)

@@ -169,11 +169,16 @@ def _moto() -> str | None:
     return None if moto_python() else "moto has no environment of its own"
 
 
+_DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+
+
 def postgres_programs() -> Path | None:
     """The directory of PostgreSQL's server programs: the newest that Debian put there, or PATH's."""
-    found = [p.parent for p in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    found = {
+        int(p.parent.parent.name): p.parent for p in _DEBIAN_POSTGRES.glob("[0-9]*/bin/initdb")
+    }
     if found:
-        return max(found, key=lambda p: int(p.parent.name) if p.parent.name.isdecimal() else 0)
+        return found[max(found)]
     on_path = shutil.which("initdb")
     return Path(on_path).resolve().parent if on_path else None
 

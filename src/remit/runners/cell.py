@@ -2,10 +2,11 @@
 
     launched ──info──▶ held ──release──▶ running ──all dead──▶ ended ──▶ removed
 
-`held` is the sandbox with every namespace made and the command not begun: bubblewrap waits on
-`--block-fd`. It takes the end of that pipe for a release, so the pipe's write end also goes in as
-`--sync-fd`: the sandbox holds it open itself, and the death of spawner and gateway can never be
-read as a start. Imported by the spawner: standard library only.
+`held` is the sandbox with every namespace made, the way out listening where there is one, and the
+command not begun: bubblewrap waits on `--block-fd`. It takes the end of that pipe for a release,
+so the pipe's write end also goes in as `--sync-fd`: the sandbox holds it open itself, and the
+death of spawner and gateway can never be read as a start. What is executed to make the sandbox is
+a `recipe`'s business. Imported by the spawner: standard library only.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ import json
 import os
 import re
 import signal
+import socket
 import struct
 import termios
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from remit.runners import collected
+from remit.runners import collected, handed, listener
 from remit.runners.group import Counters, Group
-from remit.runners.jail import packed, run_options
+from remit.runners.handed import Handing
 from remit.runners.launch import Ceilings, Launch, launch, tasks_of
+from remit.runners.recipe import Order, Pipes, Recipe
+from remit.runners.removal import Seen, mounts_naming
 from remit.runners.request import Request
-from remit.runners.wire import close_all, read_file, reopen, sealed_file
+from remit.runners.wire import close_all, read_file
 
 _CHILD_PID = re.compile(rb'"child-pid": *([0-9]+)[^0-9]')
 
@@ -46,47 +50,52 @@ class Loop(Protocol):
     def report(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None: ...
 
 
-class Shared(Protocol):
-    """What all cells use: made once when the spawner starts."""
-
-    bwrap: str
-    base: bytes
-    seccomp: int
-    system_files: Sequence[int]
-
-
 class Cell:
     """One run. Every transition is caused by a message, a descriptor or a timer; none blocks."""
 
-    def __init__(self, loop: Loop, request: Request, group: Group | None, uid: int | None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        request: Request,
+        recipe: Recipe,
+        group: Group | None,
+        uid: int | None,
+        *,
+        privileged: bool,
+    ) -> None:
         self.id = request.lease
+        self.name = request.lease
         self.request = request
         self.group = group
         self.uid = uid
-        self.slot = 0
+        self.place = 0
         self.state = "launched"
         self.why: str | None = None
         self._loop = loop
+        self._recipe = recipe
+        self._privileged = privileged
         self._deadline = time.monotonic() + min(HELD_S, request.left_s)
         self._kill_at: float | None = None
         self._recheck_at: float | None = None
         self._end: dict[str, Any] = {}
         self._monitor = self._monitor_fd = self._init = self._init_fd = -1
-        self._info = self._block = self._namespace = self._reader_fd = -1
+        self._info = self._block = self._namespace = self._worker_fd = -1
         self._said = b""
         self._informed = False
         self._status: int | None = None
         self._released_at: float | None = None
         self._ended_at = 0.0
+        self._seen = Seen()
         self._took: list[int] = []
+        self._cpu_before = 0
 
     # ------------------------------------------------------------------------------- set up
 
-    def launch(self, shared: Shared, fds: Sequence[int]) -> None:
-        """Make the group and start bubblewrap up to its block; `fds` are stdio and the files.
+    def launch(self, fds: Sequence[int]) -> None:
+        """Make the group and start the recipe up to its block; `fds` are as in the message.
 
         Raises:
-            OSError: a limit could not be set or a process not made; nothing is left.
+            OSError, ValueError: a limit could not be set or a process not made; nothing is left.
         """
         own: list[int] = []
         try:
@@ -96,16 +105,14 @@ class Cell:
             own.append(block_r)
             self._info, info_w = os.pipe()
             own.append(info_w)
-            options = shared.base + packed(run_options(self.request.jail()))
-            own.append(sealed_file("options", options))
-            own += [reopen(fd) for fd in (shared.seccomp, *shared.system_files)]
-            # The order is that of the numbers in `jail`: block, sync, info, args, seccomp, files.
-            inside = (*fds[:3], own[0], self._block, *own[1:], *fds[3:])
-            self._monitor = launch(self._launch(shared.bwrap, inside))
-        except OSError:
+            order = self._recipe.order(self.request, self._pipes(fds, *own), uid=self.uid)
+            own += order.own
+            self._monitor = launch(self._launch(order))
+        except (OSError, ValueError):
             close_all([fd for fd in (self._block, self._info) if fd >= 0])
             if self.group is not None:
                 self.group.remove()
+            self._recipe.clean(self.name)
             raise
         finally:
             close_all(own)
@@ -114,15 +121,27 @@ class Cell:
         self._loop.watch(self._info, self._on_info)
         self._loop.watch(self._monitor_fd, self._on_monitor_exit)
 
-    def _launch(self, bwrap: str, inside: tuple[int, ...]) -> Launch:
+    def _pipes(self, fds: Sequence[int], block_r: int, info_w: int) -> Pipes:
+        files = len(self.request.files)
+        return Pipes(
+            stdio=(fds[0], fds[1], fds[2]),
+            block_r=block_r,
+            block_w=self._block,
+            info_w=info_w,
+            files=tuple(fds[3 : 3 + files]),
+            trust=fds[3 + files] if self.request.egress else None,
+        )
+
+    def _launch(self, order: Order) -> Launch:
         return Launch(
-            bwrap=bwrap,
-            argv=self.request.argv,
-            fds=inside,
+            path=order.path,
+            argv=order.argv,
+            fds=order.fds,
             entrances=self.group.entrances() if self.group else (),
             cgroup=self.group.unified if self.group else None,
             ceilings=self._ceilings(),
             uid=self.uid,
+            before_exec=order.before_exec,
         )
 
     def _ceilings(self) -> Ceilings:
@@ -153,32 +172,118 @@ class Cell:
                 raise ValueError("bubblewrap ended before it told its child")
             self._init = int(told[1])
             self._init_fd = os.pidfd_open(self._init)
-            if self.request.collect:
-                self._namespace = os.open(f"/proc/{self._init}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            if self.request.collect or self.request.handed:
+                self._namespace = self._open_namespace("mnt")
         except (ValueError, OSError):
             self.kill("setup")
             return
         self._loop.watch(self._init_fd, self._on_init_exit)
-        if self.state == "launched":
-            self.state = "held"
-            self._loop.report({"ev": "provisioned", "lease": self.id})
+        if self.state == "launched" and self.request.egress:
+            self._listen()
+        elif self.state == "launched":
+            self._stands(())
+
+    def _open_namespace(self, kind: str) -> int:
+        return os.open(f"/proc/{self._init}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _listen(self) -> None:
+        """Have the way out made inside; the command is held until then."""
+        end, back = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        end.setblocking(False)
+        try:
+            with back:
+                network = self._open_namespace("net")
+                try:
+                    child = listener.start(network, back, privileged=self._privileged)
+                finally:
+                    os.close(network)
+        except OSError:
+            end.close()
+            self.kill("setup")
+            return
+
+        def done(status: int) -> None:
+            with end:
+                listening = listener.take(end) if status == 0 else None
+            if self.state == "launched" and self.why is None and listening is not None:
+                self._stands((listening,))
+            else:
+                self.kill("setup")
+            close_all([] if listening is None else [listening])
+
+        self._work(child, done)
+
+    def _stands(self, listening: Sequence[int]) -> None:
+        """Everything is made and the command held."""
+        self.state = "held"
+        self._loop.report({"ev": "provisioned", "lease": self.id}, listening)
+
+    def _work(self, child: int, done: Callable[[int], None]) -> None:
+        """Wait for a child of this process that works inside the run; one at a time."""
+        self._worker_fd = os.pidfd_open(child)
+
+        def ended() -> None:
+            _, status = os.waitpid(child, 0)
+            self._close_watched("_worker_fd")
+            done(status)
+            if self.state not in {"ended", "removed"}:
+                self._finish_when_dead()
+
+        self._loop.watch(self._worker_fd, ended)
 
     # --------------------------------------------------------------------------------- run
 
-    def release(self) -> None:
-        """Let the command go, once."""
-        if self.state != "held" or self.why is not None:
-            self._loop.report({"ev": "refused", "lease": self.id, "op": "start"})
+    def start(self, names: Sequence[str], fds: Sequence[int]) -> None:
+        """Write the credentials into the run's memory, if there are any, and release it."""
+        if self.state != "held" or self.why is not None or self._worker_fd >= 0:
+            self.refuse("start", "the sandbox is not held")
             return
+        if not names:
+            self._release()
+            return
+        directory = self._recipe.inside(self.name).credentials
+        what = Handing(directory=directory, names=names, fds=fds, mode=0o400)
+
+        def done(status: int) -> None:
+            if status == 0 and self.state == "held" and self.why is None:
+                self._release()
+            else:
+                self.kill("handing")
+                self.refuse("start", "the credentials could not be handed over")
+
+        self.hand(what, done, "start")
+
+    def hand(self, what: Handing, done: Callable[[int], None], op: str) -> None:
+        """Write files inside; `done` gets the writer's status. Refuses `op` if none can begin."""
+        where = self._recipe.inside(self.name)
+        namespace = None if where.shared else self._namespace
         try:
-            os.write(self._block, b"1")
+            if namespace is not None and namespace < 0:
+                raise OSError("no namespace")
+            child = handed.start(what, namespace, self.uid, privileged=self._privileged)
+        except OSError:
+            self.kill("handing")
+            self.refuse(op, "files could not be written into the sandbox")
+            return
+        self._work(child, done)
+
+    def refuse(self, op: str, fault: str) -> None:
+        self._loop.report({"ev": "refused", "lease": self.id, "op": op, "fault": fault})
+
+    def _release(self) -> None:
+        """Let the command go, once."""
+        try:
+            self._let_go()
         except OSError:  # nobody is left to read it; the end is about to be reported
-            self._loop.report({"ev": "refused", "lease": self.id, "op": "start"})
+            self.refuse("start", "the sandbox ended")
             return
         self.state = "running"
         self._released_at = time.monotonic()
         self._deadline = self._released_at + min(float(self.request.wall_s), self.request.left_s)
         self._loop.report({"ev": "started", "lease": self.id})
+
+    def _let_go(self) -> None:
+        os.write(self._block, b"1")
 
     def stop(self, grace_s: float) -> None:
         """TERM to the command's processes now, KILL to all after the grace."""
@@ -191,7 +296,7 @@ class Cell:
             self._terminate()
 
     def _terminate(self) -> None:
-        pids = self.group.pids() if self.group is not None else _children(self._init)
+        pids = self.group.pids() if self.group is not None else children(self._init)
         for pid in pids:
             if pid in {self._monitor, self._init}:
                 continue
@@ -223,6 +328,7 @@ class Cell:
     def _on_monitor_exit(self) -> None:
         _, self._status, _ = os.wait4(self._monitor, 0)
         self._ended_at = time.monotonic()
+        self._seen.end(self._ended_at)
         self._close_watched("_monitor_fd")
         self._finish_when_dead()
 
@@ -241,7 +347,10 @@ class Cell:
             self._recheck_at = time.monotonic() + _RECHECK_S
             return
         self._recheck_at = None
-        if self.state in {"launched", "held", "running"}:
+        self._seen.gone("processes")
+        if self._worker_fd >= 0:  # it ends soon, and is in nobody's way: it comes back here
+            return
+        if self.state not in {"ended", "removed"}:
             self._finish()
 
     def _finish(self) -> None:
@@ -251,7 +360,7 @@ class Cell:
         if not self._informed:
             self._loop.forget(self._info)
             self._informed = True
-        if began and self._namespace >= 0:
+        if began and self.request.collect and self._namespace >= 0:
             with contextlib.suppress(OSError):
                 self._read_back()
                 return
@@ -259,38 +368,41 @@ class Cell:
 
     def _consumed(self) -> bool:
         """Whether bubblewrap took the release byte: if not, the command certainly never ran."""
-        if self._released_at is None:
-            return False
-        waiting = fcntl.ioctl(self._block, termios.FIONREAD, b"\0" * 4)
-        return bool(struct.unpack("i", waiting)[0] == 0)
+        return self._released_at is not None and emptied(self._block)
 
     def _read_back(self) -> None:
-        paths = self.request.collect
+        paths, where = self.request.collect, self._recipe.inside(self.name)
         self._took = [os.memfd_create("file", os.MFD_CLOEXEC) for _ in (*paths, "findings")]
-        reader = collected.start(self._namespace, paths, self._took, self.uid)
-        self._reader_fd = os.pidfd_open(reader)
+        reader = collected.start(
+            None if where.shared else self._namespace,
+            paths,
+            self._took,
+            self.uid,
+            privileged=self._privileged,
+            job=where.job,
+        )
 
-        def done() -> None:
-            _, status = os.waitpid(reader, 0)
-            self._close_watched("_reader_fd")
+        def done(status: int) -> None:
             findings = read_file(self._took[-1], 65_536) if status == 0 else b"[]"
             self._report_end(began=True, findings=json.loads(findings))
 
-        self._loop.watch(self._reader_fd, done)
+        self._work(reader, done)
 
     def _report_end(self, *, began: bool, findings: list[str]) -> None:
         counters = self.group.counters() if self.group is not None else Counters()
         status = self._status or 0
         signalled = os.WIFSIGNALED(status)
+        cpu_us = counters.cpu_us
         self._end = {
             "ev": "ended",
             "lease": self.id,
+            "slot": self.slot,
             "began": began,
             "why": self.why,
             "code": None if signalled else os.WEXITSTATUS(status),
             "signal": os.WTERMSIG(status) if signalled else None,
             "wall_us": round((self._ended_at - (self._released_at or self._ended_at)) * 1e6),
-            "cpu_us": counters.cpu_us,
+            "cpu_us": None if cpu_us is None else max(0, cpu_us - self._cpu_before),
             "peak_bytes": counters.peak_bytes,
             "oom_kills": counters.oom_kills,
             "pids_refused": counters.pids_refused,
@@ -301,6 +413,11 @@ class Cell:
 
     # ---------------------------------------------------------------------------- destroyed
 
+    @property
+    def slot(self) -> str | None:
+        """The slot this run was given, whose name its control group has."""
+        return None
+
     def _remove(self) -> None:
         """Give back what the run held, look that it is gone, and report the end with that."""
         for name in ("_block", "_info", "_namespace"):
@@ -308,23 +425,26 @@ class Cell:
                 os.close(fd)
                 setattr(self, name, -1)
         now = time.monotonic()
-        gone = self.group is None or self.group.remove()
-        if not gone and now < self._ended_at + _PATIENCE_S:
+        if gone := self.group is None or self.group.remove():
+            self._seen.gone("cgroup")
+        if cleaned := self._recipe.clean(self.name):
+            self._seen.gone("directory")
+        if not (gone and cleaned) and now < self._ended_at + _PATIENCE_S:
             self._recheck_at = now + _RECHECK_S
             return
         self.state = "removed"
-        message = {**self._end, "evidence": self._evidence()}
+        message = {**self._end, "evidence": self._evidence(cleaned=cleaned)}
         self._loop.report(message, self._took[: len(self._end["files"])])
         close_all(self._took)
 
-    def _evidence(self) -> dict[str, Any]:
+    def _evidence(self, *, cleaned: bool) -> dict[str, Any]:
         left = len(self.group.pids()) if self.group is not None else 0
-        return {
-            "processes_left": left + (1 if self._init_fd >= 0 or self._status is None else 0),
-            "cgroup_removed": self.group is None or not self.group.exists,
-            "mounts_left": mounts_naming(self.id) + (1 if self._namespace >= 0 else 0),
-            "took_us": round((time.monotonic() - self._ended_at) * 1e6),
-        }
+        return self._seen.evidence(
+            processes_left=left + (1 if self._init_fd >= 0 or self._status is None else 0),
+            cgroup_removed=self.group is None or not self.group.exists,
+            mounts_left=mounts_naming(self.name) + (1 if self._namespace >= 0 else 0),
+            directory=cleaned,
+        )
 
     def destroy(self) -> None:
         """Kill what lives; the report of the end carries the evidence."""
@@ -341,7 +461,7 @@ class Cell:
     def tick(self, now: float) -> None:
         if self._recheck_at is not None and now >= self._recheck_at:
             self._recheck_at = None
-            if self.state == "ended" and self._reader_fd < 0:
+            if self.state == "ended" and self._worker_fd < 0:
                 self._remove()
             else:
                 self._finish_when_dead()
@@ -359,21 +479,18 @@ class Cell:
         setattr(self, name, -1)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """All processes below one, by the kernel's own list."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         with open(f"/proc/{pid}/task/{pid}/children") as file:
             direct = [int(each) for each in file.read().split()]
         for child in direct:
-            found += [child, *_children(child)]
+            found += [child, *children(child)]
     return found
 
 
-def mounts_naming(lease: str) -> int:
-    """How many mounts of the host name this lease."""
-    fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return read_file(fd, 1 << 22).count(lease.encode("ascii"))
-    finally:
-        os.close(fd)
+def emptied(pipe: int) -> bool:
+    """Whether all that was written to a pipe was read."""
+    waiting = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
+    return bool(struct.unpack("i", waiting)[0] == 0)

@@ -9,67 +9,54 @@ by the spawner: standard library only.
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import json
 import os
 import signal
 import stat
 from collections.abc import Sequence
 
+from remit.runners import beneath
+from remit.runners.enter import become, enter
 from remit.runners.jail import JOB_DIR
 
 MAX_BYTES = 16 * 1024 * 1024
 """The most that is read back from one run, all files together."""
 
 _PATIENCE_S = 10
-_SYS_OPENAT2 = 437
-_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x01, 0x02, 0x04, 0x08
-_NS_GET_USERNS = 0xB701
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_MISSING = {2, 20}  # ENOENT, ENOTDIR
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-def start(namespace: int, paths: Sequence[str], into: Sequence[int], uid: int | None) -> int:
+def start(
+    namespace: int | None,
+    paths: Sequence[str],
+    into: Sequence[int],
+    uid: int | None,
+    *,
+    privileged: bool,
+    job: str = JOB_DIR,
+) -> int:
     """Fork the reader. `into` holds a memfd for each path and one more for the findings.
 
     The findings are a JSON list with one of `ok`, `missing`, `irregular` or `too_large` for each
-    path. The reader ends 0, or otherwise if it could not read at all.
+    path. The reader ends 0, or otherwise if it could not read at all. Without a namespace, `job`
+    is a directory of this process's own.
     """
     pid = os.fork()
     if pid:
         return pid
     try:
         signal.alarm(_PATIENCE_S)
-        _enter(namespace, uid)
-        os.write(into[-1], json.dumps(_read_all(paths, into)).encode("ascii"))
+        if namespace is not None:
+            enter(namespace, privileged=privileged)
+        become(uid)
+        os.write(into[-1], json.dumps(_read_all(job, paths, into)).encode("ascii"))
         os._exit(0)
     finally:
         os._exit(1)
 
 
-def _enter(namespace: int, uid: int | None) -> None:
-    """Join the mount namespace; without root, first the user namespace that owns it."""
-    if uid is None:
-        owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
-        _check(_LIBC.setns(owner, 0))
-    _check(_LIBC.setns(namespace, 0))
-    if uid is not None:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-def _read_all(paths: Sequence[str], into: Sequence[int]) -> list[str]:
-    directory = os.open(JOB_DIR, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _read_all(job: str, paths: Sequence[str], into: Sequence[int]) -> list[str]:
+    directory = beneath.directory(job)
     left, found = MAX_BYTES, []
     for path, target in zip(paths, into, strict=False):
         finding, size = read_one(directory, path, target, left)
@@ -80,17 +67,10 @@ def _read_all(paths: Sequence[str], into: Sequence[int]) -> list[str]:
 
 def read_one(directory: int, path: str, target: int, limit: int) -> tuple[str, int]:
     """Copy one file to `target`; say what was found and how many bytes were taken."""
-    how = _OpenHow(
-        flags=os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
-        mode=0,
-        resolve=_NO_XDEV | _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH,
-    )
-    fd = _LIBC.syscall(
-        _SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
-    )
-    if fd < 0:
-        missing = ctypes.get_errno() in {2, 20}  # ENOENT, ENOTDIR
-        return ("missing" if missing else "irregular"), 0
+    try:
+        fd = beneath.open_beneath(directory, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as exc:
+        return ("missing" if exc.errno in _MISSING else "irregular"), 0
     try:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):

@@ -11,6 +11,8 @@ import os
 import stat
 from dataclasses import dataclass
 
+from remit.runners.messages import CREDENTIALS_DIR, TRUST_FILE
+
 INSIDE_UID = 1000
 JOB_DIR = "/job"
 DEFAULT_ENV = {
@@ -20,8 +22,11 @@ DEFAULT_ENV = {
     "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
 }
 
-# Descriptors that bwrap finds open; everything above the last file is closed before exec.
+# Descriptors that bwrap finds open; everything above the last file is closed before exec. A slot
+# has two more that its command finds open, and shells name descriptors of one digit only.
 BLOCK_FD, SYNC_FD, INFO_FD, ARGS_FD, SECCOMP_FD, FILES_FD = 3, 4, 5, 6, 7, 8
+SLOT_FDS = (8, 9)
+_CREDENTIALS_BYTES = 1 << 20
 
 PASSWD = b"root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\njob:x:1000:1000:job:/job:/bin/sh\n"
 GROUP = b"root:x:0:\njob:x:1000:\nnogroup:x:65534:\n"
@@ -30,19 +35,32 @@ SYSTEM_FILES = (("/etc/passwd", PASSWD), ("/etc/group", GROUP), ("/etc/hosts", H
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_OURS = frozenset(("proc", "sys", "dev", "run", "tmp", "job", "mnt", "lost+found"))
+# bubblewrap itself makes /proc/sys, irq, bus and sysrq-trigger read-only.
+_COVERED_FILES = ("kcore", "keys", "key-users", "kallsyms", "timer_list", "kmsg", "config.gz")
+_COVERED_DIRECTORIES = ("acpi", "asound", "scsi", "fs", "driver")
 _ETC = ("/etc/alternatives", "/etc/ssl/certs", "/etc/ld.so.cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JailRequest:
     """One run, as the jail needs it. `files` are paths in the job directory, in the order in
-    which their descriptors follow the system files'."""
+    which their descriptors follow the system files'.
+
+    `over` are the system files that are laid over a base's own `/etc`; None: the base has none of
+    its own, and they are made. `trust` and `handed` give `/run/remit` its files and its directory
+    for credentials; `slot` leaves the descriptors of a slot to its command.
+    """
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     tmp_bytes: int
     mounts: tuple[tuple[str, str, bool], ...] = ()
     files: tuple[str, ...] = ()
+    over: tuple[str, ...] | None = None
+    trust: bool = False
+    handed: bool = False
+    slot: bool = False
 
 
 WALLS = (
@@ -66,7 +84,52 @@ def base_options(root: str = "/") -> list[str]:
         if os.path.exists(os.path.join(root, path[1:])):
             options += ["--ro-bind", path, path]
     options += _localtime(root)
-    options += ["--proc", "/proc"]
+    return options + device_options()
+
+
+def tree_options(root: str) -> list[str]:
+    """The read-only base that a directory is: what the kernel and Remit fill is left out of it.
+
+    Each entry of the top is bound on its own, below a fresh root: where a mount goes is never a
+    path that the base decides.
+    """
+    options = []
+    for entry in sorted(os.scandir(root), key=lambda each: each.name):
+        if entry.name in _OURS:
+            continue
+        if entry.is_symlink():
+            options += ["--symlink", os.readlink(entry.path), f"/{entry.name}"]
+        elif entry.is_dir(follow_symlinks=False):
+            empty = next(os.scandir(entry.path), None) is None
+            source = ["--dir"] if empty else ["--ro-bind", entry.path]
+            options += [*source, f"/{entry.name}"]
+    return options + device_options()
+
+
+def laid_over(root: str) -> tuple[str, ...] | None:
+    """Which of `SYSTEM_FILES` a base has as plain files, to be covered by ours; None: no `/etc`."""
+    if not os.path.isdir(os.path.join(root, "etc")):
+        return None
+    paths = (path for path, _ in SYSTEM_FILES)
+    return tuple(path for path in paths if _is_file(os.path.join(root, path[1:])))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def device_options() -> list[str]:
+    """`/proc` with what tells of the host covered, and five devices; there is no `/sys`."""
+    options = ["--proc", "/proc"]
+    for name in _COVERED_FILES:
+        if _is_file(f"/proc/{name}"):
+            options += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+    for name in _COVERED_DIRECTORIES:
+        if os.path.isdir(f"/proc/{name}"):
+            options += ["--size", "4096", "--perms", "0555", "--tmpfs", f"/proc/{name}"]
     for name in _DEVICES:
         options += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for link, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
@@ -99,13 +162,18 @@ def run_options(request: JailRequest) -> list[str]:
     size = str(request.tmp_bytes)
     options = ["--size", size, "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
     options += ["--size", size, "--perms", "0755", "--tmpfs", JOB_DIR]
-    fd = FILES_FD
-    for path, _ in SYSTEM_FILES:
-        options += ["--perms", "0444", "--file", str(fd), path]
+    fd = FILES_FD + (len(SLOT_FDS) if request.slot else 0)
+    given = [("0444", path) for path, _ in SYSTEM_FILES] if request.over is None else []
+    for path in request.over or ():
+        options += ["--ro-bind-data", str(fd), path]
         fd += 1
-    for name in request.files:
-        options += ["--perms", "0644", "--file", str(fd), f"{JOB_DIR}/{name}"]
+    given += [("0444", TRUST_FILE)] if request.trust else []
+    for mode, path in given + [("0644", f"{JOB_DIR}/{name}") for name in request.files]:
+        options += ["--perms", mode, "--file", str(fd), path]
         fd += 1
+    if request.handed:
+        size = str(_CREDENTIALS_BYTES)
+        options += ["--size", size, "--perms", "0700", "--tmpfs", CREDENTIALS_DIR]
     for name, source, writable in request.mounts:
         options += ["--bind" if writable else "--ro-bind", source, f"/mnt/{name}"]
     for name, value in {**DEFAULT_ENV, **dict(request.env)}.items():

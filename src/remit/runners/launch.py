@@ -1,4 +1,4 @@
-"""From a single-threaded process to bubblewrap: everything between `fork` and `exec`.
+"""From a single-threaded process to what makes a sandbox: everything between `fork` and `exec`.
 
 The order in the child matters. Control groups first, while it may still write to them; then
 descriptors, so that nothing of ours is inherited; then limits; then the drop to the run's own
@@ -16,10 +16,8 @@ import fcntl
 import os
 import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from remit.runners.jail import WALLS
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SYS_CLONE3 = 435
@@ -45,16 +43,18 @@ class Ceilings:
 class Launch:
     """`fds` become 0, 1, 2, ... in this order; `uid` None keeps the user.
 
-    `entrances` are files of v1 control groups to write `0` to, `cgroup` a cgroup2 directory.
+    `argv` is with argument 0. `entrances` are files of v1 control groups to write `0` to, `cgroup`
+    a cgroup2 directory. `before_exec` is the last thing the child calls.
     """
 
-    bwrap: str
+    path: str
     argv: tuple[str, ...]
     fds: tuple[int, ...]
     entrances: Sequence[str]
     cgroup: str | None
     ceilings: Ceilings
     uid: int | None
+    before_exec: Callable[[], None] | None = None
 
 
 class _CloneArguments(ctypes.Structure):  # struct clone_args, linux/sched.h
@@ -88,7 +88,7 @@ def catch_signals() -> None:
 
 
 def launch(what: Launch) -> int:
-    """Fork and exec; give the process id of bubblewrap's monitor.
+    """Fork and exec; give the process id.
 
     A child that cannot get as far as exec ends with 127, having run nothing.
     """
@@ -97,8 +97,8 @@ def launch(what: Launch) -> int:
     # Under pressure of the host's memory the run goes, not the gateway.
     writes.append((b"/proc/self/oom_score_adj", b"500"))
     limits = _limits(what.ceilings)
-    argv = [b"bwrap", *map(os.fsencode, (*WALLS, "--", *what.argv))]
-    bwrap, count = os.fsencode(what.bwrap), len(what.fds)
+    argv = [os.fsencode(each) for each in what.argv]
+    path, count, narrow = os.fsencode(what.path), len(what.fds), what.before_exec
     pid = -1 if what.cgroup is None else _fork_into(what.cgroup)
     if pid < 0:
         if what.cgroup is not None:
@@ -107,8 +107,8 @@ def launch(what: Launch) -> int:
     if pid:
         return pid
     try:
-        for path, data in writes:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        for file, data in writes:
+            fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
             os.write(fd, data)
             os.close(fd)
         # By way of higher numbers, so that none is overwritten before it was copied.
@@ -124,8 +124,10 @@ def launch(what: Launch) -> int:
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         _LIBC.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
+        if narrow is not None:
+            narrow()
         if os.getppid() == parent:
-            os.execve(bwrap, argv, {})  # noqa: S606
+            os.execve(path, argv, {})  # noqa: S606
     finally:
         os._exit(127)
 

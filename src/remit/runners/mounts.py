@@ -41,7 +41,7 @@ def source_fault(source: str, *, uid: int | None = None) -> str | None:
         return "is a symbolic link"
     if not stat.S_ISDIR(found.st_mode):
         return "is not a directory"
-    if uid is not None and not _reachable(real, uid):
+    if uid is not None and not reachable(real, uid):
         return f"cannot be reached by user {uid}, as which runs with mounts act"
     return None
 
@@ -50,7 +50,8 @@ def _within(path: str, root: str) -> bool:
     return path == root or path.startswith(root + "/")
 
 
-def _reachable(path: str, uid: int) -> bool:
+def reachable(path: str, uid: int) -> bool:
+    """Whether this user can get to a directory, by owner and "others" bits."""
     while True:
         found = os.stat(path)
         bit = stat.S_IXUSR if found.st_uid == uid else stat.S_IXOTH

@@ -15,6 +15,7 @@ clean up. If it is killed itself, the kernel takes its sandboxes (`--die-with-pa
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import platform
@@ -23,22 +24,33 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 if __name__ == "__main__":  # `-I -S` leaves out every path but the standard library's
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from remit.runners import request as requests
 from remit.runners import seccomp
+from remit.runners.bases import Base, Bases
 from remit.runners.cell import Cell
 from remit.runners.cgroups import Layout, find_layout
 from remit.runners.group import Group
-from remit.runners.jail import SYSTEM_FILES, base_options, packed
+from remit.runners.images import unmountable
+from remit.runners.jail import SYSTEM_FILES
 from remit.runners.launch import become_subreaper, catch_signals
-from remit.runners.leftovers import sweep
+from remit.runners.leftovers import Ground, sweep
+from remit.runners.mounts import NAME
+from remit.runners.recipe import Recipe
+from remit.runners.recipe_bwrap import Bubble
+from remit.runners.request import BaseWanted, Request
+from remit.runners.slot import Slot
 from remit.runners.wire import close_all, receive, sealed_file, send
 
 _LAST_SECONDS = 5.0
+_FAULTS = (ValueError, KeyError, TypeError, AttributeError, OSError)
+
+
+_C = TypeVar("_C", bound=Cell)
 
 
 class Spawner:
@@ -54,11 +66,14 @@ class Spawner:
         self._gone = False
         self._gateway = ""
         self._uid_base: int | None = None
+        self._privileged = False
         self._layout = Layout(mode="none")
-        self.bwrap = ""
-        self.base = b""
-        self.seccomp = -1
-        self.system_files: Sequence[int] = ()
+        self._state: str | None = None
+        self._bwrap = ""
+        self._seccomp = -1
+        self._system_files: Sequence[int] = ()
+        self._bases = Bases(self)
+        self._recipes: dict[tuple[str, BaseWanted], Recipe] = {}
 
     # ----------------------------------------------------------------------------- the loop
 
@@ -153,25 +168,29 @@ class Spawner:
                 self._hello(message)
             case "provision":
                 self._provision(message, fds)
+            case "park":
+                self._park(message, fds)
+            case "claim":
+                self._claim(message, fds)
             case "sweep":
                 self._sweep(message)
             case "start" | "stop" | "kill" | "destroy" as op:
-                self._command(op, message)
+                self._command(op, message, fds)
             case _:
                 self._leave()
 
     def _hello(self, message: dict[str, Any]) -> None:
         self._gateway = requests.identifier(message["gateway"])
         self._layout = find_layout(self._gateway, os.getppid())
-        base, most = int(message["uid_base"]), int(message["max_runs"])
-        if os.geteuid() == 0 and _exist_here(base, base + most):
-            self._uid_base = base
-        self._free = list(range(int(message["max_runs"]), 0, -1))
-        self.bwrap = str(message["bwrap"])
-        self.base = packed(base_options())
+        self._state = None if message.get("state") is None else str(message["state"])
+        most = int(message["max_runs"]) + int(message.get("max_slots", 0))
+        self._own_users(int(message["uid_base"]), most)
+        self._free = list(range(most, 0, -1))
+        self._bwrap = str(message["bwrap"])
         arch = seccomp.ARCHITECTURES.get(platform.machine())
-        self.seccomp = sealed_file("seccomp", seccomp.program(arch) if arch else b"")
-        self.system_files = tuple(sealed_file(path, data) for path, data in SYSTEM_FILES)
+        self._seccomp = sealed_file("seccomp", seccomp.program(arch) if arch else b"")
+        self._system_files = tuple(sealed_file(path, data) for path, data in SYSTEM_FILES)
+        fault = unmountable()
         gc.collect()
         gc.freeze()  # what is allocated by now is shared with each child, not copied
         self.report(
@@ -181,47 +200,150 @@ class Spawner:
                 "roots": dict(self._layout.roots),
                 "missing": self._layout.missing,
                 "own_uid": self._uid_base is not None,
+                "uids": "one" if self._uid_base is None else "host",
+                "images": fault is None,
+                "image_fault": fault,
             }
         )
+
+    def _own_users(self, base: int, most: int) -> None:
+        """A host user for each place, where this process may act as others."""
+        self._privileged = os.geteuid() == 0
+        if self._privileged and _exist_here(base, base + most):
+            self._uid_base = base
+
+    def _recipe(self, request: Request, base: Base) -> Recipe:
+        """What makes this run's environment; one object for all runs of a runner and base.
+
+        Raises:
+            ValueError: there is no such runner.
+        """
+        key = (request.runner, request.base)
+        if (known := self._recipes.get(key)) is None:
+            if request.runner != "sandbox":
+                raise ValueError("there is no such runner")
+            known = self._recipes[key] = Bubble(
+                bwrap=self._bwrap,
+                base=base,
+                seccomp=self._seccomp,
+                system_files=self._system_files,
+            )
+        return known
 
     # ---------------------------------------------------------------------------- the cells
 
     def _provision(self, message: dict[str, Any], fds: list[int]) -> None:
-        lease = str(message.get("lease"))
-        self._drop_removed()
-        try:
-            request = requests.read(message, mount_uid=self._uid_base)
-            if len(fds) != 3 + len(request.files):
+        def stand_up(request: Request, base: Base, given: Sequence[int]) -> None:
+            if len(given) != 3 + len(request.files) + request.egress:
                 raise ValueError("the descriptors do not match the files")
-            if lease in self._cells:
-                raise ValueError("this lease has a sandbox already")
-            if not self._free:
-                raise ValueError("all places for runs are taken")
-            slot = self._free.pop()
-        except (ValueError, KeyError, TypeError) as exc:
-            fault = str(exc) if isinstance(exc, ValueError) else "the request is incomplete"
-            self.report({"ev": "refused", "lease": lease, "op": "provision", "fault": fault})
-            return
-        group = Group(self._layout.roots, lease) if self._layout.roots else None
-        cell = Cell(self, request, group, self._uid(slot, mounted=bool(request.mounts)))
-        cell.slot = slot
-        try:
-            cell.launch(self, fds)
-        except OSError as exc:
-            self._free.append(slot)
-            fault = f"a sandbox could not be made ({exc.strerror})"
-            self.report({"ev": "refused", "lease": lease, "op": "provision", "fault": fault})
-            return
-        self._cells[lease] = cell
+            cell = self._new(Cell, request, base)
+            self._keep(cell, lambda: cell.launch(given))
 
-    def _uid(self, slot: int, *, mounted: bool) -> int | None:
+        read = functools.partial(requests.read, message, mount_uid=self._uid_base)
+        self._make(message, fds, read, stand_up)
+
+    def _park(self, message: dict[str, Any], fds: list[int]) -> None:
+        def stand_up(request: Request, base: Base, given: Sequence[int]) -> None:
+            if len(given) != 2 + request.egress:
+                raise ValueError("the descriptors do not match")
+            slot = self._new(Slot, request, base)
+            self._keep(slot, lambda: slot.park(str(message.get("kind")), given))
+
+        read = functools.partial(requests.read_park, message, mount_uid=self._uid_base)
+        self._make(message, fds, read, stand_up)
+
+    def _make(
+        self,
+        message: dict[str, Any],
+        fds: Sequence[int],
+        read: Callable[[], Request],
+        stand_up: Callable[[Request, Base, Sequence[int]], None],
+    ) -> None:
+        """Make a cell now, or once its base was checked; or refuse."""
+        self._drop_removed()
+        op, lease = str(message["op"]), str(message.get("lease"))
+        try:
+            request = read()
+            if (base := self._bases.find(request.base)) is not None:
+                stand_up(request, base, fds)
+                return
+            kept = [os.dup(fd) for fd in fds]
+        except _FAULTS as exc:
+            self._refuse(op, lease, exc)
+            return
+
+        def checked(found: Base | str) -> None:
+            try:
+                if isinstance(found, Base):
+                    stand_up(request, found, kept)
+                else:
+                    self._refuse(op, lease, ValueError(found))
+            except _FAULTS as exc:
+                self._refuse(op, lease, exc)
+            finally:
+                close_all(kept)
+
+        uid = None if self._uid_base is None else self._uid_base + 1
+        self._bases.check(request.base, uid, checked)
+
+    def _new(self, kind: type[_C], request: Request, base: Base) -> _C:
+        """A cell in a place that was free; nothing of it exists yet."""
+        if request.lease in self._cells:
+            raise ValueError("this lease has a sandbox already")
+        if not self._free:
+            raise ValueError("all places for runs are taken")
+        recipe = self._recipe(request, base)
+        group = Group(self._layout.roots, request.lease) if self._layout.roots else None
+        place = self._free.pop()
+        uid = self._uid(place, mounted=bool(request.mounts))
+        cell = kind(self, request, recipe, group, uid, privileged=self._privileged)
+        cell.place = place
+        return cell
+
+    def _keep(self, cell: Cell, made: Callable[[], None]) -> None:
+        try:
+            made()
+        except (OSError, ValueError):
+            self._free.append(cell.place)
+            raise
+        self._cells[cell.name] = cell
+
+    def _refuse(self, op: str, lease: str, exc: Exception) -> None:
+        """Refuse with a reason that names no value of the message."""
+        if isinstance(exc, OSError):
+            fault = f"a sandbox could not be made ({exc.strerror})"
+        else:
+            fault = str(exc) if isinstance(exc, ValueError) else "the request is incomplete"
+        self.report({"ev": "refused", "lease": lease, "op": op, "fault": fault})
+
+    def _uid(self, place: int, *, mounted: bool) -> int | None:
         """Each run its own user; runs with the operator's mounts share one, to which those
         directories can be given."""
         if self._uid_base is None:
             return None
-        return self._uid_base if mounted else self._uid_base + slot
+        return self._uid_base if mounted else self._uid_base + place
 
-    def _command(self, op: str, message: dict[str, Any]) -> None:
+    def _claim(self, message: dict[str, Any], fds: list[int]) -> None:
+        self._drop_removed()
+        lease, name = str(message.get("lease")), str(message.get("slot"))
+        slot = self._cells.get(name)
+        try:
+            if not isinstance(slot, Slot):
+                raise ValueError("there is no such slot")  # noqa: TRY004
+            if lease in self._cells:
+                raise ValueError("this lease has a sandbox already")
+            request = requests.read_claim(message, slot.request)
+            if len(fds) != 1 + len(request.files):
+                raise ValueError("the descriptors do not match the files")
+            slot.claim(request, fds)
+        except _FAULTS as exc:
+            if isinstance(slot, Slot):
+                slot.kill("claim")
+            self._refuse("claim", lease, exc)
+            return
+        self._cells[lease] = self._cells.pop(name)
+
+    def _command(self, op: str, message: dict[str, Any], fds: list[int]) -> None:
         lease = str(message.get("lease"))
         self._drop_removed()
         cell = self._cells.get(lease)
@@ -229,11 +351,15 @@ class Spawner:
             if op == "destroy":
                 self._destroy_found(lease)
             else:
-                self.report({"ev": "refused", "lease": lease, "op": op})
+                self.report({"ev": "refused", "lease": lease, "op": op, "fault": "no sandbox"})
             return
         match op:
             case "start":
-                cell.release()
+                names = [str(name) for name in message.get("credentials", [])]
+                if len(names) != len(fds) or not all(map(NAME.fullmatch, names)):
+                    cell.refuse("start", "the credentials do not match their descriptors")
+                    return
+                cell.start(names, fds)
             case "stop":
                 cell.stop(float(message["grace_s"]))
             case "kill":
@@ -243,19 +369,28 @@ class Spawner:
 
     def _drop_removed(self) -> None:
         for lease in [lease for lease, cell in self._cells.items() if cell.state == "removed"]:
-            self._free.append(self._cells.pop(lease).slot)
+            self._free.append(self._cells.pop(lease).place)
+
+    def _ground(self, roots: Sequence[str] = ()) -> Ground:
+        ours = [root for root in roots if _ours(root, self._gateway)]
+        return Ground(roots={*self._layout.roots.values(), *ours}, state=self._state)
 
     def _destroy_found(self, lease: str) -> None:
         """A lease this process did not make: an earlier spawner's, found by its name."""
-        found = sweep(self._layout.roots.values(), only=frozenset({requests.identifier(lease)}))
+        try:
+            only = frozenset({requests.identifier(lease)})
+        except ValueError as exc:
+            self._refuse("destroy", lease, exc)
+            return
+        found = sweep(self._ground(), only=only)
         self.report({"ev": "destroyed", **found[0]})
 
     def _sweep(self, message: dict[str, Any]) -> None:
-        roots = set(self._layout.roots.values())
-        roots |= {str(root) for root in message["roots"] if _ours(str(root), self._gateway)}
-        live = frozenset(str(lease) for lease in message["live"]) | frozenset(self._cells)
+        held = {name for cell in self._cells.values() for name in (cell.id, cell.name)}
+        live = frozenset(str(lease) for lease in message["live"]) | held
         also = frozenset(requests.identifier(lease) for lease in message["leases"])
-        self.report({"ev": "swept", "found": sweep(roots, live=live, also=also)})
+        ground = self._ground([str(root) for root in message["roots"]])
+        self.report({"ev": "swept", "found": sweep(ground, live=live, also=also), "bases": []})
 
 
 def _ours(root: str, gateway: str) -> bool:

@@ -32,11 +32,16 @@ def sealed_file(name: str, data: bytes) -> int:
         while view:
             view = view[os.write(fd, view) :]
         os.lseek(fd, 0, os.SEEK_SET)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEAL_ALL)
+        seal(fd)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def seal(fd: int) -> None:
+    """From here on a memfd that allows seals can never change again."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEAL_ALL)
 
 
 def reopen(fd: int) -> int:

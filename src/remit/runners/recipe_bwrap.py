@@ -1,0 +1,58 @@
+"""How bubblewrap makes an environment; the only recipe of profiles whose runner is `sandbox`.
+
+Imported by the spawner: standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from remit.runners.bases import Base
+from remit.runners.jail import SYSTEM_FILES, WALLS, packed, run_options
+from remit.runners.recipe import Inside, Order, Pipes
+from remit.runners.request import Request
+from remit.runners.wire import close_all, reopen, sealed_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bubble:
+    """bubblewrap with one base. `seccomp` and `system_files` are sealed files that each order
+    opens anew; `before_exec` narrows the child once more (Landlock), where there is something."""
+
+    bwrap: str
+    base: Base
+    seccomp: int
+    system_files: Sequence[int]
+    before_exec: Callable[[], None] | None = None
+
+    def order(self, request: Request, pipes: Pipes, *, uid: int | None) -> Order:
+        """Options and filter travel as sealed files; the command line says only flags."""
+        jail = replace(request.jail(), over=self.base.over, slot=bool(pipes.extra))
+        own = [sealed_file("options", self.base.options + packed(run_options(jail)))]
+        try:
+            own.append(reopen(self.seccomp))
+            for (path, _), fd in zip(SYSTEM_FILES, self.system_files, strict=True):
+                if self.base.over is None or path in self.base.over:
+                    own.append(reopen(fd))
+        except OSError:
+            close_all(own)
+            raise
+        trust = () if pipes.trust is None else (pipes.trust,)
+        # The order is that of the numbers in `jail`: block, sync, info, args, seccomp, then files.
+        numbered = (pipes.block_r, pipes.block_w, pipes.info_w, *own[:2], *pipes.extra)
+        return Order(
+            path=self.bwrap,
+            argv=("bwrap", *WALLS, "--", *request.argv),
+            fds=(*pipes.stdio, *numbered, *own[2:], *trust, *pipes.files),
+            own=tuple(own),
+            before_exec=self.before_exec,
+        )
+
+    def inside(self, lease: str) -> Inside:
+        """Where `jail` puts them."""
+        return Inside()
+
+    def clean(self, lease: str) -> bool:
+        """Everything of it was in its namespaces."""
+        return True

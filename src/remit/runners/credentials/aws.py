@@ -37,6 +37,7 @@ LOGIN_TTL_S = 120
 _ROLE = re.compile(r"arn:(aws[a-z-]*):iam::[0-9]{12}:role/(?:[!-~]+/)?([\w+=,.@-]{1,64})")
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}")
 _MAX_DEPTH = 8
+_RESULT = ("AssumeRoleWithWebIdentityResponse", "AssumeRoleWithWebIdentityResult")
 
 _SAID = {
     "AccessDenied": "the role's trust policy does not take this run's token",
@@ -134,12 +135,11 @@ class AwsBroker:
             why = _SAID.get(code.removesuffix("Exception")) or _SAID.get(code)
             said = f": {why}" if why else ""
             raise BrokerFault(f"AWS STS refused the role with status {answer.status}{said}")
-        result = ("AssumeRoleWithWebIdentityResponse", "AssumeRoleWithWebIdentityResult")
-        found = {path[2:]: text for path, text in facts.items() if path[:2] == result}
-        arn = found.get(("AssumedRoleUser", "Arn"), "")
+        arn = facts.get((*_RESULT, "AssumedRoleUser", "Arn"), "")
         if not arn.endswith(f":assumed-role/{self._role_name}/{session}"):
             raise BrokerFault("AWS STS answered with a session of another role or name")
-        named = {path[1]: text for path, text in found.items() if path[0] == "Credentials"}
+        inside = (*_RESULT, "Credentials")
+        named = {path[-1]: text for path, text in facts.items() if path[:-1] == inside}
         fields = {
             "access_key_id": answer.text(named, "AccessKeyId"),
             "secret_access_key": answer.text(named, "SecretAccessKey"),

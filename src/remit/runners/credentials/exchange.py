@@ -6,6 +6,7 @@ comes back is checked against what was asked for; it is revoked (RFC 7009) where
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -168,8 +169,6 @@ class ExchangeBroker:
 
 def _basic(kit: Kit) -> str:
     """The client's name and secret, each form-encoded first (RFC 6749 §2.3.1)."""
-    import base64
-
     client_id = kit.section.get("client_id")
     if client_id is None:
         raise ConfigError(

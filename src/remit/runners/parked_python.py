@@ -38,13 +38,15 @@ def park():
         posix.close(null)
     for name in list(posix.environ):
         posix.unsetenv(name)
-    posix.environ.clear()
-    posix.environ.update(zip(fields[at::2], fields[at + 1::2]))
-    for name in posix.environ:
-        posix.putenv(name, posix.environ[name])
+    told = dict(zip(fields[at::2], fields[at + 1::2]))
+    for name in told:
+        posix.putenv(name, told[name])
+    held = [posix.environ]
     if 'os' in sys.modules:
-        sys.modules['os'].environ._data.clear()
-        sys.modules['os'].environ._data.update(posix.environ)
+        held.append(sys.modules['os'].environ._data)
+    for each in held:
+        each.clear()
+        each.update(told)
 
     def module(name, whole):
         import runpy

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from remit.runners import parked
-from remit.runners.cell import HELD_S, Cell, emptied
+from remit.runners.cell import Cell
 from remit.runners.handed import Handing
+from remit.runners.life import HELD_S, emptied
 from remit.runners.recipe import Pipes
 from remit.runners.request import Request
 from remit.runners.wire import close_all, seal

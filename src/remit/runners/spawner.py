@@ -19,7 +19,6 @@ import functools
 import gc
 import os
 import platform
-import select
 import socket
 import sys
 import time
@@ -34,6 +33,7 @@ from remit.runners import seccomp
 from remit.runners.bases import Base, Bases
 from remit.runners.cell import Cell
 from remit.runners.cgroups import Layout, find_layout
+from remit.runners.control import FAULTS, Control
 from remit.runners.group import Group
 from remit.runners.images import unmountable
 from remit.runners.jail import SYSTEM_FILES
@@ -44,29 +44,24 @@ from remit.runners.recipe import Recipe
 from remit.runners.recipe_bwrap import Bubble
 from remit.runners.request import BaseWanted, Request
 from remit.runners.slot import Slot
-from remit.runners.wire import close_all, receive, sealed_file, send
+from remit.runners.users import Users, find_users
+from remit.runners.wire import close_all, sealed_file
 
 _LAST_SECONDS = 5.0
-_FAULTS = (ValueError, KeyError, TypeError, AttributeError, OSError)
 
 
 _C = TypeVar("_C", bound=Cell)
 
 
-class Spawner:
+class Spawner(Control):
     """Messages in, cells, reports out; one `epoll` and one thread."""
 
     def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._poll = select.epoll()
-        self._calls: dict[int, Callable[[], None]] = {}
-        self._unsent: list[tuple[dict[str, Any], list[int]]] = []
+        super().__init__(control)
         self._cells: dict[str, Cell] = {}
         self._free: list[int] = []
-        self._gone = False
         self._gateway = ""
-        self._uid_base: int | None = None
-        self._privileged = False
+        self._users = Users()
         self._layout = Layout(mode="none")
         self._state: str | None = None
         self._bwrap = ""
@@ -79,9 +74,7 @@ class Spawner:
 
     def run(self, gateway_pid: int) -> None:
         """Until the gateway is gone and everything it asked for is dead."""
-        self._control.setblocking(False)
-        self._poll.register(self._control.fileno(), select.EPOLLIN)
-        self.watch(os.pidfd_open(gateway_pid), self._leave)
+        self.listen(gateway_pid)
         while not self._gone:
             self._turn()
         until = time.monotonic() + _LAST_SECONDS
@@ -95,74 +88,13 @@ class Spawner:
                 os.rmdir(root)
 
     def _turn(self) -> None:
-        due = min((cell.due() for cell in self._cells.values()), default=float("inf"))
-        left = due - time.monotonic()
-        timeout = -1 if due == float("inf") else max(0.0, left)
-        for fd, events in self._poll.poll(timeout):
-            if fd == self._control.fileno():
-                self._on_control(events)
-            elif (call := self._calls.get(fd)) is not None:
-                call()
+        self.turn(self._cells.values())
         now = time.monotonic()
         for cell in list(self._cells.values()):
             if now >= cell.due():
                 cell.tick(now)
 
-    def watch(self, fd: int, call: Callable[[], None]) -> None:
-        self._calls[fd] = call
-        self._poll.register(fd, select.EPOLLIN)
-
-    def forget(self, fd: int) -> None:
-        del self._calls[fd]
-        self._poll.unregister(fd)
-
-    def _leave(self) -> None:
-        self._gone = True
-
-    # -------------------------------------------------------------------------- the control
-
-    def _on_control(self, events: int) -> None:
-        if events & select.EPOLLOUT:
-            self._flush()
-        if not events & ~select.EPOLLOUT or self._gone:
-            return
-        try:
-            received = receive(self._control)
-        except BlockingIOError:
-            return
-        except (OSError, ValueError):
-            received = None
-        if received is None:
-            self._leave()
-            return
-        message, fds = received
-        try:
-            self._obey(message, fds)
-        finally:
-            close_all(fds)
-
-    def report(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send, or keep until the gateway reads: deadlines must not wait for it."""
-        if self._gone:
-            return
-        self._unsent.append((message, [os.dup(fd) for fd in fds]))
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._unsent:
-            message, fds = self._unsent[0]
-            try:
-                send(self._control, message, fds)
-            except BlockingIOError:
-                break
-            except OSError:
-                self._leave()
-            close_all(fds)
-            del self._unsent[0]
-        wanted = select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0)
-        self._poll.modify(self._control.fileno(), wanted)
-
-    def _obey(self, message: dict[str, Any], fds: list[int]) -> None:
+    def obey(self, message: dict[str, Any], fds: list[int]) -> None:
         match message.get("op"):
             case "hello":
                 self._hello(message)
@@ -177,14 +109,14 @@ class Spawner:
             case "start" | "stop" | "kill" | "destroy" as op:
                 self._command(op, message, fds)
             case _:
-                self._leave()
+                self.leave()
 
     def _hello(self, message: dict[str, Any]) -> None:
         self._gateway = requests.identifier(message["gateway"])
         self._layout = find_layout(self._gateway, os.getppid())
         self._state = None if message.get("state") is None else str(message["state"])
         most = int(message["max_runs"]) + int(message.get("max_slots", 0))
-        self._own_users(int(message["uid_base"]), most)
+        self._users = find_users(int(message["uid_base"]), most)
         self._free = list(range(most, 0, -1))
         self._bwrap = str(message["bwrap"])
         arch = seccomp.ARCHITECTURES.get(platform.machine())
@@ -199,18 +131,12 @@ class Spawner:
                 "mode": self._layout.mode,
                 "roots": dict(self._layout.roots),
                 "missing": self._layout.missing,
-                "own_uid": self._uid_base is not None,
-                "uids": "one" if self._uid_base is None else "host",
+                "own_uid": self._users.kind != "one",
+                "uids": self._users.kind,
                 "images": fault is None,
                 "image_fault": fault,
             }
         )
-
-    def _own_users(self, base: int, most: int) -> None:
-        """A host user for each place, where this process may act as others."""
-        self._privileged = os.geteuid() == 0
-        if self._privileged and _exist_here(base, base + most):
-            self._uid_base = base
 
     def _recipe(self, request: Request, base: Base) -> Recipe:
         """What makes this run's environment; one object for all runs of a runner and base.
@@ -239,7 +165,7 @@ class Spawner:
             cell = self._new(Cell, request, base)
             self._keep(cell, lambda: cell.launch(given))
 
-        read = functools.partial(requests.read, message, mount_uid=self._uid_base)
+        read = functools.partial(requests.read, message, mount_uid=self._users.mounting)
         self._make(message, fds, read, stand_up)
 
     def _park(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -249,7 +175,7 @@ class Spawner:
             slot = self._new(Slot, request, base)
             self._keep(slot, lambda: slot.park(str(message.get("kind")), given))
 
-        read = functools.partial(requests.read_park, message, mount_uid=self._uid_base)
+        read = functools.partial(requests.read_park, message, mount_uid=self._users.mounting)
         self._make(message, fds, read, stand_up)
 
     def _make(
@@ -268,7 +194,7 @@ class Spawner:
                 stand_up(request, base, fds)
                 return
             kept = [os.dup(fd) for fd in fds]
-        except _FAULTS as exc:
+        except FAULTS as exc:
             self._refuse(op, lease, exc)
             return
 
@@ -278,13 +204,12 @@ class Spawner:
                     stand_up(request, found, kept)
                 else:
                     self._refuse(op, lease, ValueError(found))
-            except _FAULTS as exc:
+            except FAULTS as exc:
                 self._refuse(op, lease, exc)
             finally:
                 close_all(kept)
 
-        uid = None if self._uid_base is None else self._uid_base + 1
-        self._bases.check(request.base, uid, checked)
+        self._bases.check(request.base, self._users.of(1, mounted=False), checked)
 
     def _new(self, kind: type[_C], request: Request, base: Base) -> _C:
         """A cell in a place that was free; nothing of it exists yet."""
@@ -295,8 +220,8 @@ class Spawner:
         recipe = self._recipe(request, base)
         group = Group(self._layout.roots, request.lease) if self._layout.roots else None
         place = self._free.pop()
-        uid = self._uid(place, mounted=bool(request.mounts))
-        cell = kind(self, request, recipe, group, uid, privileged=self._privileged)
+        uid = self._users.of(place, mounted=bool(request.mounts))
+        cell = kind(self, request, recipe, group, uid, privileged=self._users.privileged)
         cell.place = place
         return cell
 
@@ -316,13 +241,6 @@ class Spawner:
             fault = str(exc) if isinstance(exc, ValueError) else "the request is incomplete"
         self.report({"ev": "refused", "lease": lease, "op": op, "fault": fault})
 
-    def _uid(self, place: int, *, mounted: bool) -> int | None:
-        """Each run its own user; runs with the operator's mounts share one, to which those
-        directories can be given."""
-        if self._uid_base is None:
-            return None
-        return self._uid_base if mounted else self._uid_base + place
-
     def _claim(self, message: dict[str, Any], fds: list[int]) -> None:
         self._drop_removed()
         lease, name = str(message.get("lease")), str(message.get("slot"))
@@ -336,7 +254,7 @@ class Spawner:
             if len(fds) != 1 + len(request.files):
                 raise ValueError("the descriptors do not match the files")
             slot.claim(request, fds)
-        except _FAULTS as exc:
+        except FAULTS as exc:
             if isinstance(slot, Slot):
                 slot.kill("claim")
             self._refuse("claim", lease, exc)
@@ -396,18 +314,6 @@ class Spawner:
 def _ours(root: str, gateway: str) -> bool:
     plain = os.path.normpath(root) == root and root.startswith("/sys/fs/cgroup/")
     return plain and root.endswith(f"/remit-{gateway}")
-
-
-def _exist_here(first: int, last: int) -> bool:
-    """Whether these users and groups exist in this process's user namespace: root of a rootless
-    container has few (user_namespaces(7))."""
-    return all(
-        any(
-            int(inside) <= first and last < int(inside) + int(count)
-            for inside, _, count in (line.split() for line in open(path))
-        )
-        for path in ("/proc/self/uid_map", "/proc/self/gid_map")
-    )
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ The server is set up by the very commands of docs/credentials/vault.md.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -321,6 +322,32 @@ async def test_no_token_is_left_after_a_loan_failed(broker: Brokers, bao: Bao) -
     await refused(broker(path="sys/policies"))
     await refused(broker(role="settings"))
     assert accessors() - before == set()
+
+
+async def test_nothing_is_left_of_a_loan_that_is_cancelled_in_the_middle(
+    broker: Brokers, bao: Bao, database: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left() -> tuple[str | None, int]:
+        found = bao.ask("LIST", "auth/token/accessors", token="root")[1]
+        return database.ask("select count(*) from pg_roles"), len(found["data"]["keys"])
+
+    before, made = left(), asyncio.Event()
+
+    async def never(self: VaultBroker, token: str) -> None:
+        made.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(VaultBroker, "_check_revocable", never)
+    lending = asyncio.create_task(broker().lend(order()))
+    await made.wait()
+    assert left() != before
+    lending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lending
+    for _ in range(200):
+        if left() == before:
+            break
+    assert left() == before
 
 
 @pytest.mark.parametrize("path", ["../sys/raw", "a//b", "a/./b", "a?b=c", "a%2fb", "é"])

@@ -41,4 +41,6 @@ THREATS: dict[str, str] = {
     "T-32": "A run reaches a destination, or does there what, its plan does not name.",
     "T-33": "A run, its output or a log gets a secret that is injected for it or outlives it.",
     "T-35": "The egress proxy or the keeper serves a run whose fence has passed.",
+    "T-36": "Something of one run reaches another through a slot made ahead of need.",
+    "T-37": "A base, a mount or a link leads the making of a sandbox astray.",
 }

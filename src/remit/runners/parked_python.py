@@ -16,6 +16,8 @@ def park():
     del main['park']
     if not (3, 11) <= sys.version_info < (3, 13):
         posix._exit(3)
+    # The first compilation of a process costs more than all that is left to do.
+    exec(compile('import sys\ndef f(a, *b):\n return [c for c in b if a + c]\nf(1)', '', 'exec'), {})
     posix.write(9, b'1')
     posix.close(9)
     told = b''
@@ -48,14 +50,8 @@ def park():
         each.clear()
         each.update(told)
 
-    def module(name, whole):
-        import runpy
-        runpy._run_module_as_main(name, whole)
-
     def file(name):
-        path = name[2:] if name[:2] == './' else name
-        if path[:1] != '/':
-            path = posix.getcwd() + '/' + path
+        path = name if name[:1] == '/' else posix.getcwd() + '/' + name
         found = None
         for hook in sys.path_hooks:
             try:
@@ -67,7 +63,7 @@ def park():
         if found is not None:
             sys.path[:0] = [path] if sys.flags.safe_path else []
             sys.path[0] = path
-            return lambda: module('__main__', False)
+            return None
         try:
             number = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError as exc:
@@ -84,21 +80,30 @@ def park():
         main['__cached__'] = None
         loader = sys.modules['_frozen_importlib_external'].SourceFileLoader
         main['__loader__'] = loader('__main__', path)
-        return lambda: source
+        return source
 
     try:
         if mode == 'm':
             sys.argv[:] = ['-m', *rest]
             if not sys.flags.safe_path:
                 sys.path[0] = posix.getcwd()
-            module(subject, True)
+            import runpy
+            runpy._run_module_as_main(subject, True)
         else:
             sys.argv[:] = [subject if mode == 'f' else '-c', *rest]
-            source = file(subject)() if mode == 'f' else subject
-            if source is not None:
+            source = file(subject) if mode == 'f' else subject
+            if source is None:
+                import runpy
+                runpy._run_module_as_main('__main__', False)
+            else:
                 name = main['__file__'] if mode == 'f' else '<string>'
                 source = compile(source, name, 'exec', dont_inherit=True)
-                exec(source, main)
+                try:
+                    exec(source, main)
+                finally:
+                    if mode == 'f':  # as the interpreter does before it shows an exception
+                        sys.stderr.flush()
+                        sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException:

@@ -124,6 +124,12 @@ def token_of(advance: Advance) -> str:
     return token
 
 
+def accessors(bao: Bao) -> set[str]:
+    """One for each token that lives."""
+    found = bao.ask("LIST", "auth/token/accessors", token="root")[1]
+    return set(found["data"]["keys"])
+
+
 async def refused(broker: VaultBroker, **changed: Any) -> str:
     with pytest.raises(BrokerFault) as caught:
         await broker.lend(order(**changed))
@@ -238,7 +244,9 @@ async def test_a_key_value_secret_is_lent_and_said_to_be_long_lived(
     broker: Brokers, bao: Bao
 ) -> None:
     vault = broker(role="settings", path="secret/data/app")
+    before = accessors(bao)
     advance = await vault.lend(order())
+    assert accessors(bao) == before
     assert advance.fields == {"password": "kv-secret-123", "username": "ada", "pin": "1"}
     assert advance.secrets == ("kv-secret-123",)
     assert (advance.expires_ms, advance.lease, advance.key) == (None, None, None)
@@ -314,22 +322,17 @@ async def test_a_run_that_is_over_gets_nothing(broker: Brokers) -> None:
 
 
 async def test_no_token_is_left_after_a_loan_failed(broker: Brokers, bao: Bao) -> None:
-    def accessors() -> set[str]:
-        found = bao.ask("LIST", "auth/token/accessors", token="root")[1]
-        return set(found["data"]["keys"])
-
-    before = accessors()
+    before = accessors(bao)
     await refused(broker(path="sys/policies"))
     await refused(broker(role="settings"))
-    assert accessors() - before == set()
+    assert accessors(bao) - before == set()
 
 
 async def test_nothing_is_left_of_a_loan_that_is_cancelled_in_the_middle(
     broker: Brokers, bao: Bao, database: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def left() -> tuple[str | None, int]:
-        found = bao.ask("LIST", "auth/token/accessors", token="root")[1]
-        return database.ask("select count(*) from pg_roles"), len(found["data"]["keys"])
+    def left() -> tuple[str | None, set[str]]:
+        return database.ask("select count(*) from pg_roles"), accessors(bao)
 
     before, made = left(), asyncio.Event()
 

@@ -183,7 +183,7 @@ class FakeAuthorization(Scripted):
         super().__init__()
         self._jwks_url = jwks_url
         self._issuer = issuer
-        self.clients: dict[str, str | None] = {"remit": "s3cr%t:with space", "open": None}
+        self.clients: dict[str, str | None] = {"remit": "s3cr%41t+:with space", "open": None}
         self.scopes = {"read", "write"}
         self.live: dict[str, dict[str, Any]] = {}
 

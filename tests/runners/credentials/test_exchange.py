@@ -15,7 +15,7 @@ from tests.runners.credentials.world import TokenIssuer, kit, order, section, se
 
 pytestmark = pytest.mark.anyio
 
-SECRET = "s3cr%t:with space"
+SECRET = "s3cr%41t+:with space"
 
 
 @pytest.fixture(scope="module")

@@ -213,6 +213,15 @@ NEEDS: dict[str, Need] = {
     "openssl": Need(
         found=functools.partial(_on_path, "openssl"), install="apt-get install openssl"
     ),
+    "mkfs.erofs": Need(
+        found=functools.partial(_on_path, "mkfs.erofs"), install="apt-get install erofs-utils"
+    ),
+    "mksquashfs": Need(
+        found=functools.partial(_on_path, "mksquashfs"), install="apt-get install squashfs-tools"
+    ),
+    "newuidmap": Need(
+        found=functools.partial(_on_path, "newuidmap"), install="apt-get install uidmap"
+    ),
     "opa": Need(found=_opa, install="sh tests/policy/opa/install.sh"),
     "openbao": Need(found=_openbao, install="sh tests/tools/install-openbao.sh"),
     "moto": Need(found=_moto, install="sh tests/tools/install-moto.sh"),

@@ -45,6 +45,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     broken: bool = False
     held: threading.Event | None = None
+    drips: bool = False
 
 
 Answerer = Callable[[Request], Reply]
@@ -73,7 +74,15 @@ def serving(answer: Answerer, *, tls: ssl.SSLContext | None = None) -> Iterator[
             self.send_header("content-length", str(len(text)))
             self.end_headers()
             with contextlib.suppress(OSError):
+                if reply.drips:
+                    self._drip(text)
+                    return
                 self.wfile.write(text)
+
+        def _drip(self, text: bytes) -> None:
+            for byte in text:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.02)  # slow on purpose
 
         do_GET = do_POST = do_DELETE = do_PUT = _any
 

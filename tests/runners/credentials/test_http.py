@@ -119,6 +119,12 @@ async def test_a_request_that_may_have_been_done_is_not_sent_again(
     other.first = [Reply(200, broken=True)]
     assert "broke off" in await asked(address)
     assert len(other.seen) == 1
+    made = service(address)
+    for status in (500, 502, 504):
+        other.first, other.seen = [Reply(status)], []
+        assert (await made.ask("POST", "/x", json={})).status == status
+        assert len(other.seen) == 1
+    await made.aclose()
 
 
 async def test_one_that_can_be_done_twice_is_sent_again_three_times_at_most(
@@ -161,6 +167,16 @@ async def test_one_that_does_not_answer_is_given_up_in_time(
         assert await asked(address) == "the server does not answer in time"
     finally:
         held.set()
+    assert time.monotonic() - began < 2
+
+
+async def test_an_answer_that_comes_a_byte_at_a_time_is_given_up_in_time(
+    address: str, other: Plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "TRY_S", 0.3)
+    other.first = [Reply(200, b" " * 200, drips=True)]
+    began = time.monotonic()
+    assert await asked(address) == "the server does not answer in time"
     assert time.monotonic() - began < 2
 
 

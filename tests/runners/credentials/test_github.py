@@ -139,6 +139,7 @@ async def test_what_was_never_given_is_not_called_revoked(broker: GithubBroker) 
     assert await broker.revoke(Held(loan_id="loan-1", run_id="run-1")) is False
 
 
+@pytest.mark.threat("T-33")
 async def test_the_loan_lives_an_hour_and_its_note_says_for_what(broker: GithubBroker) -> None:
     advance = await broker.lend(order())
     assert advance.expires_ms is not None

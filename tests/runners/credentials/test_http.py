@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,6 +187,29 @@ async def test_all_of_a_loan_together_is_bounded(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BrokerFault, match="the server did not answer"):
         async with bounded("the server"):
             await asyncio.Event().wait()
+
+
+@pytest.mark.threat("T-33")
+async def test_nothing_that_is_sent_or_answered_is_logged_or_shown(
+    address: str, other: Plain, caplog: pytest.LogCaptureFixture
+) -> None:
+    secrets = ("s.header-secret", "s.body-secret", "s.answer-secret")
+    made = service(address)
+    with caplog.at_level(logging.DEBUG):
+        for reply in (Reply(200, {"token": secrets[2]}), Reply(200, broken=True)):
+            other.first = [reply]
+            shown = ""
+            try:
+                answer = await made.ask(
+                    "POST", "/x", headers={"x-vault-token": secrets[0]}, json={"jwt": secrets[1]}
+                )
+                shown = repr(answer) + repr(answer.content == b"")
+            except BrokerFault as fault:
+                shown = "".join(traceback.format_exception(fault)) + repr(vars(fault))
+            assert not any(secret in shown + repr(made) for secret in secrets)
+    assert other.seen[0].headers["x-vault-token"] == secrets[0]
+    assert not any(secret in caplog.text for secret in secrets)
+    await made.aclose()
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,7 @@ async def test_a_database_user_exists_while_the_run_lives_and_is_gone_after(
     assert database.ask("select 1", user=user, password=password) is None
 
 
+@pytest.mark.threat("T-33")
 async def test_what_is_secret_is_named_and_nothing_of_it_is_shown(broker: Brokers) -> None:
     vault = broker()
     advance = await vault.lend(order())

@@ -77,7 +77,12 @@ def test_a_directorys_digest_covers_names_modes_links_and_contents(tree: Path) -
     assert changed(lambda: (tree / "etc/release").chmod(0o755))
     assert changed(lambda: (tree / "etc/release").rename(tree / "etc/release2"))
     assert changed((tree / "srv/empty").mkdir)
-    assert changed(lambda: [(tree / "sbin").unlink(), (tree / "sbin").symlink_to("etc")])
+    (tree / "etc/link").symlink_to("release")
+    assert changed(lambda: (tree / "etc/link").rename(tree / "etc/gone"))
+    before = digest(str(tree))
+    (tree / "sbin").unlink()
+    (tree / "sbin").symlink_to("etc")
+    assert digest(str(tree)) != before
     assert changed(lambda: os.mkfifo(tree / "srv/fifo"))
 
 
@@ -185,7 +190,7 @@ def test_an_image_is_mounted_for_the_spawner_alone_and_goes_with_it(
     tmp_path: Path, tree: Path, make: str
 ) -> None:
     image = tree.parent / "image"
-    argv = [make, image, tree] if make == "mkfs.erofs" else [make, tree, image]
+    argv: list[str | Path] = [make, image, tree] if make == "mkfs.erofs" else [make, tree, image]
     subprocess.run(argv, check=True, capture_output=True)
     profile = _profile("image", image)
     with wired(tmp_path) as spawner:

@@ -24,6 +24,7 @@ from remit.runners.life import Life
 from remit.runners.recipe import Order, Pipes
 from remit.runners.wire import close_all
 
+_LOOK_AGAIN_S = 0.0005
 _CHILD_PID = re.compile(rb'"child-pid": *([0-9]+)[^0-9]')
 
 
@@ -122,7 +123,24 @@ class Cell(Life):
         if self.state == "launched" and self.request.egress:
             self._listen()
         elif self.state == "launched":
-            self._stands(())
+            self._when_mounted(())
+
+    def _when_mounted(self, listening: Sequence[int]) -> None:
+        """Go on, but with files to hand over not before there is a place for them."""
+        try:
+            if self.request.handed and not self._recipe.stands(self._init):
+                again = [os.dup(fd) for fd in listening]
+                self.later(_LOOK_AGAIN_S, lambda: self._mounted_yet(again))
+                return
+        except OSError:
+            self.kill("setup")
+            return
+        self._stands(listening)
+
+    def _mounted_yet(self, listening: Sequence[int]) -> None:
+        if self.state == "launched" and self.why is None:
+            self._when_mounted(listening)
+        close_all(listening)
 
     def _open_namespace(self, kind: str) -> int:
         return os.open(f"/proc/{self._init}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
@@ -147,7 +165,7 @@ class Cell(Life):
             with end:
                 listening = listener.take(end) if status == 0 else None
             if self.state == "launched" and self.why is None and listening is not None:
-                self._stands((listening,))
+                self._when_mounted((listening,))
             else:
                 self.kill("setup")
             close_all([] if listening is None else [listening])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +22,17 @@ _PATIENCE_S = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handing:
-    """Files to write: `fds` hold the contents of `names`, below `directory`, with `mode`."""
+    """Files to write: `fds` hold the contents of `names`, below `directory`, with `mode`.
+
+    `open_files` is a process and how many files it may have open from now on: the run's own user
+    may lower that, where root without CAP_SYS_RESOURCE may not.
+    """
 
     directory: str
     names: Sequence[str]
     fds: Sequence[int]
     mode: int
+    open_files: tuple[int, int] | None = None
 
 
 def start(what: Handing, namespace: int | None, uid: int | None, *, privileged: bool) -> int:
@@ -40,6 +46,9 @@ def start(what: Handing, namespace: int | None, uid: int | None, *, privileged: 
             enter(namespace, privileged=privileged)
         become(uid)
         os.umask(0)
+        if what.open_files is not None:
+            waiting, most = what.open_files
+            resource.prlimit(waiting, resource.RLIMIT_NOFILE, (most, most))
         directory = beneath.directory(what.directory)
         for name, fd in zip(what.names, what.fds, strict=True):
             _write(directory, name, fd, what.mode)

@@ -66,6 +66,7 @@ class Life:
         self._deadline = time.monotonic() + min(HELD_S, request.left_s)
         self._kill_at: float | None = None
         self._recheck_at: float | None = None
+        self._later: tuple[float, Callable[[], None]] | None = None
         self._end: dict[str, Any] = {}
         self._monitor = self._monitor_fd = self._init = self._init_fd = -1
         self._info = self._block = self._namespace = self._worker_fd = -1
@@ -164,6 +165,7 @@ class Life:
 
     def _finish(self) -> None:
         began, self.state = self._consumed(), "ended"
+        self._call_later()
         self._deadline = float("inf")
         self._kill_at = None
         if not self._informed:
@@ -264,10 +266,23 @@ class Life:
 
     def due(self) -> float:
         """When `tick` has something to do next, on the monotonic clock."""
-        times = (self._deadline, self._kill_at, self._recheck_at)
+        later = None if self._later is None else self._later[0]
+        times = (self._deadline, self._kill_at, self._recheck_at, later)
         return min(when for when in times if when is not None)
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call once, after a while; one at a time, and at the latest at the end."""
+        self._later = time.monotonic() + seconds, call
+
+    def _call_later(self) -> None:
+        if self._later is not None:
+            _, call = self._later
+            self._later = None
+            call()
+
     def tick(self, now: float) -> None:
+        if self._later is not None and now >= self._later[0]:
+            self._call_later()
         if self._recheck_at is not None and now >= self._recheck_at:
             self._recheck_at = None
             if self.state == "ended" and self._worker_fd < 0:

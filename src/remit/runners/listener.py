@@ -18,6 +18,7 @@ from remit.runners.wire import close_all
 
 _PATIENCE_S = 10
 _BACKLOG = 128
+_IP_FREEBIND = 15  # ip(7); the socket module does not name it
 
 
 def start(namespace: int, back: socket.socket, *, privileged: bool) -> int:
@@ -31,7 +32,8 @@ def start(namespace: int, back: socket.socket, *, privileged: bool) -> int:
         if [name for _, name in socket.if_nameindex()] != ["lo"]:
             os._exit(2)
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # bubblewrap may not have brought `lo` up yet; without this its address would not exist.
+        listening.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         listening.bind(("127.0.0.1", EGRESS_PORT))
         listening.listen(_BACKLOG)
         socket.send_fds(back, [b"1"], [listening.fileno()])

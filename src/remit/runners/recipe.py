@@ -84,6 +84,13 @@ class Recipe(Protocol):
     def inside(self, lease: str) -> Inside:
         """Where the directories of this run are."""
 
+    def stands(self, init: int) -> bool:
+        """Whether everything is mounted by now, so that `inside` is true: N comes before that.
+
+        Raises:
+            OSError: the process is gone.
+        """
+
     def clean(self, lease: str) -> bool:
         """Remove what this kind of environment leaves outside its namespaces, after every process
         is dead; whether nothing is left. Called again until it is."""

@@ -5,11 +5,12 @@ Imported by the spawner: standard library only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from remit.runners.bases import Base
-from remit.runners.jail import SYSTEM_FILES, WALLS, packed, run_options
+from remit.runners.jail import JOB_DIR, SYSTEM_FILES, WALLS, packed, run_options
 from remit.runners.recipe import Inside, Order, Pipes
 from remit.runners.request import Request
 from remit.runners.wire import close_all, reopen, sealed_file
@@ -52,6 +53,14 @@ class Bubble:
     def inside(self, lease: str) -> Inside:
         """Where `jail` puts them."""
         return Inside()
+
+    def stands(self, init: int) -> bool:
+        """bubblewrap moves into the new root once it is whole; before, its root is the host's or
+        an empty one, and nothing may be written there."""
+        host, root = os.stat("/"), os.stat(f"/proc/{init}/root")
+        if (host.st_dev, host.st_ino) == (root.st_dev, root.st_ino):
+            return False
+        return os.path.isdir(f"/proc/{init}/root{JOB_DIR}")
 
     def clean(self, lease: str) -> bool:
         """Everything of it was in its namespaces."""

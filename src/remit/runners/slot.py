@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import stat
 import time
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ class Slot(Cell):
     _script = b""
     _claimed = False
     _command = _ready = _stdin = _listening = -1
-    _waiting: int | None = None
+    _waiting = -1
 
     @property
     def slot(self) -> str | None:
@@ -92,7 +91,7 @@ class Slot(Cell):
             return
         self._plain = told == b"1"
         own = {self._monitor, self._init}
-        self._waiting = next((pid for pid in self.group.pids() if pid not in own), None)
+        self._waiting = next((pid for pid in self.group.pids() if pid not in own), -1)
         self._cpu_before = self.group.counters().cpu_us or 0
         self.state = "parked"
         listening = [] if self._listening < 0 else [self._listening]
@@ -116,16 +115,19 @@ class Slot(Cell):
         )
         if (limits := request.group_limits()) != self.request.group_limits():
             self.group.limit(limits)
-        if request.open_files < self.request.open_files and self._waiting is not None:
-            most = (request.open_files, request.open_files)
-            resource.prlimit(self._waiting, resource.RLIMIT_NOFILE, most)
+        fewer = request.open_files < self.request.open_files
         self.id, self.request = request.lease, request
         self._deadline = time.monotonic() + min(HELD_S, request.left_s)
-        if not request.files:
+        if not request.files and not fewer:
             self._take_over()
             return
-        directory = self._recipe.inside(self.name).job
-        what = Handing(directory=directory, names=request.files, fds=fds[1:], mode=0o644)
+        what = Handing(
+            directory=self._recipe.inside(self.name).job,
+            names=request.files,
+            fds=fds[1:],
+            mode=0o644,
+            open_files=(self._waiting, request.open_files) if fewer else None,
+        )
         self.hand(what, self._on_files, "claim")
 
     def _on_files(self, status: int) -> None:

@@ -318,6 +318,25 @@ async def test_a_token_that_cannot_be_made_to_end_with_the_run_is_not_lent(
     assert "leave token_period unset" in await refused(broker(role="periodic", path=None))
 
 
+async def test_a_token_that_cannot_be_revoked_is_not_lent(broker: Brokers, bao: Bao) -> None:
+    _role(bao, "batch", token_num_uses=0, token_type="batch")
+    assert "let it give service tokens" in await refused(broker(role="batch", path=None))
+
+
+async def test_it_works_in_a_namespace_and_only_there(
+    broker: Brokers, bao: Bao, issuer: TokenIssuer
+) -> None:
+    bao.run("namespace", "create", "team")
+    bao.run("auth", "enable", "-namespace=team", "jwt")
+    keys = f"jwks_url={issuer.url}/.well-known/jwks.json"
+    bao.run("write", "-namespace=team", "auth/jwt/config", keys)
+    text = json.dumps({**SINGLE, "token_policies": []})
+    bao.run("write", "-namespace=team", "auth/jwt/role/team", "-", stdin=text)
+    there = broker(role="team", path=None, namespace="team")
+    assert await there.revoke(held(await there.lend(order()))) is True
+    assert "there is no such role" in await refused(broker(role="team", path=None))
+
+
 async def test_a_run_that_is_over_gets_nothing(broker: Brokers) -> None:
     assert "time is over" in await refused(broker(), lives_s=-1)
 

@@ -143,6 +143,10 @@ class VaultBroker:
         auth = answer.facts().get("auth")
         if not isinstance(auth, dict):
             raise BrokerFault("the Vault server answered the login without a token")
+        if auth.get("token_type") == "batch":
+            raise BrokerFault(
+                "the role gives batch tokens, which cannot be revoked: let it give service tokens"
+            )
         return _Login(answer, auth)
 
     async def _shortened(self, login: _Login, left_s: int) -> int:

@@ -121,6 +121,10 @@ class Run:
         for visit in list(self._visits.values()):
             visit.end(code)
 
+    @property
+    def visits(self) -> int:
+        return len(self._visits)
+
     async def closed(self) -> dict[str, Any]:
         """Stop, wait until every socket is closed, and give the record."""
         self.stop(None)
@@ -203,6 +207,11 @@ class Runs:
         """Take what was lent from a run; whoever is not open has nothing."""
         if (run := self._runs.get(run_id)) is not None:
             run.purse.empty()
+
+    @property
+    def open_visits(self) -> int:
+        """Connections that are being served, of all runs."""
+        return sum(run.visits for run in self._runs.values())
 
     def forget_all(self) -> None:
         for run in self._runs.values():

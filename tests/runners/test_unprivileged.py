@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,10 +77,17 @@ def source(reachable: Path) -> Path:
     return reachable
 
 
-def _as_user(source: Path, groups: list[Path], *, unsafe: bool = False) -> dict:
+def as_user(
+    source: Path,
+    groups: list[Path],
+    *,
+    unsafe: bool = False,
+    before: Callable[[], None] = lambda: None,
+) -> dict:
     """Run the script as the user, after this process's child entered the groups."""
 
     def enter() -> None:
+        before()
         for group in groups:
             (group / "cgroup.procs").write_text("0")
         os.setgroups([])
@@ -138,7 +145,7 @@ def delegated(*names: str) -> Iterator[list[Path]]:
 
 @pytest.mark.threat("T-17")
 def test_without_limits_nothing_runs_and_the_hint_says_why(source: Path) -> None:
-    said = _as_user(source, [])
+    said = as_user(source, [])
     assert (said["tier"], said["refused"]) == ("degraded", "runner_degraded")
     assert said["missing"] == ["memory_limit", "pids_limit"]
     assert said["hint"]
@@ -146,7 +153,7 @@ def test_without_limits_nothing_runs_and_the_hint_says_why(source: Path) -> None
 
 @pytest.mark.threat("T-17")
 def test_the_unsafe_choice_runs_on_rlimits_alone(source: Path) -> None:
-    said = _as_user(source, [], unsafe=True)
+    said = as_user(source, [], unsafe=True)
     assert (said["tier"], said["code"], said["out"]) == ("degraded", 4, "1000\n")
     assert (said["file"], said["slow"], said["left"]) == ("out\n", "timed_out", 0)
     assert said["bomb"] != "out_of_memory"  # Python raises MemoryError under RLIMIT_AS
@@ -158,7 +165,7 @@ def test_a_delegated_user_has_the_whole_sandbox(source: Path) -> None:
     if not (CGROUPS / "memory/cgroup.procs").exists():
         pytest.skip("there is no version 1 hierarchy; to run it: use a hybrid host")
     with delegated("memory", "pids", "cpu", "unified") as groups:
-        said = _as_user(source, groups)
+        said = as_user(source, groups)
     assert (said["tier"], said["missing"], said["own_uid"]) == ("sandbox", [], False)
     assert (said["code"], said["complete"], said["file"]) == (4, True, "out\n")
     assert (said["bomb"], said["slow"]) == ("out_of_memory", "timed_out")
@@ -170,6 +177,6 @@ def test_version_1_alone_is_enough(source: Path) -> None:
     if not (CGROUPS / "memory/cgroup.procs").exists():
         pytest.skip("there is no version 1 hierarchy; to run it: use a hybrid host")
     with delegated("memory", "pids", "cpu") as groups:
-        said = _as_user(source, groups)
+        said = as_user(source, groups)
     assert (said["tier"], said["mode"], said["complete"]) == ("sandbox", "v1", True)
     assert (said["bomb"], said["stopped"], said["left"]) == ("out_of_memory", 6, 0)

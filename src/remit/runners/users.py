@@ -113,10 +113,10 @@ def _mapped(maps: list[list[str]], *, trial: bool) -> bool:
 def _exist_here(first: int, last: int) -> bool:
     """Whether these users and groups exist in this process's user namespace: root of a rootless
     container has few (user_namespaces(7))."""
-    return all(
-        any(
-            int(inside) <= first and last < int(inside) + int(count)
-            for inside, _, count in (line.split() for line in open(path))
-        )
-        for path in ("/proc/self/uid_map", "/proc/self/gid_map")
-    )
+    return all(_covers(path, first, last) for path in ("/proc/self/uid_map", "/proc/self/gid_map"))
+
+
+def _covers(path: str, first: int, last: int) -> bool:
+    with open(path) as file:
+        ranges = [[int(number) for number in line.split()] for line in file]
+    return any(inside <= first and last < inside + count for inside, _, count in ranges)

@@ -37,7 +37,10 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _OURS = frozenset(("proc", "sys", "dev", "run", "tmp", "job", "mnt", "lost+found"))
 # bubblewrap itself makes /proc/sys, irq, bus and sysrq-trigger read-only.
-_COVERED_FILES = ("kcore", "keys", "key-users", "kallsyms", "timer_list", "kmsg", "config.gz")
+_COVERED_FILES = (
+    *("kcore", "keys", "key-users", "kallsyms", "kmsg", "latency_stats", "sched_debug"),
+    *("timer_list", "timer_stats"),
+)
 _COVERED_DIRECTORIES = ("acpi", "asound", "scsi", "fs", "driver")
 _ETC = ("/etc/alternatives", "/etc/ssl/certs", "/etc/ld.so.cache")
 
@@ -121,14 +124,19 @@ def _is_file(path: str) -> bool:
         return False
 
 
+def _open_to_all(path: str) -> bool:
+    """What only the host's root may read, a run cannot: its users are never that."""
+    return _is_file(path) and bool(os.stat(path).st_mode & stat.S_IROTH)
+
+
 def device_options() -> list[str]:
     """`/proc` with what tells of the host covered, and five devices; there is no `/sys`."""
     options = ["--proc", "/proc"]
     for name in _COVERED_FILES:
-        if _is_file(f"/proc/{name}"):
+        if _open_to_all(f"/proc/{name}"):
             options += ["--ro-bind", "/dev/null", f"/proc/{name}"]
     for name in _COVERED_DIRECTORIES:
-        if os.path.isdir(f"/proc/{name}"):
+        if os.path.isdir(f"/proc/{name}") and os.listdir(f"/proc/{name}"):
             options += ["--size", "4096", "--perms", "0555", "--tmpfs", f"/proc/{name}"]
     for name in _DEVICES:
         options += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]

@@ -37,12 +37,15 @@ From the spawner, as `ev`:
                  oom_kills, pids_refused, throttled, files [[path, found]...], evidence {...}
                  descriptors: one for each file
     destroyed    lease and the fields of an evidence: of what this spawner did not make
-    swept        found [evidence with lease...], bases (stale base mounts and directories removed)
+    swept        found [evidence with lease...]
     refused      lease, op, fault (for a claim, lease is the run's; its slot is then being ended)
 
 An evidence: processes_left, cgroup_removed, mounts_left, directory_removed, took_us, and
 seen_us {processes, cgroup, mounts, directory}: when each was first seen gone, in microseconds
 since the end (since the sweep began, for what a sweep found); null for what is not gone.
+
+A base is checked when it is first wanted; `provision` and `park` of it are answered after that.
+Images are mounted in the spawner's own mount namespace and leave nothing to sweep.
 
 A claim keeps the slot's `tmp_mb`, mounts, profile and egress; `limits.tmp_mb` has to be equal,
 `limits.open_files` at most the slot's. Its control group keeps the slot's name. Imported by both

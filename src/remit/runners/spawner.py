@@ -308,7 +308,7 @@ class Spawner(Control):
         live = frozenset(str(lease) for lease in message["live"]) | held
         also = frozenset(requests.identifier(lease) for lease in message["leases"])
         ground = self._ground([str(root) for root in message["roots"]])
-        self.report({"ev": "swept", "found": sweep(ground, live=live, also=also), "bases": []})
+        self.report({"ev": "swept", "found": sweep(ground, live=live, also=also)})
 
 
 def _ours(root: str, gateway: str) -> bool:

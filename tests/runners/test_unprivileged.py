@@ -72,6 +72,8 @@ def source(reachable: Path) -> Path:
     shutil.copytree(ROOT / "src", reachable / "src")
     shutil.copytree(ROOT / "tests/runners", reachable / "tests/runners")
     (reachable / "tests/__init__.py").touch()
+    (reachable / "tests/plugins").mkdir()
+    shutil.copy(ROOT / "tests/plugins/machine.py", reachable / "tests/plugins")
     (reachable / "state").mkdir()
     os.chown(reachable / "state", USER, USER)
     return reachable
@@ -83,8 +85,9 @@ def as_user(
     *,
     unsafe: bool = False,
     before: Callable[[], None] = lambda: None,
+    module: str | None = None,
 ) -> dict:
-    """Run the script as the user, after this process's child entered the groups."""
+    """Run the script, or a module, as the user, after this process's child entered the groups."""
 
     def enter() -> None:
         before()
@@ -97,7 +100,12 @@ def as_user(
     interpreter = _interpreter()
     packages = [path for path in sys.path if path.endswith("-packages")]
     done = subprocess.run(
-        [interpreter, "-c", SCRIPT, str(source / "state"), "unsafe" if unsafe else "safe"],
+        [
+            interpreter,
+            *(["-c", SCRIPT] if module is None else ["-m", module]),
+            str(source / "state"),
+            "unsafe" if unsafe else "safe",
+        ],
         env={"PYTHONPATH": os.pathsep.join([str(source / "src"), str(source), *packages])},
         cwd=source,
         preexec_fn=enter,
@@ -180,3 +188,15 @@ def test_version_1_alone_is_enough(source: Path) -> None:
         said = as_user(source, groups)
     assert (said["tier"], said["mode"], said["complete"]) == ("sandbox", "v1", True)
     assert (said["bomb"], said["stopped"], said["left"]) == ("out_of_memory", 6, 0)
+
+
+@pytest.mark.threat("T-16")
+def test_the_way_out_handed_files_and_slots_need_no_root(source: Path) -> None:
+    if not (CGROUPS / "memory/cgroup.procs").exists():
+        pytest.skip("there is no version 1 hierarchy; to run it: use a hybrid host")
+    with delegated("memory", "pids", "cpu", "unified") as groups:
+        said = as_user(source, groups, module="tests.runners.wired_script")
+    assert (said["uids"], said["images"], said["left"]) == ("one", False, 0)
+    assert said["cold"] == "trust token served\n"
+    assert said["shell"] == "given input 32\n"
+    assert said["python"] == "1\n"

@@ -72,3 +72,17 @@ def test_each_place_is_another_user_and_mounts_are_one_users() -> None:
 def test_numbers_that_do_not_exist_here_are_never_acted_as() -> None:
     assert find_users(300_000, 32).kind == "host"
     assert find_users((1 << 32) - 4, 32).kind == "one"
+
+
+@pytest.mark.threat("T-16")
+@pytest.mark.needs("bwrap", "userns", "cgroup", "newuidmap")
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a user a range; to run it: be root")
+def test_the_way_out_handed_files_and_slots_work_with_a_range(source: Path, tmp_path: Path) -> None:
+    if not (CGROUPS / "memory/cgroup.procs").exists():
+        pytest.skip("there is no version 1 hierarchy; to run it: use a hybrid host")
+    enter = _with_range(tmp_path)
+    with delegated("memory", "pids", "cpu", "unified") as groups:
+        said = as_user(source, groups, before=enter, module="tests.runners.wired_script")
+    assert (said["uids"], said["images"], said["left"]) == ("subuid", False, 0)
+    assert said["cold"] == "trust token served\n"
+    assert (said["shell"], said["python"]) == ("given input 32\n", "1\n")

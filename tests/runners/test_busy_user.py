@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runners.test_unprivileged import USER, _as_user, pytestmark, source
+from tests.runners.test_unprivileged import USER, as_user, pytestmark, source
 
 __all__ = ["pytestmark", "source"]
 
@@ -18,7 +18,7 @@ def test_limit_on_processes_counts_from_those_the_user_has_already(source: Path)
         subprocess.Popen(["sleep", "60"], user=USER, group=USER, extra_groups=[]) for _ in range(60)
     ]
     try:
-        said = _as_user(source, [], unsafe=True)
+        said = as_user(source, [], unsafe=True)
     finally:
         for other in others:
             other.kill()

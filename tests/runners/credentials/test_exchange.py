@@ -68,7 +68,7 @@ async def test_the_runs_token_is_exchanged_for_one_with_the_plans_scopes(
     broker = make(address, issuer, audience="payments", resource="https://pay.example.com/v1")
     advance = await broker.lend(order(scopes=("read", "write")))
     given = server.live[advance.fields["token"]]
-    assert given["sub"] == "tool:db.report"
+    assert given["sub"] == "tenant:acme:environment:production:tool:db.report"
     assert given["scope"] == "read write"
     assert given["form"]["audience"] == "payments"
     assert given["form"]["resource"] == "https://pay.example.com/v1"

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from remit.runners.credentials.broker import FACTORIES
 from remit.settings.credentials import CredentialSection
 from tests.house.source import DOCS
 from tests.runners.credentials.pages import blocks
+from tests.runners.credentials.world import TokenIssuer, order
 
 PAGES = sorted(path.name for path in (DOCS / "credentials").glob("*.md"))
 SNIPPETS = [(page, n, text) for page in PAGES for n, text in enumerate(blocks(page, "yaml"))]
@@ -70,6 +72,21 @@ def test_the_session_policy_of_the_page_is_one_that_the_broker_takes() -> None:
     assert [each.get("Sid") for each in aws._statements(policy)] == ["ReadLogs", "ListLogs", None]
 
 
-def test_the_trust_policy_of_the_page_is_json() -> None:
-    (text,) = blocks("aws.md", "json")
-    assert json.loads(text)["Version"] == "2012-10-17"
+def test_the_subjects_of_the_pages_are_those_of_the_issuers_tokens() -> None:
+    """What AWS and Azure compare: the whole `sub`, for the tool that the page's remit.yaml has."""
+    (trust,) = map(json.loads, blocks("aws.md", "json"))
+    condition = trust["Statement"][0]["Condition"]["StringEquals"]
+    assert condition["remit.example.com:sub"] == _subject("logs.fetch")
+    assert condition["remit.example.com:aud"] == "sts.amazonaws.com"
+    (azure,) = map(json.loads, blocks("oidc.md", "json"))
+    assert azure["subject"] == _subject("db.report")
+    tools = [t for page in ("aws.md", "oidc.md") for t in blocks(page, "yaml")]
+    named = {tool["name"] for t in tools for tool in yaml.safe_load(t)["catalog"]["tools"]}
+    assert {"logs.fetch", "db.report"} <= named
+
+
+def _subject(tool: str) -> str:
+    token = TokenIssuer().mint("anybody", order(tool=tool), 60)
+    claims = jwt.decode(token, options={"verify_signature": False})
+    subject: str = claims["sub"]
+    return subject

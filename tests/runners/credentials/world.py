@@ -94,7 +94,7 @@ class TokenIssuer:
         now = int(time.time())
         claims = {
             "iss": self.url,
-            "sub": f"tool:{order.tool}",
+            "sub": f"tenant:{order.tenant}:environment:{order.environment}:tool:{order.tool}",
             "aud": audience,
             "iat": now,
             "nbf": now,

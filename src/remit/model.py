@@ -895,6 +895,19 @@ class Destruction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFile:
+    """A file that a run left and its tool declares: where it was, and what it holds, by digest.
+
+    `kept` says whether its bytes were put among the artifacts.
+    """
+
+    path: str
+    digest: str
+    bytes: int
+    kept: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """What a runner saw of one command, with the evidence of its own destruction.
 
@@ -931,6 +944,7 @@ class Outcome:
     result: RunResult | None
     reply: Frozen | None
     settled_ms: int
+    files: tuple[ResultFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

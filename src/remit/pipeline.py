@@ -45,6 +45,7 @@ from remit.stages.authorize import Authorize, Replan
 from remit.stages.commit import commit
 from remit.stages.execute import execute
 from remit.stages.history import Histories
+from remit.stages.live import Live
 from remit.stages.means import Means
 from remit.stages.narrow import Terms
 from remit.stages.normalise import normalise
@@ -84,6 +85,7 @@ class Pipeline:
             batches=settings.list_batches,
         )
         self.means = Means.of(backends, settings)
+        self.live = Live(backends.runner)
         self._oblige = Oblige(backends.notifier, backends.clock)
         self._authorize = Authorize(
             backends.policy,
@@ -250,11 +252,14 @@ class Pipeline:
                 b.ledger, b.clock, obliged, record, self.histories, parent_run_id=parent
             )
         # (8) one runner, made for this grant and destroyed after it
-        with stage("execute"):
-            result = await self._execute(grant, constraints, flight)
-        # (9) what came of it, durable
-        with stage("settle"):
-            outcome, index = await self._settle(planned, constraints, grant, result)
+        try:
+            with stage("execute"):
+                result = await self._execute(grant, constraints, flight)
+            # (9) what came of it, durable
+            with stage("settle"):
+                outcome, index = await self._settle(planned, constraints, grant, result)
+        finally:
+            self.live.ended(grant.run_id)
         tool = planned.admitted.normal.tool.name
         RUNS.labels(tool, result.ending.value).inc()
         RUN_SECONDS.labels(tool).observe(result.wall_ms / 1000)
@@ -265,14 +270,13 @@ class Pipeline:
         RUNS_IN_FLIGHT.inc()
         try:
             return await execute(
-                b.runner,
-                b.ledger,
-                b.clock,
+                b,
                 grant,
                 gateway=self.settings.gateway,
                 constraints=constraints,
                 progress=flight,
                 stop=flight.stop,
+                live=self.live,
             )
         finally:
             RUNS_IN_FLIGHT.dec()
@@ -283,9 +287,7 @@ class Pipeline:
         b = self.backends
         try:
             return await settle(
-                b.ledger,
-                b.clock,
-                b.arguments,
+                b,
                 planned=planned,
                 constraints=constraints,
                 grant=grant,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from remit.errors import Code
 from remit.model import Destruction, Effect, EntryDraft, Outcome, Run, RunState
 from remit.ports import Clock, Ledger, Runner
-from remit.stages.record import destruction_public
+from remit.stages.evidence import destruction_public
 from remit.telemetry import LEFTOVERS, logger
 
 log = logger()

@@ -2,7 +2,8 @@
 
 The runner is told what the ledger's stored bytes of the plan say. `start` in the ledger is a
 compare-and-set that checks freeze, fence and deadline once more; the command is let go only
-after it. Whatever happens, the runner is destroyed and the evidence collected.
+after it. A run with credentials is lent them in between. Whatever happens, the runner is destroyed, what
+was lent is taken back, and the evidence collected.
 """
 
 from __future__ import annotations
@@ -10,12 +11,25 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from remit.backends import Backends
 from remit.errors import Code, LedgerFault, Refused, RemitError, RunnerFault
-from remit.model import Constraints, Destruction, Ending, Grant, Lease, RunResult
-from remit.ports import Clock, Ledger, Progress, Runner
+from remit.model import (
+    Constraints,
+    Destruction,
+    Ending,
+    Grant,
+    Lease,
+    Lent,
+    Loan,
+    RunResult,
+    RunSpec,
+)
+from remit.ports import Clock, Progress, Runner
 from remit.stages.admit import frozen
+from remit.stages.lend import Returned, close_files, lend, scrubbed, take_back, with_loans
+from remit.stages.live import HOLDS_CREDENTIAL, REDACTED, Live
 from remit.stages.output import streamed
 from remit.stages.plan import run_spec
 from remit.telemetry import logger
@@ -70,15 +84,14 @@ class Unheard:
 
 
 async def execute(
-    runner: Runner,
-    ledger: Ledger,
-    clock: Clock,
+    b: Backends,
     grant: Grant,
     *,
     gateway: str,
     constraints: Constraints,
     progress: Progress,
     stop: Stop,
+    live: Live,
 ) -> RunResult:
     """Run the granted plan once, and give what came of it with the evidence of destruction.
 
@@ -87,28 +100,99 @@ async def execute(
             withhold output, none of it is told as it comes.
         stop: set by a cancel that should end the run: TERM, a grace, then KILL; nothing is
             started once it is set.
+        live: told of the run when it is let go; whoever settles it tells that it is over.
 
-    Raises nothing but cancellation: what the ledger, the runner or the command did is in the
-    result. `not_started` says that the command was certainly never let go; whatever went wrong
-    after that is `lost`.
+    Raises nothing but cancellation: what the ledger, the runner, the keeper or the command did is
+    in the result. `not_started` says that the command was certainly never let go; whatever went
+    wrong after that is `lost`.
     """
     lease = Lease(
         id=grant.run_id, gateway=gateway, fence=grant.fence, deadline_ms=grant.deadline_ms
     )
+    run = _Run(b, lease, _Watchers(progress, constraints, live), stop)
     try:
-        result = await _prepared(runner, ledger, clock, grant, lease=lease, stop=stop)
-        if result is None:
-            heard = progress if streamed(constraints) else Unheard()
-            result = await _carry_out(runner, lease, heard, stop)
+        result = await run.through(grant)
     except BaseException:
-        await asyncio.shield(_destroy(runner, lease, clock))
+        await asyncio.shield(run.undo())
         raise
-    return replace(result, destruction=await _destroy(runner, lease, clock))
+    return await run.gone(result)
 
 
-async def _prepared(
-    runner: Runner, ledger: Ledger, clock: Clock, grant: Grant, *, lease: Lease, stop: Stop
-) -> RunResult | None:
+@dataclass(frozen=True, slots=True)
+class _Watchers:
+    """Who hears of a run as it goes, and whether they may."""
+
+    progress: Progress
+    constraints: Constraints
+    live: Live
+
+    async def began(self, lease: Lease, lent: Lent) -> Progress:
+        """The run is about to be let go; gives the one who is told what it writes."""
+        secret = HOLDS_CREDENTIAL if lent.files else None
+        self.live.began(lease, REDACTED if self.constraints.output_redact else secret)
+        if not streamed(self.constraints) or not self.progress.wanted:
+            return Unheard()
+        if secret is None:
+            return self.progress
+        await self.progress.report(secret)
+        return Unheard()
+
+
+class _Run:
+    """One run, from its runner to the evidence that it is gone."""
+
+    def __init__(self, b: Backends, lease: Lease, watchers: _Watchers, stop: Stop) -> None:
+        self._b = b
+        self._lease = lease
+        self._watchers = watchers
+        self._stop = stop
+        self._lends = False
+        self._loans: tuple[Loan, ...] = ()
+
+    async def through(self, grant: Grant) -> RunResult:
+        """Make the runner, lend, let go, wait for the end."""
+        b, lease = self._b, self._lease
+        spec = await _prepared(b, grant, lease=lease, stop=self._stop)
+        if isinstance(spec, RunResult):
+            return spec
+        lent = Lent()
+        if spec.credentials:
+            self._lends = True
+            try:
+                lent = await lend(b.credentials, lease)
+                await _look_again(b, grant)
+            except BaseException as fault:
+                close_files(lent)
+                if not isinstance(fault, Exception):
+                    raise
+                return _not_started(lease, fault)
+            self._loans = lent.loans
+            if self._stop.asked():
+                close_files(lent)
+                return _cancelled()
+        heard = await self._watchers.began(lease, lent)
+        result = await _carry_out(b.runner, lease, lent, heard, self._stop)
+        return await scrubbed(b.credentials, lease, result) if self._lends else result
+
+    async def gone(self, result: RunResult) -> RunResult:
+        """The result with the evidence that the runner and what it was lent are gone."""
+        if not self._lends:
+            return replace(result, destruction=await self._destroy())
+        evidence, returned = await asyncio.gather(self._destroy(), self._take_back())
+        return replace(result, destruction=with_loans(evidence, returned), loans=returned.loans)
+
+    async def undo(self) -> None:
+        """Leave nothing of a run whose result nobody waits for any more."""
+        await asyncio.gather(self._destroy(), *([self._take_back()] if self._lends else []))
+
+    async def _take_back(self) -> Returned:
+        return await take_back(self._b.credentials, self._lease, self._loans, self._b.clock)
+
+    async def _destroy(self) -> Destruction:
+        return await _destroy(self._b.runner, self._lease, self._b.clock)
+
+
+async def _prepared(b: Backends, grant: Grant, *, lease: Lease, stop: Stop) -> RunSpec | RunResult:
     """Make the runner and win the compare-and-set; a result only if the command may not go.
 
     Both at once, for neither lets the command go and each takes about as long as the other. A
@@ -116,18 +200,18 @@ async def _prepared(
     """
     making: asyncio.Future[None] | None = None
     try:
-        text = await ledger.plan_text(grant.plan.hash)
+        text = await b.ledger.plan_text(grant.plan.hash)
         if text is None:
             raise LedgerFault(Code.LEDGER_UNAVAILABLE, "the plan of a grant is not in the ledger")
         spec = run_spec(text, grant.plan.hash)
         if stop.asked():
-            return RunResult(ending=Ending.NOT_STARTED, limits_hit=(Code.CANCELLED.value,))
-        making = asyncio.ensure_future(runner.provision(lease, spec))
+            return _cancelled()
+        making = asyncio.ensure_future(b.runner.provision(lease, spec))
         making.add_done_callback(lambda made: made.cancelled() or made.exception())
-        await ledger.start(grant, clock.now_ms())
+        await b.ledger.start(grant, b.clock.now_ms())
         if not making.done():
             await making
-            await _look_again(ledger, clock, grant)
+            await _look_again(b, grant)
         await making
     except Exception as fault:  # noqa: BLE001 - whatever it is, the command was not let go
         return _not_started(lease, fault)
@@ -135,25 +219,31 @@ async def _prepared(
         if making is not None and not making.done():
             await asyncio.wait([making])  # it has to be made before it can be destroyed
     if stop.asked():
-        return RunResult(ending=Ending.NOT_STARTED, limits_hit=(Code.CANCELLED.value,))
-    return None
+        return _cancelled()
+    return spec
 
 
-async def _look_again(ledger: Ledger, clock: Clock, grant: Grant) -> None:
+def _cancelled() -> RunResult:
+    return RunResult(ending=Ending.NOT_STARTED, limits_hit=(Code.CANCELLED.value,))
+
+
+async def _look_again(b: Backends, grant: Grant) -> None:
     """What the compare-and-set looked at, for it was some time ago.
 
     Raises:
         Refused: `frozen` or `deadline_passed`.
     """
-    if await ledger.frozen() is not None:
+    if await b.ledger.frozen() is not None:
         raise frozen()
-    if grant.deadline_ms <= clock.now_ms():
+    if grant.deadline_ms <= b.clock.now_ms():
         raise Refused(Code.DEADLINE_PASSED, "the run's deadline passed before it started")
 
 
-async def _carry_out(runner: Runner, lease: Lease, progress: Progress, stop: Stop) -> RunResult:
+async def _carry_out(
+    runner: Runner, lease: Lease, lent: Lent, progress: Progress, stop: Stop
+) -> RunResult:
     try:
-        await runner.start(lease)
+        await runner.start(lease, lent.files)
     except RunnerFault as fault:
         return _lost(lease, fault) if fault.started else _not_started(lease, fault)
     except Exception as fault:  # noqa: BLE001 - it may have been let go

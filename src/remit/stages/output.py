@@ -17,7 +17,7 @@ from remit.canonical import encode, parse
 from remit.errors import Code
 from remit.model import Constraints, Frozen, ResultKind, RunResult, RunState, Tool
 from remit.ports import ArgumentCheck
-from remit.stages.redact import removed, replaced, withheld
+from remit.stages.redact import UNSCRUBBED, removed, replaced, withheld
 from remit.stages.respond import (
     as_text,
     block_shown,
@@ -67,6 +67,8 @@ def output(
     failed = code if code is not None or state is RunState.SUCCEEDED else Code.RUN_FAILED
     if failed is None and result.stdout_truncated:
         failed = Code.OUTPUT_TOO_LARGE
+    if failed is None and UNSCRUBBED in result.limits_hit:
+        failed = Code.OUTPUT_WITHHELD
     if failed is None:
         try:
             content, structure = _content(check, tool, constraints, result.stdout)

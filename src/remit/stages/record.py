@@ -7,7 +7,7 @@ printed is sealed: it goes in as a salted commitment, with the value in a side t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, assert_never
 
@@ -19,7 +19,6 @@ from remit.model import (
     Caller,
     Decision,
     Deny,
-    Destruction,
     EntryDraft,
     Evaluation,
     NormalCall,
@@ -29,6 +28,8 @@ from remit.model import (
     RequireApproval,
     RunResult,
 )
+from remit.stages.evidence import destruction_public, reached_public
+from remit.stages.files import file_facts
 
 
 def caller_public(caller: Caller) -> dict[str, Any]:
@@ -177,6 +178,8 @@ def outcome_entry(planned: Planned, outcome: Outcome) -> EntryDraft:
     if result is None:
         return EntryDraft(event="call.outcome", public=public)
     public |= result_public(result)
+    if outcome.files:
+        public["files"] = file_facts(outcome.files)
     sealed = {"stdout": result.stdout, "stderr": result.stderr}
     if outcome.reply is not None:
         sealed["reply"] = outcome.reply.text
@@ -204,16 +207,5 @@ def result_public(result: RunResult) -> dict[str, Any]:
         "destruction": None
         if result.destruction is None
         else destruction_public(result.destruction),
-    }
-
-
-def destruction_public(evidence: Destruction) -> Mapping[str, Any]:
-    return {
-        "complete": evidence.complete,
-        "processes_left": evidence.processes_left,
-        "mounts_left": evidence.mounts_left,
-        "cgroup_removed": evidence.cgroup_removed,
-        "directory_removed": evidence.directory_removed,
-        "took_us": evidence.took_us,
-        "note": evidence.note,
+        **reached_public(result),
     }

@@ -16,6 +16,9 @@ from remit.model import RunResult
 REDACTED = "[redacted]"
 """What stands where a value was."""
 
+UNSCRUBBED = "unscrubbed"
+"""Among a result's limits: its output could not be searched for secrets, and is not kept."""
+
 EVERY = "*"
 
 _MISSING = object()

@@ -21,11 +21,14 @@ from remit.model import (
     Planned,
     Receipt,
     Reply,
+    ResultFile,
     Run,
     RunResult,
     RunState,
     Tool,
 )
+from remit.stages.files import file_facts
+from remit.stages.redact import UNSCRUBBED
 from remit.telemetry import mask
 
 MAX_ERROR_TAIL = 2_000
@@ -88,6 +91,11 @@ def content_of(content: list[Any], structured: Any, *, error: bool) -> Frozen:
     return Frozen(encode({"content": content, "structured": structured, "is_error": error}))
 
 
+def with_files(reply: Frozen, files: tuple[ResultFile, ...]) -> Frozen:
+    """A stored reply that also names the files that the run left."""
+    return Frozen(encode({**reply.value(), "files": file_facts(files)}))
+
+
 def failure_content(
     tool: Tool, state: RunState, code: Code, result: RunResult, *, hidden: bool = False
 ) -> Frozen:
@@ -95,7 +103,10 @@ def failure_content(
 
     `hidden` says that policy does not let its output back.
     """
-    parts = [_WHAT.get(code, "The action failed."), _EFFECT[state], f"[{code}]"]
+    what = _WHAT.get(code, "The action failed.")
+    if UNSCRUBBED in result.limits_hit:
+        what, hidden = _NOT_SEARCHED, False
+    parts = [what, _EFFECT[state], f"[{code}]"]
     if code is Code.RUN_FAILED:
         parts.insert(1, f"Exit status {result.exit_code}.")
     text = " ".join(parts)
@@ -106,6 +117,10 @@ def failure_content(
         text += "\n" + tail
     return content_of([{"type": "text", "text": text}], None, error=True)
 
+
+_NOT_SEARCHED = (
+    "The command's output could not be searched for the credentials that it had, and is withheld."
+)
 
 _NO_TAIL = frozenset({Code.OUTPUT_INVALID, Code.OUTPUT_WITHHELD})
 
@@ -119,6 +134,7 @@ _WHAT: Mapping[Code, str] = {
     Code.RUN_KILLED: "The command was ended by a signal.",
     Code.CANCELLED: "The run was cancelled.",
     Code.RUNNER_UNAVAILABLE: "No runner could be made for this action.",
+    Code.CREDENTIAL_UNAVAILABLE: "A credential that this action needs could not be had.",
     Code.FROZEN: "An operator stopped all actions before this one was started.",
     Code.DEADLINE_PASSED: "This action's deadline passed before it was started.",
     Code.OUTCOME_UNKNOWN: "The runner was lost.",
@@ -214,6 +230,8 @@ def _reply(
     if note is not None:
         content = [*content, {"type": "text", "text": note}]
     structured = stored["structured"]
+    if stored.get("files"):
+        machine = {**machine, "files": stored["files"]}
     if stored["is_error"]:
         # A tool's own words on its error may not pose as Remit's decision.
         own = structured if isinstance(structured, dict) else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from remit.backends import Backends
 from remit.errors import Code, Refused
 from remit.model import (
     Constraints,
@@ -19,12 +20,14 @@ from remit.model import (
     Outcome,
     PlanKind,
     Planned,
+    ResultFile,
     RunResult,
     RunState,
 )
-from remit.ports import ArgumentCheck, Clock, Ledger
+from remit.stages.files import keep_files
 from remit.stages.output import output
 from remit.stages.record import outcome_entry
+from remit.stages.respond import with_files
 from remit.telemetry import annotate
 
 _ENDED_BY_FORCE: Mapping[Ending, Code] = {
@@ -38,9 +41,7 @@ _ENDED_BY_FORCE: Mapping[Ending, Code] = {
 
 
 async def settle(
-    ledger: Ledger,
-    clock: Clock,
-    check: ArgumentCheck,
+    b: Backends,
     *,
     planned: Planned,
     constraints: Constraints,
@@ -60,9 +61,13 @@ async def settle(
     effect = Effect.READ if planned.plan.kind is PlanKind.PREVIEW else tool.effect
     state, code = judge(effect, result)
     reply: Frozen | None = None
+    files: tuple[ResultFile, ...] = ()
     if planned.plan.kind is PlanKind.MAIN:
-        shown = output(check, tool, constraints, state=state, code=code, result=result)
+        shown = output(b.arguments, tool, constraints, state=state, code=code, result=result)
         code, reply, result = shown.code, shown.reply, shown.kept
+        if result.files:
+            files = await keep_files(b.artifacts, grant.run_id, result.files)
+            reply = with_files(reply, files)
     outcome = Outcome(
         run_id=grant.run_id,
         fence=grant.fence,
@@ -70,10 +75,11 @@ async def settle(
         code=code,
         result=result,
         reply=reply,
-        settled_ms=clock.now_ms(),
+        settled_ms=b.clock.now_ms(),
+        files=files,
     )
     annotate(run_id=grant.run_id, outcome=state.value, ending=result.ending.value)
-    index = await ledger.settle(outcome, outcome_entry(planned, outcome))
+    index = await b.ledger.settle(outcome, outcome_entry(planned, outcome))
     return outcome, index
 
 
@@ -91,7 +97,12 @@ def judge(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:
     return RunState.UNKNOWN, code
 
 
-_BEFORE_START = (Code.FROZEN, Code.DEADLINE_PASSED, Code.CANCELLED)
+_BEFORE_START = (
+    Code.FROZEN,
+    Code.DEADLINE_PASSED,
+    Code.CANCELLED,
+    Code.CREDENTIAL_UNAVAILABLE,
+)
 
 
 def _why_not_started(result: RunResult) -> Code:

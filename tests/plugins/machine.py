@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import re
@@ -47,6 +48,14 @@ def _bwrap() -> str | None:
         bwrap_path()
     except (ImportError, RuntimeError):
         return _on_path("bwrap")
+    return None
+
+
+def _libseccomp() -> str | None:
+    try:
+        ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return "there is no libseccomp.so.2"
     return None
 
 
@@ -221,6 +230,10 @@ NEEDS: dict[str, Need] = {
     ),
     "newuidmap": Need(
         found=functools.partial(_on_path, "newuidmap"), install="apt-get install uidmap"
+    ),
+    "libseccomp": Need(found=_libseccomp, install="apt-get install libseccomp2"),
+    "runsc": Need(
+        found=functools.partial(_on_path, "runsc"), install="apt-get install runsc (Debian)"
     ),
     "opa": Need(found=_opa, install="sh tests/policy/opa/install.sh"),
     "openbao": Need(found=_openbao, install="sh tests/tools/install-openbao.sh"),

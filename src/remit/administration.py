@@ -7,7 +7,8 @@ operator may do. Being on the same machine, or owning the files, is no authority
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 from remit.errors import Code, NotFound, Refused
 from remit.model import (
@@ -15,6 +16,7 @@ from remit.model import (
     Approval,
     ApprovalState,
     Entry,
+    Frame,
     Operator,
     Permission,
     RequestState,
@@ -163,6 +165,40 @@ class Administration:
                 if name in output:
                     output[name] = await self._backends.ledger.value(commitment) or b""
         return output
+
+    async def run_end(self, operator: Operator, run_id: str) -> Mapping[str, Any]:
+        """What the log says openly of how a run ended; empty while it has not."""
+        run = await self.run(operator, run_id)
+        if run.outcome_index is None:
+            return {}
+        (entry,) = await self._backends.ledger.entries(run.outcome_index, run.outcome_index + 1)
+        found: Mapping[str, Any] = json.loads(entry.text)
+        return found
+
+    async def run_stream(
+        self, operator: Operator, run_id: str, start: int
+    ) -> AsyncIterator[Frame | str | None]:
+        """What a run under way writes, from frame `start` on; nothing for one that is over."""
+        await self.run(operator, run_id)
+        return self._pipeline.live.follow(run_id, start)
+
+    async def run_file(self, operator: Operator, run_id: str, path: str) -> bytes:
+        """A file that a run left, as far as it is kept.
+
+        Raises:
+            NotFound.
+        """
+        for file in (await self.run_end(operator, run_id)).get("files", []):
+            if file["path"] == path:
+                found = await self._backends.artifacts.get(file["digest"])
+                if found is None:
+                    raise NotFound(Code.NOT_FOUND, "this file is not kept any more")
+                return found
+        raise NotFound(
+            Code.NOT_FOUND,
+            "the run left no file of that name",
+            hint=f"list them: `remit runs files {run_id}`",
+        )
 
     async def resolve(self, operator: Operator, run_id: str, succeeded: bool, note: str) -> Run:
         """Say what became of a run whose outcome is unknown, so that the call may go on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -35,11 +36,13 @@ from remit.policy.point import PolicyPoint
 from remit.policy.serving import ServedBundles
 from remit.ports import Ledger, Runner
 from remit.rates import MemoryRates
-from remit.recovery import recover
+from remit.recovery import Sweeps, recover
+from remit.runners.artifacts import DirectoryArtifacts
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from remit.telemetry import LEFTOVERS, logger, tracing
 
 HOUSEKEEPING_EVERY_S = 5.0
+PRUNING_EVERY_S = 600.0
 DRAIN_S = 30.0
 EVALUATIONS_PER_MINUTE = 6_000
 """How often one enforcement point may ask, about whomever."""
@@ -127,11 +130,11 @@ async def open_gateway(
         pipeline = Pipeline(backends, _path_settings(settings, name))
         switch = enforced.switch(partial(_activate, pipeline))
         gateway = Gateway(pipeline, switch)
-        await recover(ledger, runner, clock)
+        await recover(ledger, runner, clock, backends.credentials)
         await _activate(pipeline, enforced.point.revision)
         await stack.enter_async_context(enforced.kept(switch))
         stack.push_async_callback(pipeline.drain, DRAIN_S)
-        keeping = asyncio.ensure_future(_housekeeping(gateway, runner, ledger))
+        keeping = asyncio.ensure_future(_housekeeping(gateway, pipeline.backends))
         stack.callback(keeping.cancel)
         yield gateway
 
@@ -197,6 +200,11 @@ def _backends(
         bundles=ServedBundles(policy),
         runner=runner,
         ledger=ledger,
+        artifacts=DirectoryArtifacts(
+            settings.data_dir / "artifacts",
+            keep_days=settings.sections.runners.artifacts.keep_days,
+            max_bytes=settings.sections.runners.artifacts.max_mb * 2**20,
+        ),
         rates=MemoryRates(
             {
                 "caller": limits.calls_per_minute,
@@ -242,11 +250,35 @@ async def _activate(pipeline: Pipeline, revision: str) -> None:
     await b.ledger.activate(activation, b.clock.now_ms())
 
 
-async def _housekeeping(gateway: Gateway, runner: Runner, ledger: Ledger) -> None:
+async def _housekeeping(gateway: Gateway, b: Backends) -> None:
+    sweeps = Sweeps(b.ledger)
+    works = (
+        Every(HOUSEKEEPING_EVERY_S, gateway.expire),
+        Every(HOUSEKEEPING_EVERY_S, partial(sweep, b, sweeps)),
+        Every(PRUNING_EVERY_S, partial(prune, b)),
+    )
     while True:
         await asyncio.sleep(HOUSEKEEPING_EVERY_S)
-        for work in (gateway.expire, partial(sweep, runner, ledger)):
-            await housekeep(work)
+        for work in works:
+            if work.due():
+                await housekeep(work.work)
+
+
+class Every:
+    """A piece of housekeeping, and how many seconds apart it is done."""
+
+    def __init__(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        self.work = work
+        self._seconds = seconds
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time; it is the first time that it is asked."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds - HOUSEKEEPING_EVERY_S / 2
+        return True
 
 
 async def housekeep(work: Callable[[], Awaitable[None]]) -> None:
@@ -261,10 +293,19 @@ def _code(fault: Exception) -> str | None:
     return fault.code.value if isinstance(fault, RemitError) else None
 
 
-async def sweep(runner: Runner, ledger: Ledger) -> None:
-    """Remove what no live run owns."""
-    live = frozenset(run.id for run in await ledger.runs(states=OPEN, limit=10_000))
-    left = await runner.sweep(live)
+async def sweep(b: Backends, sweeps: Sweeps) -> None:
+    """Remove what no live run owns, and write down what was found."""
+    live = frozenset(run.id for run in await b.ledger.runs(states=OPEN, limit=10_000))
+    left = await b.runner.sweep(live)
+    loans = await b.credentials.sweep(live)
     if left:
         LEFTOVERS.inc(len(left))
         log.warning("leftovers_removed", count=len(left))
+    await sweeps.write(left, loans, when="sweep")
+
+
+async def prune(b: Backends) -> None:
+    """Remove result files that are older than they are kept, or more."""
+    removed = await b.artifacts.prune(b.clock.now_ms())
+    if removed:
+        log.info("result_files_pruned", count=removed)

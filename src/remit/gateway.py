@@ -153,8 +153,10 @@ class Gateway(Administration):
         return await self._backends.bundles.bundle(layer, known=known, wait_s=wait_s)
 
     def stop_waiting(self) -> None:
-        """Answer those who wait for another policy now: the doors are about to close."""
+        """Answer those who wait for another policy, or follow a run, now: the doors are about to
+        close."""
         self._backends.bundles.close()
+        self._pipeline.live.close()
 
     def look_for_policy(self) -> None:
         """Look at all sources of policy now."""

@@ -16,10 +16,12 @@ from remit.model import (
     Asserted,
     Caller,
     CallerKind,
+    Channel,
     Claims,
     Decided,
     Effect,
     Entry,
+    Frame,
     Frozen,
     Operator,
     Permission,
@@ -85,6 +87,12 @@ RUN = Run(
 )
 
 ENTRY = Entry(index=0, text=b'{"event":"start","seq":0}', leaf_hash=b"\x01" * 32)
+
+
+FRAMES = [
+    Frame(seq=0, channel=Channel.STDOUT, data=b"begun\n"),
+    Frame(seq=1, channel=Channel.STDERR, data=b"\xff warned\n"),
+]
 
 
 class FakeAdmin:
@@ -175,6 +183,27 @@ class FakeAdmin:
 
     async def run_output(self, operator: Operator, run_id: str) -> Mapping[str, bytes]:
         return {"stdout": "done ✓\n".encode(), "stderr": b"\xff\x00"}
+
+    async def run_end(self, operator: Operator, run_id: str) -> Mapping[str, Any]:
+        await self.run(operator, run_id)
+        file = {"path": "out/plan.json", "digest": "sha256:" + "c" * 64, "bytes": 3, "kept": True}
+        return {"truncated": True, "limits_hit": ["redacted"], "files": [file]}
+
+    async def run_stream(
+        self, operator: Operator, run_id: str, start: int
+    ) -> AsyncIterator[Frame | str | None]:
+        await self.run(operator, run_id)
+        return self._frames(start)
+
+    async def _frames(self, start: int) -> AsyncIterator[Frame | str | None]:
+        yield None
+        for frame in FRAMES[start:]:
+            yield frame
+
+    async def run_file(self, operator: Operator, run_id: str, path: str) -> bytes:
+        if path != "out/plan.json":
+            raise NotFound(Code.NOT_FOUND, "the run left no file of that name")
+        return b"\x00\x01\x02"
 
     async def resolve(self, operator: Operator, run_id: str, succeeded: bool, note: str) -> Run:
         said = "succeeded" if succeeded else "failed"

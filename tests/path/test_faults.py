@@ -19,6 +19,7 @@ from remit.app import housekeep, sweep
 from remit.catalog.arguments import SchemaCheck
 from remit.errors import Code, LedgerFault, PolicyFault, Refused, RunnerFault
 from remit.model import Ending, Reply, RunResult, RunSpec, RunState, Verdict
+from remit.recovery import Sweeps
 from remit.testing.scripted import ends
 from tests.path.broken import (
     Broken,
@@ -392,8 +393,7 @@ async def test_housekeeping_that_fails_once_goes_on(make_path: MakePath, fault: 
     """A spawner that ends during a sweep must not be the last sweep of this gateway's life."""
     path = await make_path()
     broken = break_backend(path, "runner", "sweep", fault, times=1)
-    runner, ledger = path.pipeline.backends.runner, path.ledger
-    await housekeep(partial(sweep, runner, ledger))
+    await housekeep(partial(sweep, path.pipeline.backends, Sweeps(path.ledger)))
     assert broken.hits == 1
     with pytest.raises(asyncio.CancelledError):  # only its own end is not survived
         await housekeep(_cancelled)

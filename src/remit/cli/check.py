@@ -56,12 +56,6 @@ def _doubts(settings: Settings) -> Iterator[str]:
         if expires_ms is not None and expires_ms <= now_ms:
             yield f"the key {name} has expired"
     for tool in settings.tools:
-        declared = [name for name in ("egress", "credentials") if getattr(tool, name)]
-        if declared:
-            yield (
-                f"the tool {tool.name} declares {' and '.join(declared)}, which no runner gives "
-                "yet: where policy gives it, the call is refused (runner_lacks)"
-            )
         commands = [tool.command, *([tool.preview.command] if tool.preview else [])]
         for command in commands:
             if not os.access(command.argv[0], os.X_OK):
@@ -69,6 +63,18 @@ def _doubts(settings: Settings) -> Iterator[str]:
             for mount in command.mounts:
                 if not Path(mount.source).is_dir():
                     yield f"the tool {tool.name}: there is no directory {visible(mount.source)}"
+    yield from _absent(settings)
+
+
+def _absent(settings: Settings) -> Iterator[str]:
+    """What profiles name and this machine does not have."""
+    for name, profile in settings.profiles.items():
+        for mount in profile.mounts:
+            if not Path(mount.source).is_dir():
+                yield f"the profile {name}: there is no directory {visible(mount.source)}"
+        base = profile.base.path
+        if base is not None and not Path(base).exists():
+            yield f"the profile {name}: there is no base system {visible(base)}"
 
 
 def _policy(settings: Settings) -> Iterator[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,9 @@ import click
 from remit.canonical import short
 from remit.cli.invocation import admin_options
 from remit.cli.output import clock, output_option, print_list, print_one
+from remit.cli.run_output import follow_run, print_files, print_stored
 from remit.doors.client import AdminClient
+from remit.errors import Code, RemitError
 from remit.model import RunState
 from remit.visible import visible
 
@@ -77,27 +80,59 @@ def _text(run: dict[str, Any]) -> str:
 @click.argument("run_id", metavar="ID")
 @click.option("--stderr", "channel", flag_value="stderr", help="What it wrote to standard error.")
 @click.option(
-    "--stdout", "channel", flag_value="stdout", default="stdout",
+    "--stdout", "channel", flag_value="stdout",
     help="What it wrote to standard output (this is what you get if you say nothing).",
+)  # fmt: skip
+@click.option(
+    "-f", "--follow", is_flag=True,
+    help="While it runs, print what it writes as it comes: both channels, each to its own.",
 )  # fmt: skip
 @output_option
 @admin_options
-def logs(client: AdminClient, run_id: str, channel: str, form: str) -> None:
-    """Print what a run wrote, as far as it is kept.
+def logs(client: AdminClient, run_id: str, channel: str | None, follow: bool, form: str) -> None:
+    """Print what a run wrote, as far as it is kept, or what it writes.
 
     To a terminal, control characters are shown as escapes; to a file or pipe, the bytes are exact.
     """
-    found = client.run_output(run_id)
-    if form != "text":
-        print_one(form, found, str)
+    if follow:
+        follow_run(client, run_id, channel, form)
+    else:
+        print_stored(client.run_output(run_id), channel or "stdout", form)
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.argument("path", required=False)
+@click.option(
+    "-o", "--output", "target", metavar="FILE", type=click.Path(path_type=Path),
+    help="Where the file is written; to standard output if you say nothing.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="List them as JSON.")
+@admin_options
+def files(
+    client: AdminClient, run_id: str, path: str | None, target: Path | None, as_json: bool
+) -> None:
+    """List the files that a run left, or get one of them.
+
+    A file that exists is not replaced. The bytes are checked against the digest in the record.
+    """
+    listed = client.files(run_id)
+    if path is None:
+        print_files(listed, as_json=as_json)
         return
-    said = found[channel]
-    if sys.stdout.isatty():
-        click.echo(visible(said["text"], keep="\n\t"), nl=False)
+    data = client.file(run_id, path)
+    wanted = next((each["digest"] for each in listed if each["path"] == path), None)
+    if wanted != "sha256:" + hashlib.sha256(data).hexdigest():
+        raise RemitError(Code.LOG_TAMPERED, "the file is not the one that the record names")
+    if target is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
         return
-    exact = base64.b64decode(said["base64"]) if "base64" in said else said["text"].encode()
-    sys.stdout.buffer.write(exact)
-    sys.stdout.flush()
+    try:
+        with target.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise click.UsageError(f"{target}: {error.strerror}") from None
 
 
 @runs.command()

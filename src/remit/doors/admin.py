@@ -8,108 +8,29 @@ operator who has it open. Every answer but metrics is JSON; every error is
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from remit.canonical import parse
 from remit.doors import admin_json as values
 from remit.doors import edge
+from remit.doors.admin_runs import RUN_ROUTES
 from remit.doors.authzen import authzen_routes
 from remit.doors.bundles import asked_for, bundle_response, while_there
 from remit.doors.edge import TurnedAway
 from remit.doors.gateway import AdminGateway
 from remit.doors.settings import DoorSettings
+from remit.doors.visit import Act, Visit
 from remit.errors import Code, Conflict, InputError, NotFound, Refused, RemitError
-from remit.model import ApprovalState, Operator, RequestState, RunState
+from remit.model import ApprovalState, RequestState
 from remit.telemetry import logger
 
-MAX_LIMIT = 1_000
-MAX_MATCH = 16
-
-_LIMIT = re.compile(r"[0-9]{1,9}")
-
 log = logger()
-
-_Body = TypeVar("_Body", bound=BaseModel)
-_State = TypeVar("_State", bound=StrEnum)
-
-Act = Callable[["Visit"], Awaitable[Response]]
-
-
-class Visit:
-    """One request of an operator who is known."""
-
-    def __init__(self, gateway: AdminGateway, operator: Operator, request: Request) -> None:
-        self.gateway = gateway
-        self.operator = operator
-        self._request = request
-        self.receive = request.receive
-        self.body: bytes = b""
-
-    def name(self) -> str:
-        """The id in the path."""
-        return str(self._request.path_params["name"])
-
-    def read(self, model: type[_Body]) -> _Body:
-        """The body, read strictly.
-
-        Raises:
-            InputError: it is not what this route takes; names the place, echoes nothing.
-        """
-        try:
-            return model.model_validate(parse(self.body or b"{}"))
-        except ValidationError as exc:
-            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = "/" + "/".join(str(step) for step in first["loc"])
-            raise InputError(Code.INVALID_ARGUMENTS, first["msg"], place=place) from None
-
-    def header(self, name: str) -> str:
-        """A header, empty if it is not there; one that is repeated, joined as a list."""
-        return ", ".join(self._request.headers.getlist(name))
-
-    def query(self, name: str) -> list[str]:
-        return self._request.query_params.getlist(name)
-
-    def limit(self) -> int:
-        """`limit`, 100 if it is not given, at most 1000."""
-        given = self.query("limit")
-        if not given:
-            return 100
-        if len(given) != 1 or not _LIMIT.fullmatch(given[0]) or not 1 <= int(given[0]) <= MAX_LIMIT:
-            raise _bad_query("limit", f"a number from 1 to {MAX_LIMIT}")
-        return int(given[0])
-
-    def state(self, states: type[_State]) -> _State | None:
-        """`state`, or None if it is not given."""
-        given = self.query("state")
-        if not given:
-            return None
-        try:
-            (only,) = given
-            return states(only)
-        except ValueError:
-            raise _bad_query("state", "one of " + ", ".join(states)) from None
-
-    def match(self) -> Mapping[str, str]:
-        """Each `match=field=value`."""
-        given = self.query("match")
-        pairs = [one.partition("=") for one in given]
-        if len(given) > MAX_MATCH or not all(name and sign for name, sign, _ in pairs):
-            raise _bad_query("match", f"at most {MAX_MATCH} of the form field=value")
-        return {name: value for name, _, value in pairs}
-
-
-def _bad_query(name: str, what: str) -> InputError:
-    return InputError(Code.INVALID_ARGUMENTS, f"`{name}` must be {what}", place=f"?{name}")
 
 
 # ----------------------------------------------------------------------------------- what is done
@@ -149,26 +70,6 @@ async def _close(visit: Visit) -> Response:
     note = visit.read(values.NoteBody).note
     after = await visit.gateway.close_request(visit.operator, visit.name(), note)
     return JSONResponse(values.request_json(after))
-
-
-async def _runs(visit: Visit) -> Response:
-    found = await visit.gateway.runs(visit.operator, visit.state(RunState), visit.limit())
-    return JSONResponse({"runs": [values.run_json(one) for one in found]})
-
-
-async def _run(visit: Visit) -> Response:
-    return JSONResponse(values.run_json(await visit.gateway.run(visit.operator, visit.name())))
-
-
-async def _run_output(visit: Visit) -> Response:
-    output = await visit.gateway.run_output(visit.operator, visit.name())
-    return JSONResponse(values.output_json(output))
-
-
-async def _resolve(visit: Visit) -> Response:
-    body = visit.read(values.ResolveBody)
-    after = await visit.gateway.resolve(visit.operator, visit.name(), body.succeeded, body.note)
-    return JSONResponse(values.run_json(after))
 
 
 async def _entries(visit: Visit) -> Response:
@@ -222,10 +123,7 @@ ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("POST", "/v1/approvals/{name}/revoke", _revoke),
     ("GET", "/v1/access-requests", _access_requests),
     ("POST", "/v1/access-requests/{name}/close", _close),
-    ("GET", "/v1/runs", _runs),
-    ("GET", "/v1/runs/{name}", _run),
-    ("GET", "/v1/runs/{name}/output", _run_output),
-    ("POST", "/v1/runs/{name}/resolve", _resolve),
+    *RUN_ROUTES,
     ("GET", "/v1/log/entries", _entries),
     ("GET", "/v1/log/entries/{name}", _entry),
     ("GET", "/v1/log/export", _export),

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from remit.errors import RemitError
-from remit.model import AccessRequest, Approval, Caller, Entry, Run, Tool, Verdict
+from remit.model import AccessRequest, Approval, Caller, Entry, Frame, Run, Tool, Verdict
 from remit.quorum import missing
 
 MAX_REASON = 1_000
@@ -133,15 +133,36 @@ _RUN_NAMES = {"tool_name": "tool"}
 
 def output_json(output: Mapping[str, bytes]) -> dict[str, Any]:
     """Each channel as text and, where that is not exactly what was printed, as base64 too."""
-    channels: dict[str, Any] = {}
-    for name in ("stdout", "stderr"):
-        data = output.get(name, b"")
-        text = data.decode("utf-8", "replace")
-        channel: dict[str, Any] = {"text": text, "bytes": len(data)}
-        if text.encode("utf-8") != data:
-            channel["base64"] = base64.b64encode(data).decode("ascii")
-        channels[name] = channel
-    return channels
+    return {name: _exact(output.get(name, b"")) for name in ("stdout", "stderr")}
+
+
+def frame_json(frame: Frame) -> dict[str, Any]:
+    """A piece of output as it came; as base64 too where that is not exactly its text."""
+    return {"seq": frame.seq, "channel": frame.channel.value, **_exact(frame.data)}
+
+
+def _exact(data: bytes) -> dict[str, Any]:
+    text = data.decode("utf-8", "replace")
+    found: dict[str, Any] = {"text": text, "bytes": len(data)}
+    if text.encode("utf-8") != data:
+        found["base64"] = base64.b64encode(data).decode("ascii")
+    return found
+
+
+def kept_json(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be known of stored output: whether it was cut, and why it is not all there."""
+    limits = said.get("limits_hit", [])
+    return {
+        "truncated": bool(said.get("truncated", False)),
+        "withheld": next((why for name, why in _WITHHELD if name in limits), None),
+        "blanked": said.get("blanked", 0),
+    }
+
+
+_WITHHELD = (
+    ("redacted", "policy redacts it; what is left of its structure is kept"),
+    ("unscrubbed", "it could not be searched for the credentials that the run had"),
+)
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:

@@ -89,6 +89,39 @@ class AdminClient:
         """What a run printed: `stdout` and `stderr` as text, and whether that is exact."""
         return self._json("GET", f"/v1/runs/{quote(run_id, safe='')}/output")
 
+    def follow(self, run_id: str, start: int = 0) -> Iterator[Json]:
+        """What a run under way writes from frame `start` on, a line for each piece, as it comes.
+
+        Raises:
+            RemitError: `server_unreachable` also when it breaks off before its end.
+        """
+        path = f"/v1/runs/{quote(run_id, safe='')}/stream?from={start}"
+        connection, response = self._open("GET", path, None)
+        try:
+            _check(response)
+            while line := response.readline():
+                yield _object(line)
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._unreachable(exc) from None
+        finally:
+            connection.close()
+
+    def files(self, run_id: str) -> list[Json]:
+        """The files that a run left: path, digest, bytes, and whether they were kept."""
+        return self._list(f"/v1/runs/{quote(run_id, safe='')}/files", "files")
+
+    def file(self, run_id: str, path: str) -> bytes:
+        """A file that a run left."""
+        where = f"/v1/runs/{quote(run_id, safe='')}/files/{quote(path)}"
+        connection, response = self._open("GET", where, None)
+        try:
+            _check(response)
+            return response.read()
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._unreachable(exc) from None
+        finally:
+            connection.close()
+
     def resolve(self, run_id: str, succeeded: bool, note: str) -> Json:
         """Say what became of a run whose outcome is unknown."""
         body = {"succeeded": succeeded, "note": note}

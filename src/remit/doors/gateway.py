@@ -20,6 +20,7 @@ from remit.model import (
     Claims,
     Decided,
     Entry,
+    Frame,
     Operator,
     Reply,
     RequestState,
@@ -117,6 +118,22 @@ class AdminGateway(Protocol):
 
     async def run_output(self, operator: Operator, run_id: str) -> Mapping[str, bytes]:
         """What a run printed, as far as it is kept: `stdout` and `stderr`."""
+
+    async def run_end(self, operator: Operator, run_id: str) -> Mapping[str, Any]:
+        """What the log says openly of how a run ended; empty while it has not."""
+
+    async def run_stream(
+        self, operator: Operator, run_id: str, start: int
+    ) -> AsyncIterator[Frame | str | None]:
+        """What a run writes, from frame `start` on, as it comes; a text says why it is not shown,
+        None that there is nothing yet. Ends when the outcome of the run is known."""
+
+    async def run_file(self, operator: Operator, run_id: str, path: str) -> bytes:
+        """A file that a run left.
+
+        Raises:
+            NotFound: it left none there, or it is not kept any more.
+        """
 
     async def resolve(self, operator: Operator, run_id: str, succeeded: bool, note: str) -> Run:
         """Say what became of a run whose outcome is unknown."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ def _newest_first(db: sqlite3.Connection, needle: bytes) -> Iterator[RecordedDec
 def _stored(db: sqlite3.Connection, named: str) -> bytes | None:
     try:
         opened = read_opening(db, named)
-    except (LedgerFault, zlib.error, TypeError):
+    except (LedgerFault, TypeError):
         raise _Altered from None
     return None if opened is None else opened[1]
 

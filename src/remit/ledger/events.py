@@ -27,12 +27,14 @@ from remit.model import (
 
 
 class Event(StrEnum):
-    """What an entry can be about; `decision` is written by the pipeline, the rest by the ledger."""
+    """What an entry can be about; `decision` and `runner.swept` are written from outside the ledger,
+    the rest by it."""
 
     DECISION = "decision"
     INTENT = "call.intent"
     OUTCOME = "call.outcome"
     RESOLVED = "run.resolved"
+    SWEPT = "runner.swept"
     OPENED = "approval.opened"
     VOTED = "approval.voted"
     EXPIRED = "approval.expired"

@@ -6,6 +6,7 @@ import sqlite3
 import zlib
 from collections.abc import Sequence
 
+from remit.errors import Code, LedgerFault
 from remit.ledger.entry import entry_text, seal
 from remit.ledger.head import Head
 from remit.ledger.merkle import Frontier, leaf_hash
@@ -21,6 +22,9 @@ _INSERT_ENTRY = insert_into(entry)
 _INSERT_CHECKPOINT = insert_into(checkpoint, ignore=True)
 _INSERT_SEALED = f"INSERT INTO {sealed.name} (commitment, salt, packed, value) VALUES (?, ?, ?, ?)"  # noqa: S608
 
+MAX_VALUE = 256 * 1024 * 1024
+"""Longest value that is unpacked, in bytes: more than the longest line of an export holds."""
+
 Mark = tuple[Frontier, int]
 """A point to which the log can be taken back within one transaction."""
 
@@ -35,7 +39,32 @@ def pack(value: bytes) -> tuple[int, bytes]:
 
 
 def unpack(packed: int, stored: bytes) -> bytes:
-    return zlib.decompress(stored) if packed else stored
+    """What `pack` was given.
+
+    Raises:
+        LedgerFault: `log_tampered` if it is not what `pack` made, or longer than any value is.
+    """
+    return unpacked(stored) if packed else stored
+
+
+def unpacked(stored: bytes) -> bytes:
+    """What was compressed, bounded: a few bytes in a store that was changed must not fill memory.
+
+    Raises:
+        LedgerFault: `log_tampered`.
+    """
+    reader = zlib.decompressobj()
+    try:
+        value = reader.decompress(stored, MAX_VALUE)
+    except zlib.error:
+        raise _damaged() from None
+    if not reader.eof or reader.unconsumed_tail or reader.unused_data:
+        raise _damaged()
+    return value
+
+
+def _damaged() -> LedgerFault:
+    return LedgerFault(Code.LOG_TAMPERED, "a stored value cannot be unpacked")
 
 
 class Appender:

@@ -10,7 +10,6 @@ import base64
 import binascii
 import json
 import sqlite3
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 from remit.canonical import encode
 from remit.errors import Code, InputError, LedgerFault, Unverified
+from remit.ledger.log import unpack
 from remit.ledger.merkle import HASH_BYTES
 
 SCHEMA = "remit.export/1"
@@ -214,8 +214,8 @@ def _stored_openings(
         for salt, packed, stored in db.execute(_SEALED, (commitment,)).fetchall():
             value = _blob(stored, index)
             try:
-                value = zlib.decompress(value) if packed else value
-            except zlib.error:
+                value = unpack(packed, value)
+            except LedgerFault:
                 value = b""
             openings[name] = _blob(salt, index), value
     return openings

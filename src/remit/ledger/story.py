@@ -75,6 +75,7 @@ class Story:
             "call.intent": self._intent,
             "call.outcome": self._outcome,
             "run.resolved": self._resolved,
+            "runner.swept": self._swept,
             "approval.opened": self._opened,
             "approval.voted": self._voted,
             "approval.expired": self._ended_approval,
@@ -201,6 +202,14 @@ class Story:
         if run not in self._unknown:
             raise _wrong(index, "the run that is resolved has no unknown outcome")
         self._unknown.remove(run)
+
+    def _swept(self, index: int, entry: Document) -> None:
+        """What is swept has no live run; an entry of loans alone, or of a count, names none."""
+        run = entry.get("run")
+        if run is not None and not isinstance(run, str):
+            raise _lacks(index, "run")
+        if run in self._open:
+            raise _wrong(index, "a runner was swept while its run was open")
 
     # Approvals
 

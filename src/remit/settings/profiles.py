@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,38 +12,23 @@ from remit.catalog.spec import EgressSpec
 from remit.errors import Code, ConfigError
 from remit.model import Effect, EgressRule, Mount, Tool
 from remit.profile import DEFAULT, BaseKind, BaseSystem, Ceilings, Profile, Tls, Warm
-from remit.reach import plain_host
+from remit.runners.egress.addresses import (
+    METADATA_NAMES,
+    Reach,
+    is_address,
+    plain_host,
+    reach,
+    split_authority,
+)
 from remit.settings.runners import BaseSection, ProfileSection, RunnersSection
 
 Add = Callable[[str, str, str], None]
 """Takes a problem: its place, what is wrong, and what to do."""
 
-_METADATA_NAMES = frozenset(
-    {"metadata", "metadata.google.internal", "metadata.goog", "instance-data"}
-)
-_METADATA = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "169.254.0.0/16",
-        "fe80::/10",
-        "fd00:ec2::/32",
-        "100.100.100.200/32",
-        "168.63.129.16/32",
-        "192.0.0.192/32",
-        "fd20:ce::254/128",
-    )
-)
-"""Where clouds hand credentials to whoever asks from inside."""
-
 
 def is_metadata(host: str) -> bool:
-    """Whether a host is a cloud's metadata service, by its name or address."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host in _METADATA_NAMES
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return any(mapped in network for network in _METADATA if network.version == mapped.version)
+    """Whether a host is a metadata service, or an address that no setting opens."""
+    return host in METADATA_NAMES or (is_address(host) and reach(host) is Reach.NEVER)
 
 
 def read_profiles(section: RunnersSection, base: Path, add: Add) -> Mapping[str, Profile]:
@@ -123,20 +107,19 @@ def check_egress(section: RunnersSection, add: Add) -> None:
     """Check the destinations that every run's way out goes by."""
     for name in ("internal", "unsafe_plain"):
         for index, text in enumerate(getattr(section.egress, name)):
-            host, _, port = text.rpartition(":")
-            host = host.removeprefix("[").removesuffix("]")
             place = f"runners.egress.{name}[{index}]"
-            if not plain_host(host) or not 1 <= int(port) <= 65_535:
+            found = split_authority(text)
+            if found is None or not plain_host(found[0]):
                 add(
                     place,
                     "is not one exact host and port",
                     "write host:port, the host in lower case, without a wildcard",
                 )
-            elif is_metadata(host):
+            elif is_metadata(found[0]):
                 add(
                     place,
-                    "is a metadata service, which hands out the machine's own credentials",
-                    "no run may ever reach it; give the run a credential of its own",
+                    "is a metadata service or a link-local address, which is never opened",
+                    "take it out; to give runs an identity, lend them a credential",
                 )
 
 

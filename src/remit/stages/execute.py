@@ -109,6 +109,7 @@ async def execute(
     lease = Lease(
         id=grant.run_id, gateway=gateway, fence=grant.fence, deadline_ms=grant.deadline_ms
     )
+    live.expect(lease)
     run = _Run(b, lease, _Watchers(progress, constraints, live), stop)
     try:
         result = await run.through(grant)

@@ -32,7 +32,8 @@ HOLDS_CREDENTIAL = (
 @dataclass(slots=True)
 class _Watched:
     lease: Lease
-    hidden: str | None
+    hidden: str | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -45,47 +46,58 @@ class Live:
         self._readers = 0
         self._closed = False
 
+    def expect(self, lease: Lease) -> None:
+        """A run has a grant; who follows it waits until it is let go, or over."""
+        self._runs[lease.id] = _Watched(lease)
+
     def began(self, lease: Lease, hidden: str | None) -> None:
-        """A run was let go; `hidden` says why its output is not shown as it comes, if it is not."""
-        self._runs[lease.id] = _Watched(lease, hidden)
+        """A run is let go; `hidden` says why its output is not shown as it comes, if it is not."""
+        watched = self._runs.setdefault(lease.id, _Watched(lease))
+        watched.hidden = hidden
+        watched.begun.set()
 
     def ended(self, run_id: str) -> None:
         """The outcome of a run is known, or will not be."""
         watched = self._runs.pop(run_id, None)
         if watched is not None:
             watched.over.set()
+            watched.begun.set()
 
     def close(self) -> None:
         """Let all readers go."""
         self._closed = True
         for watched in self._runs.values():
             watched.over.set()
+            watched.begun.set()
 
     def goes_on(self, run_id: str) -> bool:
         """Whether the run is under way."""
         return run_id in self._runs
 
-    def hidden(self, run_id: str) -> str | None:
-        """Why the output of a run under way is not shown; None if it is, or the run is over."""
-        watched = self._runs.get(run_id)
-        return None if watched is None else watched.hidden
-
-    async def follow(self, run_id: str, start: int) -> AsyncIterator[Frame | None]:
+    def follow(self, run_id: str, start: int) -> AsyncIterator[Frame | str | None]:
         """The frames of a run from number `start` on, as they come; None after each silence.
 
-        Ends when the outcome of the run is known; at once for a run that is not under way.
+        A text instead of frames says why they are not shown. Ends when the outcome of the run is
+        known; at once for a run that is not under way.
 
         Raises:
             Conflict: there are too many readers.
         """
+        if self._readers >= READERS:
+            raise Conflict(Code.RATE_LIMITED, "too many readers of runs", hint="try again later")
+        return self._follow(run_id, start)
+
+    async def _follow(self, run_id: str, start: int) -> AsyncIterator[Frame | str | None]:
         watched = self._runs.get(run_id)
         if watched is None or self._closed:
             return
-        if self._readers >= READERS:
-            raise Conflict(Code.RATE_LIMITED, "too many readers of runs", hint="try again later")
         self._readers += 1
         try:
-            if watched.hidden is None:
+            while not await _within(watched.begun.wait()):
+                yield None
+            if watched.hidden is not None:
+                yield watched.hidden
+            elif not watched.over.is_set():
                 async for frame in self._frames(watched, start):
                     yield frame
             while not await _within(watched.over.wait()):

@@ -17,7 +17,7 @@ from remit.canonical import encode, parse
 from remit.errors import Code
 from remit.model import Constraints, Frozen, ResultKind, RunResult, RunState, Tool
 from remit.ports import ArgumentCheck
-from remit.stages.redact import UNSCRUBBED, removed, replaced, withheld
+from remit.stages.redact import POLICY_REDACTS, UNSCRUBBED, removed, replaced, withheld
 from remit.stages.respond import (
     as_text,
     block_shown,
@@ -63,7 +63,7 @@ def output(
     raises: no output whatever may leave a run without its outcome.
     """
     redacts = bool(constraints.output_redact) and state is not RunState.NEVER_STARTED
-    kept = withheld(result) if redacts else result
+    kept = withheld(_marked(result)) if redacts else result
     failed = code if code is not None or state is RunState.SUCCEEDED else Code.RUN_FAILED
     if failed is None and result.stdout_truncated:
         failed = Code.OUTPUT_TOO_LARGE
@@ -82,6 +82,10 @@ def output(
     hidden = redacts or not _lets(constraints, TEXT)
     reply = failure_content(tool, state, failed, withheld(kept) if hidden else kept, hidden=hidden)
     return Output(code=failed if state is RunState.SUCCEEDED else code, reply=reply, kept=kept)
+
+
+def _marked(result: RunResult) -> RunResult:
+    return replace(result, limits_hit=(*result.limits_hit, POLICY_REDACTS))
 
 
 def _lets(constraints: Constraints, kind: str) -> bool:

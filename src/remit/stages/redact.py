@@ -16,6 +16,9 @@ from remit.model import RunResult
 REDACTED = "[redacted]"
 """What stands where a value was."""
 
+POLICY_REDACTS = "redacted"
+"""Among a result's limits: policy redacts, so only what is left of the structure is kept."""
+
 UNSCRUBBED = "unscrubbed"
 """Among a result's limits: its output could not be searched for secrets, and is not kept."""
 

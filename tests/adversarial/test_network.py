@@ -32,7 +32,8 @@ for family, address in (
             try:
                 s.connect(address); print("reached", address)
             except OSError as exc:
-                if exc.errno not in (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL):
+                # EACCES is Landlock's answer, which comes before that of the namespace.
+                if exc.errno not in (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL, errno.EACCES):
                     print(address, exc)
 try:
     print(socket.getaddrinfo("example.com", 80))
@@ -54,7 +55,8 @@ for host in ("127.0.0.1", "localhost", "0.0.0.0"):
     except OSError as exc:
         print(type(exc).__name__)
 """
-        assert (await contained(runner, python(source))).stdout == b"ConnectionRefusedError\n" * 3
+        said = (await contained(runner, python(source))).stdout
+        assert said.splitlines() in ([b"ConnectionRefusedError"] * 3, [b"PermissionError"] * 3)
 
 
 async def test_the_hosts_abstract_sockets_are_others(runner: SandboxRunner) -> None:
@@ -118,10 +120,10 @@ for request in (0x8914, 0x8916, 0x890B, 0x89A0):  # flags, address, route, bridg
     assert (await contained(runner, python(source))).stdout == b""
 
 
-async def test_its_own_loopback_works(runner: SandboxRunner) -> None:
+async def test_its_own_loopback_works_on_the_ports_for_it(runner: SandboxRunner) -> None:
     source = """
 import socket
-server = socket.create_server(("127.0.0.1", 0))
+server = socket.create_server(("127.0.0.1", 8000))
 client = socket.create_connection(server.getsockname())
 server.accept()[0].sendall(b"own")
 print(client.recv(3))

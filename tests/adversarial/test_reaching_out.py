@@ -128,7 +128,7 @@ names |= dict(io_uring_setup=425, io_uring_enter=426, io_uring_register=427, pid
 for name, number in names.items():
     if (said := call(number, 0, 0, 0, 0, 0)) != "EPERM":
         print(name, said)
-print("newer", call(463, 0), call(9999, 0))
+print("newer", call(467, 0), call(9999, 0))
 print("personality", call(135 if x86 else 92, 0x0040000), call(135 if x86 else 92, 0xffffffff))
 """
     )

@@ -5,10 +5,12 @@ Imported by the spawner: standard library only.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from remit.runners import landlock
 from remit.runners.bases import Base
 from remit.runners.jail import JOB_DIR, SYSTEM_FILES, WALLS, packed, run_options
 from remit.runners.recipe import Inside, Order, Pipes
@@ -19,13 +21,12 @@ from remit.runners.wire import close_all, reopen, sealed_file
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bubble:
     """bubblewrap with one base. `seccomp` and `system_files` are sealed files that each order
-    opens anew; `before_exec` narrows the child once more (Landlock), where there is something."""
+    opens anew."""
 
     bwrap: str
     base: Base
     seccomp: int
     system_files: Sequence[int]
-    before_exec: Callable[[], None] | None = None
 
     def order(self, request: Request, pipes: Pipes, *, uid: int | None) -> Order:
         """Options and filter travel as sealed files; the command line says only flags."""
@@ -42,12 +43,14 @@ class Bubble:
         trust = () if pipes.trust is None else (pipes.trust,)
         # The order is that of the numbers in `jail`: block, sync, info, args, seccomp, then files.
         numbered = (pipes.block_r, pipes.block_w, pipes.info_w, *own[:2], *pipes.extra)
+        fds = (*pipes.stdio, *numbered, *own[2:], *trust, *pipes.files)
+        rules = landlock.ruleset(request.egress)
         return Order(
             path=self.bwrap,
             argv=("bwrap", *WALLS, "--", *request.argv),
-            fds=(*pipes.stdio, *numbered, *own[2:], *trust, *pipes.files),
+            fds=fds if rules is None else (*fds, rules),
             own=tuple(own),
-            before_exec=self.before_exec,
+            before_exec=None if rules is None else functools.partial(landlock.enter, len(fds)),
         )
 
     def inside(self, lease: str) -> Inside:

@@ -29,7 +29,7 @@ if __name__ == "__main__":  # `-I -S` leaves out every path but the standard lib
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from remit.runners import request as requests
-from remit.runners import seccomp
+from remit.runners import landlock, seccomp
 from remit.runners.bases import Base, Bases
 from remit.runners.cell import Cell
 from remit.runners.cgroups import Layout, find_layout
@@ -135,6 +135,7 @@ class Spawner(Control):
                 "uids": self._users.kind,
                 "images": fault is None,
                 "image_fault": fault,
+                "landlock": list(landlock.holding()),
             }
         )
 

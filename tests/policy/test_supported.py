@@ -44,9 +44,9 @@ HOLDS: dict[str, list[Any]] = {
     "constraints.arguments.bounds": [arguments(bounds={"n": {"maximum": 3}})],
     "constraints.arguments.force": [arguments(force={"n": 3})],
     "constraints.arguments.redact": [arguments(redact=[])],
-    "constraints.runner.profile": [runner(profile="sandbox")],
+    "constraints.runner.profile": [runner(profile="sandbox"), runner(profile="gvisor-small")],
     "constraints.runner.min_tier": [
-        runner(min_tier=tier) for tier in ("none", "degraded", "sandbox")
+        runner(min_tier=tier) for tier in ("none", "degraded", "sandbox", "gvisor", "remote")
     ],
     "constraints.runner.wall_s": [runner(wall_s=1)],
     "constraints.runner.memory_mb": [runner(memory_mb=1)],
@@ -88,8 +88,7 @@ HOLDS: dict[str, list[Any]] = {
 
 DENIES: dict[str, list[Any]] = {
     "constraints.arguments.redact": [arguments(redact=["/token"])],
-    "constraints.runner.profile": [runner(profile="gvisor")],
-    "constraints.runner.min_tier": [runner(min_tier=tier) for tier in ("gvisor", "remote")],
+    "constraints.runner.profile": [runner(profile="Sand Box"), runner(profile="-x")],
     "constraints.egress": [
         egress(host="*.example.com"),
         egress(host="API.example.com"),
@@ -141,6 +140,7 @@ HAS_NO_ROW: list[Any] = [
 ALWAYS = {
     "constraints.arguments.bounds",
     "constraints.arguments.force",
+    "constraints.runner.min_tier",
     "constraints.runner.wall_s",
     "constraints.runner.memory_mb",
     "constraints.output.max_bytes",

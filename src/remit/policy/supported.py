@@ -17,6 +17,7 @@ Check = Callable[[Any], bool]
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*")
 _CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_PROFILE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _STEP_UP = frozenset({"acr", "amr", "max_age_s"})
 _MOST = 1024
 
@@ -31,6 +32,11 @@ def _empty(value: Any) -> bool:
 
 def _one_of(*names: str) -> Check:
     return lambda value: value in names
+
+
+def _profile(name: Any) -> bool:
+    """A name that a profile can have; whether there is one, and what it gives, the path checks."""
+    return _PROFILE.fullmatch(name) is not None
 
 
 def _destinations(rules: Any) -> bool:
@@ -85,8 +91,8 @@ ENFORCED: Mapping[str, Check] = {
     "constraints.arguments.force": _anything,
     "constraints.arguments.redact": _empty,
     # Where and how long it runs
-    "constraints.runner.profile": _one_of("sandbox"),
-    "constraints.runner.min_tier": _one_of("none", "degraded", "sandbox"),
+    "constraints.runner.profile": _profile,
+    "constraints.runner.min_tier": _anything,
     "constraints.runner.wall_s": _anything,
     "constraints.runner.memory_mb": _anything,
     # What it may reach, of what the catalog declares

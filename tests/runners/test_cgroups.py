@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
-from remit.runners import cgroups
+from remit.runners import cgroups, group
 from remit.runners.cgroups import hierarchies
+from remit.runners.disks import disks_behind
 from remit.runners.group import Group, GroupLimits
 
 HYBRID_MOUNTS = """\
@@ -90,6 +92,14 @@ def test_a_group_without_the_controllers_holds_nothing(delegated: Path) -> None:
     assert (layout.mode, layout.missing) == ("none", "cgroup2 delegates no memory")
 
 
+def test_a_group_with_the_disk_controller_can_limit_disks_and_one_without_cannot(
+    delegated: Path,
+) -> None:
+    assert not cgroups._second("remit-gw", str(delegated), os.getppid()).io
+    (delegated / "cgroup.controllers").write_text("cpu memory pids io\n")
+    assert cgroups._second("remit-gw", str(delegated), os.getppid()).io
+
+
 class FilesOnly:
     """cgroup2's files appear with the directory; here a directory is filled to look like one."""
 
@@ -122,6 +132,88 @@ def test_limits_are_written_as_cgroup2_reads_them(
         "pids.max": "12",
         "cpu.max": "150000 100000",
     }
+
+
+DISK = "254:0"
+
+
+def _limits(**more: object) -> GroupLimits:
+    return GroupLimits(
+        **{"memory_bytes": 64 << 20, "pids": 10, "cpu_percent": 100, "io_bytes_per_s": 9000, **more}  # type: ignore[arg-type] # as the caller says
+    )
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every path is on one disk, whatever this machine has."""
+    monkeypatch.setattr(group, "disks_behind", lambda paths: (DISK,) if paths else ())
+
+
+def test_disks_are_limited_in_both_directions_as_cgroup2_reads_it(
+    tmp_path: Path, disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777) -> None:
+        made(path, mode)
+        FilesOnly.fill(Path(path))
+        (Path(path) / "io.max").write_text("")
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    Group({"unified": str(tmp_path)}, "run").create(_limits(io_paths=("/usr",), io_writes=True))
+    assert (tmp_path / "run/io.max").read_text() == "254:0 rbps=9000 wbps=9000"
+
+
+def test_version_1_refuses_what_it_cannot_slow_down(tmp_path: Path, disk: None) -> None:
+    roots = {each: str(tmp_path / each) for each in ("memory", "pids", "cpu")}
+    for root in roots.values():
+        Path(root).mkdir()
+    with pytest.raises(ValueError, match="no control group"):
+        Group(roots, "run").create(_limits(io_paths=("/usr",)))
+    (tmp_path / "blkio").mkdir()
+    with pytest.raises(ValueError, match="page cache"):
+        Group({**roots, "blkio": str(tmp_path / "blkio")}, "other").create(
+            _limits(io_paths=("/usr",), io_writes=True)
+        )
+
+
+def test_a_run_without_a_limit_of_disks_enters_no_hierarchy_of_them(tmp_path: Path) -> None:
+    roots = {each: str(tmp_path / each) for each in ("memory", "pids", "cpu", "blkio")}
+    made = Group(roots, "run")
+    assert len(made.entrances()) == 4
+    with contextlib.suppress(OSError):
+        made.create(_limits(io_bytes_per_s=None))
+    assert not any("blkio" in each for each in made.entrances())
+
+
+def _system(tmp_path: Path, device: int, *, partition: bool) -> str:
+    name = f"{os.major(device)}:{os.minor(device)}"
+    own = tmp_path / "devices/disk" / ("part" if partition else "")
+    own.mkdir(parents=True)
+    (tmp_path / "devices/disk/dev").write_text("8:0\n")
+    if partition:
+        (own / "partition").write_text("1\n")
+    (tmp_path / "block").mkdir()
+    (tmp_path / "block" / name).symlink_to(own)
+    return str(tmp_path / "block")
+
+
+def test_a_partition_is_limited_by_its_disk(tmp_path: Path) -> None:
+    device = os.stat("/usr").st_dev
+    if os.major(device) == 0:
+        pytest.skip("the system's own file system hides its disk here")
+    whole = _system(tmp_path / "whole", device, partition=False)
+    assert disks_behind(["/usr", "/usr/bin"], whole) == (f"{os.major(device)}:{os.minor(device)}",)
+    part = _system(tmp_path / "part", device, partition=True)
+    assert disks_behind(["/usr"], part) == ("8:0",)
+
+
+def test_memory_has_no_disk_and_what_hides_its_disk_is_refused() -> None:
+    with open("/proc/self/mountinfo") as file:
+        points = [line.split(" - ")[0].split()[4] for line in file if " - tmpfs " in line]
+    assert disks_behind(points[:1]) == ()
+    with pytest.raises(ValueError, match="cannot be told"):
+        disks_behind(["/proc"])
 
 
 def test_cgroup2_counters_are_read(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class Cell(Life):
         try:
             if self.group is not None:
                 self.group.create(self.request.group_limits())
+            elif self.request.io_bytes_per_s is not None:
+                raise ValueError("there is no control group in which reads of disks can be limited")
             block_r, self._block = os.pipe()
             own.append(block_r)
             self._info, info_w = os.pipe()

@@ -8,22 +8,31 @@ whoever finds one knows whose it is. Imported by the spawner: standard library o
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LIMITED = ("memory", "pids", "cpu")
+DISKS = "blkio"
+"""The v1 hierarchy for disks; cgroup2's controller is `io`."""
+
 UNIFIED = "unified"
 _LEAF = "remit-gateway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The directories `remit-<gateway>` by hierarchy, and what is missing where there are none."""
+    """The directories `remit-<gateway>` by hierarchy, and what is missing where there are none.
+
+    `io` says that reads and writes of disks can be limited too, which no run is refused for that
+    does not ask for it.
+    """
 
     mode: str
     roots: Mapping[str, str] = field(default_factory=dict)
     missing: str | None = None
+    io: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +98,17 @@ def _first(name: str, by_name: Mapping[str, str], unified: str | None) -> Layout
     roots = {controller: f"{by_name[controller]}/{name}" for controller in LIMITED}
     for path in roots.values():
         os.makedirs(path, mode=0o755, exist_ok=True)
+    if DISKS in by_name:
+        with contextlib.suppress(OSError):
+            os.makedirs(f"{by_name[DISKS]}/{name}", mode=0o755, exist_ok=True)
+            roots[DISKS] = f"{by_name[DISKS]}/{name}"
+    io = DISKS in roots
     if unified is not None and _can_enter(unified):
         root = f"{unified}/{name}"
         os.makedirs(root, mode=0o755, exist_ok=True)
         if os.path.exists(f"{root}/cgroup.kill"):
-            return Layout(mode="hybrid", roots={**roots, UNIFIED: root})
-    return Layout(mode="v1", roots=roots)
+            return Layout(mode="hybrid", roots={**roots, UNIFIED: root}, io=io)
+    return Layout(mode="v1", roots=roots, io=io)
 
 
 def _can_enter(own: str) -> bool:
@@ -105,7 +119,8 @@ def _can_enter(own: str) -> bool:
 def _second(name: str, own: str, gateway_pid: int) -> Layout:
     if os.path.basename(own) == _LEAF:  # an earlier spawner of this gateway moved it here
         own = os.path.dirname(own)
-    lacking = [each for each in LIMITED if each not in _read(f"{own}/cgroup.controllers").split()]
+    there = _read(f"{own}/cgroup.controllers").split()
+    lacking = [each for each in LIMITED if each not in there]
     if lacking:
         return Layout(mode="none", missing=f"cgroup2 delegates no {', '.join(lacking)}")
     root = f"{own}/{name}"
@@ -118,7 +133,16 @@ def _second(name: str, own: str, gateway_pid: int) -> Layout:
     for directory in (own, root):
         wanted = " ".join(f"+{controller}" for controller in LIMITED)
         write(f"{directory}/cgroup.subtree_control", wanted)
-    return Layout(mode="v2", roots={UNIFIED: root})
+    return Layout(mode="v2", roots={UNIFIED: root}, io="io" in there and _with_io(own, root))
+
+
+def _with_io(own: str, root: str) -> bool:
+    try:
+        for directory in (own, root):
+            write(f"{directory}/cgroup.subtree_control", "+io")
+    except OSError:
+        return False
+    return True
 
 
 def _move(own: str, pids: list[str]) -> None:

@@ -11,7 +11,8 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from remit.runners.cgroups import UNIFIED, write
+from remit.runners.cgroups import DISKS, UNIFIED, write
+from remit.runners.disks import disks_behind
 
 OWN_PROCESSES = 2
 """bubblewrap's monitor and the sandbox's PID 1, which the run's own limit must not count."""
@@ -21,10 +22,15 @@ _PERIOD_US = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLimits:
+    """`io_bytes_per_s` is of reads and of writes each, on the disks behind `io_paths`; `io_writes`
+    says that there is something on a disk that can be written to."""
+
     memory_bytes: int
     pids: int
     cpu_percent: int
     io_bytes_per_s: int | None = None
+    io_paths: tuple[str, ...] = ()
+    io_writes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +50,45 @@ class Group:
     def __init__(self, roots: Mapping[str, str], lease: str) -> None:
         self._second = "memory" not in roots
         self._paths = {name: f"{root}/{lease}" for name, root in roots.items()}
+        self._disks = self._paths.pop(DISKS, None)
         self._events: int | None = None
 
     @property
     def exists(self) -> bool:
-        return any(os.path.isdir(path) for path in self._paths.values())
+        return any(os.path.isdir(path) for path in self._all())
+
+    def _all(self) -> list[str]:
+        return [*self._paths.values(), *([] if self._disks is None else [self._disks])]
 
     def create(self, limits: GroupLimits) -> None:
         """Make the directories and write the limits.
 
         Raises:
             OSError: a directory is there already, or a limit cannot be written.
+            ValueError: reads and writes cannot be limited here as they are to be.
         """
-        for path in self._paths.values():
+        if limits.io_bytes_per_s is None:
+            self._disks = None  # one hierarchy less to enter and to leave
+        for path in self._all():
             os.mkdir(path, 0o755)
+        if limits.io_bytes_per_s is not None:
+            self._limit_disks(limits, str(limits.io_bytes_per_s))
         self.limit(limits)
+
+    def _limit_disks(self, limits: GroupLimits, rate: str) -> None:
+        """For a group's whole life: what has begun to be written is not slowed afterwards."""
+        disks = disks_behind(limits.io_paths)
+        if self._second:
+            for disk in disks:
+                write(f"{self._paths[UNIFIED]}/io.max", f"{disk} rbps={rate} wbps={rate}")
+            return
+        if self._disks is None:
+            raise ValueError("there is no control group in which reads of disks can be limited")
+        if limits.io_writes:
+            raise ValueError("cgroup v1 cannot limit writes that go by the page cache")
+        for disk in disks:
+            write(f"{self._disks}/blkio.throttle.read_bps_device", f"{disk} {rate}")
+            write(f"{self._disks}/blkio.throttle.write_bps_device", f"{disk} {rate}")
 
     def limit(self, limits: GroupLimits) -> None:
         """Write the limits, of a group that may have processes already.
@@ -99,7 +129,8 @@ class Group:
         v1's `tasks` moves one thread without waiting for an RCU grace period, as `cgroup.procs`
         may; for a process of one thread they do the same.
         """
-        return [f"{path}/tasks" for name, path in self._paths.items() if name != UNIFIED]
+        own = self._paths.get(UNIFIED)
+        return [f"{path}/tasks" for path in self._all() if path != own]
 
     def pids(self) -> list[int]:
         """The processes in the group now."""
@@ -157,7 +188,7 @@ class Group:
         if self._events is not None:
             os.close(self._events)
             self._events = None
-        gone = [_remove(path) for path in self._paths.values()]
+        gone = [_remove(path) for path in self._all()]
         return all(gone)
 
 

@@ -27,7 +27,8 @@ From the gateway, as `op`:
 
 From the spawner, as `ev`:
 
-    ready        mode, roots, missing, own_uid (bool), uids "host" | "subuid" | "one",
+    ready        mode, io (bool: disks can be limited), roots, missing, own_uid (bool),
+                 uids "host" | "subuid" | "one",
                  images (bool: base images can be mounted here), image_fault (why not, or null),
                  landlock (of "network" and "scope", those seen to hold)
     provisioned  lease; descriptor if egress: the listening socket of 127.0.0.1:3128 inside

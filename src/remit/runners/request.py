@@ -75,6 +75,8 @@ class Request:
             pids=self.pids,
             cpu_percent=self.cpu_percent,
             io_bytes_per_s=self.io_bytes_per_s,
+            io_paths=(self.base.path or "/usr", *(source for _, source, _ in self.mounts)),
+            io_writes=any(writable for _, _, writable in self.mounts),
         )
 
     def jail(self) -> JailRequest:

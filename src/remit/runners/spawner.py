@@ -28,8 +28,8 @@ from typing import Any, TypeVar
 if __name__ == "__main__":  # `-I -S` leaves out every path but the standard library's
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from remit.runners import request as requests
 from remit.runners import landlock, seccomp
+from remit.runners import request as requests
 from remit.runners.bases import Base, Bases
 from remit.runners.cell import Cell
 from remit.runners.cgroups import Layout, find_layout
@@ -129,6 +129,7 @@ class Spawner(Control):
             {
                 "ev": "ready",
                 "mode": self._layout.mode,
+                "io": self._layout.io,
                 "roots": dict(self._layout.roots),
                 "missing": self._layout.missing,
                 "own_uid": self._users.kind != "one",

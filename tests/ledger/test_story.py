@@ -152,6 +152,11 @@ STORIES: dict[str, tuple[Change, int, str]] = {
         "had voted before",
     ),
     "a run resolved that is not unknown": (setting(RESOLVED, run="run_x"), 10, "no unknown"),
+    "a runner swept while its run is open": (
+        lambda entries: inserting(3, "runner.swept", run=entries[INTENT]["run"])(entries),
+        3,
+        "was open",
+    ),
     "a run resolved twice": (repeating(RESOLVED, 11), 11, "no unknown"),
     "an approval ended after its use": (
         lambda entries: entries.insert(9, {**entries[VOTED], "event": "approval.expired"}),
@@ -191,6 +196,17 @@ async def test_story_in_which_every_quorum_is_met_holds(
 ) -> None:
     change(entries)
     assert check(resign([encode(entry) for entry in entries], signer), key).ok
+
+
+async def test_sweeps_of_runs_that_are_over_or_unknown_hold(
+    entries: Entries, key: VerifierKey, signer: FileSigner
+) -> None:
+    over = entries[OUTCOME]["run"]
+    for run in (None, "run_of_an_earlier_log", over):
+        inserting(4, "runner.swept", run=run, when="sweep")(entries)
+    for number, entry in enumerate(entries):
+        entry["seq"] = number
+    assert check(resign([encode(entry) for entry in entries], signer), key).problem is None
 
 
 async def test_the_true_story_signed_again_holds(

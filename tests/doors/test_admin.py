@@ -362,3 +362,49 @@ def test_an_address_that_is_none_is_a_configuration_error(url: str) -> None:
     with pytest.raises(RemitError) as refused:
         AdminClient(url)
     assert refused.value.code is Code.CONFIG_INVALID
+
+
+async def test_run_is_followed_frame_by_frame_to_its_end_and_from_any_frame() -> None:
+    async with admin(FakeAdmin()) as (_, client):
+        lines = await ask(lambda: list(client.follow("run_1")))
+        later = await ask(lambda: list(client.follow("run_1", 1)))
+    assert lines[0] == {"silent": True}
+    assert lines[1] == {"seq": 0, "channel": "stdout", "text": "begun\n", "bytes": 6}
+    assert (lines[2]["channel"], base64.b64decode(lines[2]["base64"])) == (
+        "stderr",
+        b"\xff warned\n",
+    )
+    assert (lines[3]["live"], lines[3]["end"]["id"]) == (True, "run_1")
+    assert [line["seq"] for line in later if "seq" in line] == [1]
+
+
+async def test_stored_output_says_that_it_was_cut_and_why_it_is_not_all_there() -> None:
+    async with admin(FakeAdmin()) as (_, client):
+        output = await ask(lambda: client.run_output("run_1"))
+    assert output["truncated"] is True
+    assert "policy redacts" in output["withheld"]
+
+
+async def test_files_of_a_run_are_listed_and_come_exactly_and_inert() -> None:
+    async with admin(FakeAdmin()) as (url, client):
+        (file,) = await ask(lambda: client.files("run_1"))
+        data = await ask(lambda: client.file("run_1", file["path"]))
+        headers = {"authorization": "Bearer op-ray"}
+        async with http() as session:
+            where = f"{url}/v1/runs/run_1/files/out/plan.json"
+            response = await session.get(where, headers=headers)
+        with pytest.raises(NotFound):
+            await ask(lambda: client.file("run_1", "../../etc/passwd"))
+    assert (file["path"], data) == ("out/plan.json", b"\x00\x01\x02")
+    assert response.headers["content-disposition"] == "attachment"
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("start", ["-1", "x", "1&from=2", "9999999999"])
+async def test_number_of_a_frame_that_means_nothing_is_refused(start: str) -> None:
+    async with admin(FakeAdmin()) as (url, _):
+        headers = {"authorization": "Bearer op-olga"}
+        async with http() as session:
+            where = f"{url}/v1/runs/run_1/stream?from={start}"
+            response = await session.get(where, headers=headers)
+    assert response.status_code == 400

@@ -109,7 +109,7 @@ def check_egress(section: RunnersSection, add: Add) -> None:
         for index, text in enumerate(getattr(section.egress, name)):
             place = f"runners.egress.{name}[{index}]"
             found = split_authority(text)
-            if found is None or not plain_host(found[0]):
+            if found is None or not plain_host(found[0]) or text != text.lower():
                 add(
                     place,
                     "is not one exact host and port",

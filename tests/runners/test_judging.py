@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.model import Ending, RunResult, RunSpec, Tier
-from remit.runners import bubblewrap, hints, probe, wire
+from remit.model import Capabilities, Ending, RunResult, RunSpec, Tier
+from remit.profile import Ceilings, Profile
+from remit.runners import bubblewrap, hints, looks, probe, wire
 from remit.runners.bubblewrap import Bubblewrap
 from remit.runners.mounts import file_fault, source_fault
 from remit.runners.request import read
@@ -177,18 +179,22 @@ def test_a_sealed_file_cannot_be_changed_by_whoever_gets_it() -> None:
 BWRAP = Bubblewrap(path="/usr/bin/bwrap", version=(0, 12, 0), digest="0", bundled=False)
 
 
-async def _examined(answers: dict[str, RunResult | None], *, mode: str = "hybrid"):
-    async def run(_: RunSpec, name: str) -> RunResult | None:
-        return answers.get(name)
+async def _examined(look: RunResult | None, *, mode: str = "hybrid", **more: Any) -> Capabilities:
+    disk: RunResult | None = more.pop("disk", None)
 
-    return await probe.examine(run, {"mode": mode, "own_uid": True}, BWRAP)
+    async def run(_: RunSpec, name: str, __: Profile) -> RunResult | None:
+        return look if name == "look" else disk
+
+    return await probe.examine(run, {"mode": mode, "own_uid": True}, BWRAP, **more)
 
 
-GOOD: dict[str, RunResult | None] = {
-    "look": RunResult(ending=Ending.EXIT, stdout="\n".join(probe.ISOLATION).encode()),
-    "memory": RunResult(ending=Ending.OUT_OF_MEMORY, limits_hit=("memory",)),
-    "pids": RunResult(ending=Ending.EXIT, limits_hit=("pids",)),
-}
+GOOD = RunResult(
+    ending=Ending.OUT_OF_MEMORY,
+    stdout="\n".join(probe.ISOLATION).encode(),
+    limits_hit=("memory", "pids"),
+)
+SLOWED = Profile(name="slow", io_mb_per_s=5)
+WAY_OUT = b"\nlistens=0100007F:0C38"
 
 
 @pytest.mark.anyio
@@ -196,7 +202,7 @@ GOOD: dict[str, RunResult | None] = {
 async def test_one_wall_that_does_not_stand_is_no_sandbox(name: str) -> None:
     assert (await _examined(GOOD)).tier is Tier.SANDBOX
     others = "\n".join(set(probe.ISOLATION) - {name}).encode()
-    found = await _examined({**GOOD, "look": RunResult(ending=Ending.EXIT, stdout=others)})
+    found = await _examined(replace(GOOD, stdout=others))
     assert (found.tier, found.missing) == (Tier.NONE, (name,))
     assert found.hint
 
@@ -205,27 +211,72 @@ async def test_one_wall_that_does_not_stand_is_no_sandbox(name: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "missing"),
     [
-        ({"memory": RunResult(ending=Ending.EXIT)}, ("memory_limit",)),
-        ({"memory": RunResult(ending=Ending.SIGNAL, limits_hit=("memory",))}, ("memory_limit",)),
-        ({"pids": None}, ("pids_limit",)),
+        ({"limits_hit": ("pids",)}, ("memory_limit",)),
+        ({"ending": Ending.SIGNAL}, ("memory_limit",)),
+        ({"limits_hit": ("memory",)}, ("pids_limit",)),
     ],
 )
-async def test_a_limit_that_was_not_seen_to_hold_is_degraded(changed, missing) -> None:
-    found = await _examined({**GOOD, **changed})
+async def test_a_limit_that_was_not_seen_to_hold_is_degraded(
+    changed: dict[str, Any], missing: tuple[str, ...]
+) -> None:
+    found = await _examined(replace(GOOD, **changed))
     assert (found.tier, found.missing) == (Tier.DEGRADED, missing)
 
 
 @pytest.mark.anyio
 async def test_without_cgroups_no_bomb_is_set_off_to_find_out() -> None:
-    found = await _examined({"look": GOOD["look"]}, mode="none")
+    asked: list[RunSpec] = []
+
+    async def run(spec: RunSpec, _: str, __: Profile) -> RunResult:
+        asked.append(spec)
+        return replace(GOOD, ending=Ending.EXIT, limits_hit=())
+
+    found = await probe.examine(run, {"mode": "none"}, BWRAP)
     assert (found.tier, found.missing) == (Tier.DEGRADED, probe.LIMITS)
+    (only,) = asked
+    assert looks.BOMBS not in only.argv[2]
 
 
 @pytest.mark.anyio
 async def test_a_probe_that_could_not_run_holds_nothing() -> None:
-    found = await _examined({})
+    found = await _examined(None)
     assert found.tier is Tier.NONE
     assert not any(found.holds[name] for name in (*probe.ISOLATION, *probe.LIMITS))
+
+
+@pytest.mark.anyio
+async def test_a_way_out_is_there_if_it_was_seen_and_nothing_else_listens() -> None:
+    with_it = replace(GOOD, stdout=GOOD.stdout + WAY_OUT)
+    found = await _examined(with_it, egress=True)
+    assert (found.tier, found.holds["egress"]) == (Tier.SANDBOX, True)
+    for look, egress in ((GOOD, True), (with_it, False)):
+        found = await _examined(look, egress=egress)
+        assert (found.tier, found.holds["egress"]) == (Tier.NONE, False)
+        assert found.missing == ("network_none",)
+    other = replace(GOOD, stdout=with_it.stdout + b"\nlistens=00000000:0016")
+    assert (await _examined(other, egress=True)).tier is Tier.NONE
+
+
+@pytest.mark.anyio
+async def test_a_profile_whose_disks_are_not_slowed_is_refused_and_only_such_a_one() -> None:
+    slow = RunResult(ending=Ending.EXIT, exit_code=0, wall_ms=250)
+    found = await _examined(GOOD, profile=SLOWED, disk=slow)
+    assert (found.tier, found.holds["io_limit"], found.profile) == (Tier.SANDBOX, True, "slow")
+    for disk in (None, replace(slow, wall_ms=5), replace(slow, exit_code=1)):
+        found = await _examined(GOOD, profile=SLOWED, disk=disk)
+        assert (found.tier, found.missing) == (Tier.NONE, ("io_limit",))
+        assert found.hint
+    assert "io_limit" not in (await _examined(GOOD)).holds
+
+
+@pytest.mark.anyio
+async def test_another_profile_or_reach_is_another_runner() -> None:
+    digests = [(await _examined(GOOD, **more)).digest for more in (
+        {}, {"profile": Profile(ceilings=Ceilings(pids=5))}, {"egress_digest": "sha256:0"},
+    )]  # fmt: skip
+    assert len(set(digests)) == 3
+    renamed = await _examined(GOOD, profile=Profile(name="other"))
+    assert renamed.digest == digests[0]
 
 
 def _bwrap(path: Path, version: str) -> Path:

@@ -67,6 +67,11 @@ def cgroups() -> str:
     return "sudo remit serve"
 
 
+def disks() -> str:
+    """What to do where a profile limits disks and this machine cannot."""
+    return "remove io_mb_per_s from the profile, or boot with systemd.unified_cgroup_hierarchy=1"
+
+
 def read_only(path: str) -> bool:
     """Whether the file system there is mounted read-only, so that root could not write either."""
     try:

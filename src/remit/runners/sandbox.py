@@ -26,6 +26,7 @@ from remit.model import (
     RunSpec,
     Tier,
 )
+from remit.profile import Profile
 from remit.runners import probe, seccomp
 from remit.runners.attempts import Attempts
 from remit.runners.bubblewrap import Bubblewrap, find
@@ -88,7 +89,9 @@ class SandboxRunner:
             with contextlib.suppress(SpawnerGone):
                 await runner.attempts.link.connect()
                 hello = runner.attempts.link.hello
-                runner._capabilities = await probe.examine(runner._probe, hello, bwrap)
+                runner._capabilities = await probe.examine(
+                    runner._probe, hello, bwrap, state_dir=str(settings.state_dir.absolute())
+                )
         runner._about = {
             "name": "sandbox",
             "tier": runner.capabilities.tier.value,
@@ -177,7 +180,7 @@ class SandboxRunner:
         """Destroy what is found and has no live lease; what this process itself holds is live."""
         return await self.attempts.sweep(live)
 
-    async def _probe(self, spec: RunSpec, name: str) -> RunResult | None:
+    async def _probe(self, spec: RunSpec, name: str, _: Profile) -> RunResult | None:
         """Run a probe job, whatever the tier; None if no sandbox could be made."""
         lease = Lease(
             id=f"probe-{name}-{os.getpid()}",

@@ -1,0 +1,95 @@
+"""What a probe job looks at from inside of a run: one shell script, which ends in two small bombs.
+
+Only what every base has to have is used: a POSIX shell, `unshare`, `sleep` and `dd`. Each wall that
+was seen to stand is said by its name, each other finding as `name=value`; what is not said does
+not hold.
+"""
+
+from __future__ import annotations
+
+TMP_MB = 4
+MEMORY_MB = 32
+PIDS = 4
+
+COMMON = r"""
+say() { echo "$1"; }
+for each in tcp tcp6 udp udp6; do
+  [ -e /proc/net/$each ] && while read -r _ local _ state _; do
+    case $each$state in tcp*0A | udp*07) echo "listens=$local" ;; esac
+  done </proc/net/$each
+done
+others=0; routes=-1
+while read -r name _; do case $name in lo:*) ;; *:*) others=1 ;; esac; done </proc/net/dev
+while read -r _; do routes=$((routes + 1)); done </proc/net/route
+[ $others = 0 ] && [ $routes -le 0 ] && say network_none
+( : >/usr/x || : >/etc/x || : >/x || : >/dev/x ) 2>/dev/null || say read_only_base
+[ ! -e "$1" ] && [ ! -e /sys/kernel ] && [ ! -e /dev/kmsg ] &&
+  { [ "$2" != host ] || { [ ! -e /root ] && [ ! -e /home ] && [ ! -e /etc/shadow ]; }; } &&
+  say host_files_hidden
+found=0
+while read -r name value; do
+  case "$name $value" in
+    "CapInh: 0000000000000000" | "CapPrm: 0000000000000000" | "CapEff: 0000000000000000" | \
+    "CapBnd: 0000000000000000" | "CapAmb: 0000000000000000" | "NoNewPrivs: 1")
+      found=$((found + 1)) ;;
+    "Seccomp: 2") say filtered_calls ;;
+  esac
+done </proc/self/status
+[ $found = 6 ] && say no_privileges
+sized=0
+while read -r _ point kind options _; do
+  case "$point $kind $options," in
+    "/tmp tmpfs "*",size=4096k,"* | "/job tmpfs "*",size=4096k,"*) sized=$((sized + 1)) ;;
+  esac
+done </proc/mounts
+[ $sized = 2 ] && say sized_tmpfs
+others=0
+for each in /proc/$$/fd/*; do
+  case ${each##*/} in 0 | 1 | 2) ;; *) [ -e "$each" ] && others=1 ;; esac
+done
+[ $others = 0 ] && say no_descriptors
+"""
+
+SANDBOX = (
+    COMMON
+    + r"""
+read -r inside _ count </proc/self/uid_map
+[ "$inside" = 1000 ] && [ "$count" = 1 ] && say user_namespace
+processes=0
+for each in /proc/[0-9]*; do processes=$((processes + 1)); done
+[ $$ -lt 10 ] && [ $processes -lt 8 ] && say pid_namespace
+shared=0
+for each in shm sem msg; do
+  [ -e /proc/sysvipc/$each ] && { read -r _ && read -r _ && shared=1; } </proc/sysvipc/$each
+done
+read -r name </proc/sys/kernel/hostname
+[ $shared = 0 ] && [ "$name" = job ] && say ipc_and_uts_namespaces
+environment=
+while read -r line || [ -n "$line" ]; do environment=$environment$line; done </proc/1/environ
+[ -z "$environment" ] && say no_environment_leak
+command -v unshare >/dev/null && { unshare -U true 2>/dev/null || say no_nested_userns; }
+others=0
+for each in /dev/* /dev/.[!.]*; do
+  case ${each##*/} in
+    null | zero | full | random | urandom | fd | stdin | stdout | stderr | shm | '.[!.]*') ;;
+    *) others=1 ;;
+  esac
+done
+[ $others = 0 ] && say devices_reduced
+"""
+)
+
+BOMBS = r"""
+( for each in 1 2 3 4 5 6; do sleep 0.1 & done ) 2>/dev/null
+exec dd if=/dev/zero of=/dev/null bs=64M count=1
+"""
+"""More processes than may be, then more memory; harmless where neither is limited."""
+
+SLOW_DISK_MB_PER_S = 1
+SLOW_DISK_S = 0.1
+SLOW_DISK = r"""
+for each in 1 2 3 4; do
+  dd if="$(command -v dd)" of=/dev/null bs=64k count=1 iflag=direct || exit 1
+done
+"""
+"""A quarter of a second at a MiB a second, some milliseconds where nothing holds it back."""

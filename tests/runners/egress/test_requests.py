@@ -283,7 +283,7 @@ async def test_an_early_answer_reaches_a_run_that_is_still_sending(site):
         await told.wait()
         writer.close()
 
-    there.serve = serve
+    there.serving = serve
     client = await found.tunnel("one.test", there.port)
     head = f"POST /v1 HTTP/1.1\r\nHost: one.test:{there.port}\r\nContent-Length: 900000\r\n\r\n"
     client.write(head.encode() + b"x" * 1_000)

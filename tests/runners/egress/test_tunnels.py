@@ -136,7 +136,7 @@ async def test_the_end_of_one_direction_is_passed_on_and_the_other_goes_on(site,
         got.append(await reader.read())
         writer.close()
 
-    there.serve = serve
+    there.serving = serve
     client = await found.tunnel("one.test", there.port, ca=certs.authority)
     client.write(b"all of it")
     await client.close()

@@ -110,6 +110,7 @@ class Destination:
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     closes: bool = False
+    serving: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
     names: list[str | None] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,7 +156,7 @@ async def destination(chain: Path | None, reply: Reply | None = None) -> AsyncIt
         context.sni_callback = lambda sock, name, _: found.names.append(name)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await found.serve(reader, writer)
+        await (found.serving or found.serve)(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     found.port = server.sockets[0].getsockname()[1]

@@ -45,6 +45,8 @@ class Visit:
     def __init__(self, run: Run, sock: socket.socket) -> None:
         self._run = run
         self._plain = PlainStream(sock, self._count)
+        self._answers: Stream | None = self._plain
+        """Where a refusal can be told; nowhere once a CONNECT was answered."""
         self._entry: Entry | None = None
         self._before = (0, 0)
         self._upstream: tuple[tuple[str, int, bool], Peer, PlainStream] | None = None
@@ -106,7 +108,7 @@ class Visit:
         try:
             await self._first()
         except Refusal as refusal:
-            await self._refuse(refusal.code, told=False)
+            await self._refuse(refusal.code, self._answers)
         except (ClientGone, OSError, ssl.SSLError):
             pass
         except asyncio.CancelledError:
@@ -127,16 +129,15 @@ class Visit:
         if self._entry is not None:
             self._run.tally.refuse(self._entry, code)
 
-    async def _refuse(self, code: str, *, told: bool, stream: Stream | None = None) -> None:
+    async def _refuse(self, code: str, stream: Stream | None) -> None:
         """Record it, say it where that can still be said, and let the run's side read it."""
         self._note(code)
-        if told:
+        if stream is None:
             return
-        with contextlib.suppress(OSError, ssl.SSLError, TimeoutError, Refusal):
+        self._plain.count = None  # these last words are the proxy's own
+        with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
             async with asyncio.timeout(_LINGER_S):
-                stream = stream or self._plain
-                if code != "too_much":
-                    await stream.send(answer_bytes(code))
+                await stream.send(answer_bytes(code))
                 stream.finish()
                 left = _LINGER_BYTES
                 while left > 0 and (data := await self._plain.receive()):
@@ -181,6 +182,7 @@ class Visit:
     async def _established(self, entry: Entry, rest: bytes) -> None:
         """Answer the CONNECT and read the greeting; what was read is there to be read again."""
         await self._plain.send(_ESTABLISHED)
+        self._answers = None
         self._phase(HEAD_S, fixed=True)
         data = rest
         try:
@@ -190,13 +192,13 @@ class Visit:
                     raise ClientGone
                 data += piece
         except ValueError:
-            await self._refuse("not_tls", told=True)
+            self._note("not_tls")
             raise ClientGone from None
         expected = None if self._run.is_address(entry.host) else entry.host
         if greeting.hidden or greeting.name != expected:
             with contextlib.suppress(OSError):
                 await self._plain.send(_UNRECOGNIZED_NAME)
-            await self._refuse("sni_mismatch", told=True)
+            self._note("sni_mismatch")
             raise ClientGone
         self._plain.unread(data)
 
@@ -215,7 +217,7 @@ class Visit:
         try:
             await stream.handshake()
         except (ssl.SSLError, OSError):
-            await self._refuse("client_tls", told=True)
+            self._note("client_tls")
             raise ClientGone from None
         reader = HeadReader(stream, self._head_began)
         self._phase(WAIT_S)
@@ -231,7 +233,7 @@ class Visit:
                     break
                 self._phase(WAIT_S)
         except Refusal as refusal:
-            await self._refuse(refusal.code, told=False, stream=stream)
+            await self._refuse(refusal.code, stream)
             return
         stream.finish()
 

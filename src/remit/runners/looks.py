@@ -22,7 +22,11 @@ others=0; routes=-1
 while read -r name _; do case $name in lo:*) ;; *:*) others=1 ;; esac; done </proc/net/dev
 while read -r _; do routes=$((routes + 1)); done </proc/net/route
 [ $others = 0 ] && [ $routes -le 0 ] && say network_none
-( : >/usr/x || : >/etc/x || : >/x || : >/dev/x ) 2>/dev/null || say read_only_base
+written=0
+for each in / /usr /etc /dev /run /mnt /proc; do
+  [ -d $each ] && ( : >$each/remit-probe ) 2>/dev/null && written=1
+done
+[ $written = 0 ] && say read_only_base
 [ ! -e "$1" ] && [ ! -e /sys/kernel ] && [ ! -e /dev/kmsg ] &&
   { [ "$2" != host ] || { [ ! -e /root ] && [ ! -e /home ] && [ ! -e /etc/shadow ]; }; } &&
   say host_files_hidden

@@ -184,13 +184,16 @@ def test_check_doubts_what_can_hardly_be_meant(home: Path, remit: Remit) -> None
         },
         "egress": [{"host": "api.example.com", "port": 443}],
     }
-    path.write_text(json.dumps({"catalog": {"tools": [tool]}}))
+    base = {"kind": "directory", "path": "/nowhere/base", "digest": "sha256:" + "a" * 64}
+    runners = {"profiles": {"small": {"base": base}}}
+    path.write_text(json.dumps({"catalog": {"tools": [tool]}, "runners": runners}))
     ended = remit("check")
     assert ended.code == 0
     assert "no agent can call anything" in ended.err
     assert "there is no program /bin/nope here" in ended.err
     assert "there is no directory /nowhere/at/all" in ended.err
-    assert "declares egress, which no runner gives yet" in ended.err
+    assert "no runner gives" not in ended.err
+    assert "the profile small: there is no base system /nowhere/base" in ended.err
 
 
 def test_check_has_no_doubt_about_what_init_writes(home: Path, remit: Remit) -> None:

@@ -127,9 +127,18 @@ class Gateway(Administration):
             else [{"name": name, "revision": at} for name, at in self._upkeep.layers],
             "policy_problem": None if self._upkeep is None else self._upkeep.problem,
             "runner": {"name": runner.name, "version": runner.version, "tier": runner.tier.value},
+            "profiles": [self._profile_facts(name) for name in sorted(self.settings.profiles)],
             "verifier_key": self._backends.ledger.verifier_key,
             "tools": len(self._backends.catalog.tools()),
         }
+
+    def _profile_facts(self, name: str) -> Mapping[str, Any]:
+        """What was found of a profile; a tier of `none` where the runner does not have it."""
+        found = self._backends.runner.profile(name)
+        if found is None:
+            return {"name": name, "tier": Tier.NONE.value, "missing": ["runner"], "hint": None}
+        missing, hint = list(found.missing), found.hint
+        return {"name": name, "tier": found.tier.value, "missing": missing, "hint": hint}
 
     async def ready(self) -> Sequence[str]:
         """Why calls cannot be served now; empty when they can."""

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from remit.backends import Delivery
+from remit.gateway import Gateway
 from remit.model import EgressRule, Tier
 from remit.profile import Ceilings, Profile, RunnerKind, Tls
 from remit.testing.scripted import CAPABILITIES
-from tests.path.conftest import HEAD, MakePath, Path_, tool
+from tests.path.conftest import HEAD, OLGA, MakePath, Path_, tool
 from tests.path.test_path import code
 from tests.path.test_reaching import API, plans, policy
 
@@ -188,3 +189,14 @@ async def test_credential_is_given_only_with_its_destination_where_tls_ends_here
     )
     path.runner.profiles = {"wide": replace(CAPABILITIES, holds={"egress": True}, profile="wide")}
     assert code(await path.call(name)) == expected
+
+
+async def test_operators_see_each_profile_with_what_was_found_of_it(make_path: MakePath) -> None:
+    path = await a_path(make_path, REACHING)
+    own = path.runner.profiles["strong"]
+    path.runner.profiles["strong"] = replace(own, missing=("runsc",), tier=Tier.NONE)
+    status = await Gateway(path.pipeline).status(OLGA)
+    found = {each["name"]: (each["tier"], each["missing"]) for each in status["profiles"]}
+    assert found["small"] == ("sandbox", [])
+    assert found["strong"] == ("none", ["runsc"])
+    assert found["gone"] == ("none", ["runner"])

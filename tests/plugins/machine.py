@@ -219,6 +219,7 @@ NEEDS: dict[str, Need] = {
         install="run the tests as root, or under: systemd-run --user --scope -p Delegate=yes",
     ),
     "git": Need(found=functools.partial(_on_path, "git"), install="apt-get install git"),
+    "curl": Need(found=functools.partial(_on_path, "curl"), install="apt-get install curl"),
     "openssl": Need(
         found=functools.partial(_on_path, "openssl"), install="apt-get install openssl"
     ),

@@ -13,6 +13,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # the same on all machines
 _ALL_FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _READ = (1 << 2) | (1 << 3)  # READ_FILE, READ_DIR
+_BIND_TCP = 1  # it never listens itself: from ABI 4 on
 _SCOPES = 0b11  # abstract Unix sockets, signals: from ABI 6 on
 _MIB = 1_048_576
 
@@ -66,7 +67,7 @@ def _landlock(libc: ctypes.CDLL) -> bool:
         return False
     rights = max(mask for since, mask in _ALL_FILE_RIGHTS.items() if since <= abi)
     # struct landlock_ruleset_attr: handled_access_fs, handled_access_net (4), scoped (6)
-    attr = struct.pack("=QQQ", rights, 0, _SCOPES if abi >= 6 else 0)
+    attr = struct.pack("=QQQ", rights, _BIND_TCP, _SCOPES)
     attr = attr[: 8 if abi < 4 else 16 if abi < 6 else 24]
     ruleset = libc.syscall(_LANDLOCK_CREATE, attr, len(attr), 0)
     if ruleset < 0:

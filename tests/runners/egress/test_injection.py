@@ -162,6 +162,22 @@ async def test_what_another_destination_redirects_to_gets_nothing(sites, locatio
     await client.close()
 
 
+async def test_what_a_redirect_named_gets_nothing_of_what_is_lent_anew_either(sites):
+    found, first, second = sites
+    second.reply = lambda asked: to(f"https://one.test:{first.port}/v1/x")
+    client = await found.tunnel("two.test", second.port)
+    await ask(client, "/", second, name="two.test")
+    await client.close()
+    found.runs.forget("run_1")
+    found.lend(credential("one.test", first.port, path_prefix="/v1", value="Bearer another-one"))
+    client = await found.tunnel("one.test", first.port)
+    await ask(client, "/v1/x", first)
+    await ask(client, "/v1/y", first)
+    given = [asked.headers.get("authorization") for asked in first.asked]
+    assert given == [None, "Bearer another-one"]
+    await client.close()
+
+
 async def test_a_redirect_within_what_the_credential_is_for_keeps_it(sites):
     found, first, _ = sites
     first.reply = lambda asked: to("/v1/new") if asked.target == "/v1/old" else ok()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.runners.egress.test_parsers import hello_with, sni
 from tests.runners.egress.world import (
     Certificates,
     Destination,
@@ -73,6 +74,15 @@ async def test_no_name_in_the_greeting_is_refused_where_the_rule_has_one(site):
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await client.writer.start_tls(context)
+    assert (await found.traffic()).connections[0].refused == "sni_mismatch"
+
+
+async def test_a_greeting_that_hides_another_is_refused(site):
+    found, there = site
+    client = await connected(found, there.port)
+    client.write(hello_with(sni(b"one.test"), (0xFE0D, b"\0")))
+    assert (await client.ended())[:1] == b"\x15"
+    await client.close()
     assert (await found.traffic()).connections[0].refused == "sni_mismatch"
 
 
@@ -183,6 +193,20 @@ async def test_a_name_with_any_address_that_may_not_be_is_not_connected(
             assert headers["x-remit-refused"] == code
             await client.close()
             assert there.connections == 0
+
+
+async def test_a_metadata_service_is_not_reached_by_its_name_wherever_that_leads(certs):
+    name = "metadata.google.internal"
+    async with (
+        destination(certs.chain) as there,
+        world(certs.authority, [(name, there.port)]) as found,
+    ):
+        found.open(rule(name, there.port))
+        client = await found.client()
+        _, headers, _ = await client.ask("CONNECT", f"{name}:{there.port}", "x")
+        assert headers["x-remit-refused"] == "address"
+        await client.close()
+        assert there.connections == 0
 
 
 async def test_a_certificate_that_does_not_hold_is_refused(certs, tmp_path):

@@ -17,8 +17,9 @@ _BIND_TCP = 1  # it never listens itself: from ABI 4 on
 _SCOPES = 0b11  # abstract Unix sockets, signals: from ABI 6 on
 _MIB = 1_048_576
 
-READABLE = ("/etc", "/usr", "/lib", "/lib64", "/run/systemd/resolve", "/run/resolvconf")
-"""All that the system's resolver and its authorities' directory need."""
+READABLE = ("/etc", "/usr", "/lib", "/lib64")
+"""All that the system's resolver and its authorities' directory need, beside the place that
+/etc/resolv.conf leads to."""
 
 
 def become(uid: int | None) -> None:
@@ -73,7 +74,7 @@ def _landlock(libc: ctypes.CDLL) -> bool:
     if ruleset < 0:
         return False
     try:
-        for path in READABLE:
+        for path in (*READABLE, os.path.dirname(os.path.realpath("/etc/resolv.conf"))):
             with contextlib.suppress(FileNotFoundError):
                 parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
                 rule = struct.pack("=Qi", _READ, parent)

@@ -34,6 +34,11 @@ class Injection:
     value: bytes = field(repr=False)
     path_prefix: str | None = None
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What it is for: the same for a value that is lent anew."""
+        return self.ref, self.host, str(self.port), repr(self.path_prefix), self.header.decode()
+
 
 def read_injection(facts: dict[str, Any]) -> tuple[Injection, tuple[str, ...]]:
     """One as the keeper sends it, and what has to be blanked because of it.
@@ -66,7 +71,7 @@ class Purse:
     def __init__(self) -> None:
         self._injections: tuple[Injection, ...] = ()
         self._secrets: tuple[str, ...] = ()
-        self._handed: set[tuple[Injection, bytes]] = set()
+        self._handed: set[tuple[tuple[str, ...], bytes]] = set()
         self._spoiled = False
         self.forms: tuple[bytes, ...] = ()
 
@@ -82,10 +87,10 @@ class Purse:
         self.forms = all_forms(self._secrets)
 
     def empty(self) -> None:
-        """Forget the credentials. What was lent is still blanked for as long as the run lives."""
+        """Forget the credentials. What was lent is still blanked, and what redirects named still
+        gets nothing, for as long as the run lives."""
         self._injections = ()
         self._secrets = ()
-        self._handed.clear()
 
     @property
     def guarded(self) -> bool:
@@ -115,7 +120,7 @@ class Purse:
         for each in self._injections:
             if (each.host, each.port) != (host, port) or not covers(each.path_prefix, path):
                 continue
-            if (each, key) in self._handed:
+            if (each.place, key) in self._handed:
                 continue
             best = chosen.get(each.header)
             if best is None or len(each.path_prefix or "") > len(best.path_prefix or ""):
@@ -154,7 +159,7 @@ class Purse:
         host, port, path = target
         for each in self._injections:
             if (each.host, each.port) == (host, port) and each not in carried:
-                self._handed.add((each, path_key(path)))
+                self._handed.add((each.place, path_key(path)))
         if len(self._handed) > _MAX_HANDED:
             self._spoiled = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +21,14 @@ TLS_S = 10.0
 MAX_ADDRESSES = 8
 _THREADS = 8
 _WAITING = 64
+
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where distributions keep their authorities, for a Python that looks elsewhere."""
 
 Look = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a name."""
@@ -141,6 +150,11 @@ async def _connected(address: str, port: int, seconds: float) -> socket.socket |
 def client_context(ca_pem: str) -> ssl.SSLContext:
     """Verifies certificates and names against the system's authorities and these."""
     context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"]:
+        for path in _BUNDLES:
+            if os.path.exists(path):
+                context.load_verify_locations(path)
+                break
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
     context.set_alpn_protocols(["http/1.1"])

@@ -37,7 +37,9 @@ def name(kind: str = "run") -> str:
 class Wired:
     """One spawner. Reports that come out of turn are kept."""
 
-    def __init__(self, state: Path, interpreter: str = sys.executable) -> None:
+    def __init__(
+        self, state: Path, interpreter: str = sys.executable, runsc: dict[str, str] | None = None
+    ) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = str(ROOT / "src/remit/runners/spawner.py")
         with theirs:
@@ -55,6 +57,7 @@ class Wired:
             uid_base=UID_BASE,
             max_runs=8,
             max_slots=8,
+            runsc=runsc,
         )
         self.hello = self.hear("ready")[0]
 
@@ -177,8 +180,8 @@ def _request(op: str, **more: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def wired(state: Path) -> Iterator[Wired]:
-    spawner = Wired(state)
+def wired(state: Path, runsc: dict[str, str] | None = None) -> Iterator[Wired]:
+    spawner = Wired(state, runsc=runsc)
     try:
         yield spawner
     finally:

@@ -83,16 +83,17 @@ class Cell(Life):
             fds=order.fds,
             entrances=self.group.entrances() if self.group else (),
             cgroup=self.group.unified if self.group else None,
-            ceilings=self._ceilings(),
+            ceilings=self._ceilings(order.open_files),
             uid=self.uid,
             before_exec=order.before_exec,
         )
 
-    def _ceilings(self) -> Ceilings:
+    def _ceilings(self, own_files: int | None) -> Ceilings:
         request, held = self.request, self.group is not None
         return Ceilings(
-            open_files=request.open_files,
-            file_bytes=2 * request.tmp_bytes,  # above the tmpfs, which is to say ENOSPC first
+            open_files=own_files or request.open_files,
+            # Above the tmpfs, which is to say ENOSPC first.
+            file_bytes=None if own_files else 2 * request.tmp_bytes,
             memory_bytes=None if held else request.memory_bytes,
             processes=None if held else tasks_of(self.uid) + request.pids + 2,
             cpu_seconds=None if held else request.wall_s,

@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from remit.runners.cgroups import DISKS, UNIFIED, write
 from remit.runners.disks import disks_behind
 
-OWN_PROCESSES = 2
-"""bubblewrap's monitor and the sandbox's PID 1, which the run's own limit must not count."""
-
 _PERIOD_US = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLimits:
     """`io_bytes_per_s` is of reads and of writes each, on the disks behind `io_paths`; `io_writes`
-    says that there is something on a disk that can be written to."""
+    says that there is something on a disk that can be written to. `own_processes` are those that
+    a run needs beside its command's, which its limit must not count."""
 
     memory_bytes: int
     pids: int
@@ -31,6 +29,7 @@ class GroupLimits:
     io_bytes_per_s: int | None = None
     io_paths: tuple[str, ...] = ()
     io_writes: bool = False
+    own_processes: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +95,7 @@ class Group:
         Raises:
             OSError: one cannot be written, for example below what is in use.
         """
-        pids = str(limits.pids + OWN_PROCESSES)
+        pids = str(limits.pids + limits.own_processes)
         quota = str(limits.cpu_percent * _PERIOD_US // 100)
         memory = str(limits.memory_bytes)
         if self._second:

@@ -33,7 +33,7 @@ class Ceilings:
     """Limits by rlimit. The last three only where no cgroup holds them (tier `degraded`)."""
 
     open_files: int
-    file_bytes: int
+    file_bytes: int | None
     memory_bytes: int | None = None
     processes: int | None = None
     cpu_seconds: int | None = None

@@ -107,9 +107,8 @@ class Life:
 
     def _terminate(self) -> None:
         pids = self.group.pids() if self.group is not None else children(self._init)
-        for pid in pids:
-            if pid in {self._monitor, self._init}:
-                continue
+        own = {self._monitor, self._init}
+        for pid in self._recipe.told_to_end([pid for pid in pids if pid not in own]):
             with contextlib.suppress(OSError):
                 fd = os.pidfd_open(pid)
                 try:

@@ -5,7 +5,8 @@ Framing is `wire`'s. All ids match `mounts.IDENTIFIER`. The spawner checks every
 
 From the gateway, as `op`:
 
-    hello      gateway, bwrap, uid_base, max_runs; state (directory or null), max_slots (0)
+    hello      gateway, bwrap, uid_base, max_runs; state (directory or null), max_slots (0),
+               runsc {path, platform} (or null)
     provision  lease, argv, env [[name, value]...], mounts [[name, source, writable]...],
                files [path...], collect [path...], limits {wall_s, memory_mb, pids, cpu_percent,
                tmp_mb, open_files}, deadline_ms;

@@ -16,7 +16,7 @@ Imported by the spawner: standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,7 +49,8 @@ class Order:
 
     `own` are descriptors that the recipe made for this order; the cell closes them after the
     fork. `before_exec` is called in the child, last before exec, as the run's user: it may only
-    make system calls, and an error of it ends the child.
+    make system calls, and an error of it ends the child. `open_files` is a limit of the program's
+    own where it, and not the kernel, holds those of the run on files; None: the run's.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Order:
     fds: tuple[int, ...]
     own: tuple[int, ...] = ()
     before_exec: Callable[[], None] | None = None
+    open_files: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,9 @@ class Recipe(Protocol):
         Raises:
             OSError: the process is gone.
         """
+
+    def told_to_end(self, pids: Iterable[int]) -> list[int]:
+        """Which of the processes of a run get the signal that asks it to end."""
 
     def clean(self, lease: str) -> bool:
         """Remove what this kind of environment leaves outside its namespaces, after every process

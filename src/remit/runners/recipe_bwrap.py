@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from remit.runners import landlock
@@ -60,11 +60,24 @@ class Bubble:
     def stands(self, init: int) -> bool:
         """bubblewrap moves into the new root once it is whole; before, its root is the host's or
         an empty one, and nothing may be written there."""
-        host, root = os.stat("/"), os.stat(f"/proc/{init}/root")
-        if (host.st_dev, host.st_ino) == (root.st_dev, root.st_ino):
-            return False
-        return os.path.isdir(f"/proc/{init}/root{JOB_DIR}")
+        return moved_in(init, JOB_DIR)
+
+    def told_to_end(self, pids: Iterable[int]) -> list[int]:
+        """All of the command's."""
+        return list(pids)
 
     def clean(self, lease: str) -> bool:
         """Everything of it was in its namespaces."""
         return True
+
+
+def moved_in(init: int, directory: str) -> bool:
+    """Whether a bubblewrap's PID 1 has its new root, with this directory in it.
+
+    Raises:
+        OSError: the process is gone.
+    """
+    host, root = os.stat("/"), os.stat(f"/proc/{init}/root")
+    if (host.st_dev, host.st_ino) == (root.st_dev, root.st_ino):
+        return False
+    return os.path.isdir(f"/proc/{init}/root{directory}")

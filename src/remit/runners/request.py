@@ -27,6 +27,10 @@ _CEILINGS = {
     "open_files": 1 << 20,
 }
 _LEAST_OPEN_FILES = 16  # bubblewrap itself needs about a dozen
+_OWN = {"sandbox": (0, 2), "gvisor": (96 * MIB, 192)}
+"""Memory and processes that a kind of environment takes beside its command's: bubblewrap's monitor
+and PID 1; gVisor's kernel, file server, and their threads."""
+
 _MAX_IO_MB = 100_000
 _RUNNER = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -70,8 +74,10 @@ class Request:
         return max(0.0, self.deadline_ms / 1000 - time.time())
 
     def group_limits(self) -> GroupLimits:
+        own_memory, own_processes = _OWN.get(self.runner, _OWN["sandbox"])
         return GroupLimits(
-            memory_bytes=self.memory_bytes,
+            memory_bytes=self.memory_bytes + own_memory,
+            own_processes=own_processes,
             pids=self.pids,
             cpu_percent=self.cpu_percent,
             io_bytes_per_s=self.io_bytes_per_s,

@@ -42,6 +42,7 @@ from remit.runners.leftovers import Ground, sweep
 from remit.runners.mounts import NAME
 from remit.runners.recipe import Recipe
 from remit.runners.recipe_bwrap import Bubble
+from remit.runners.recipe_gvisor import Gvisor
 from remit.runners.request import BaseWanted, Request
 from remit.runners.slot import Slot
 from remit.runners.users import Users, find_users
@@ -65,6 +66,7 @@ class Spawner(Control):
         self._layout = Layout(mode="none")
         self._state: str | None = None
         self._bwrap = ""
+        self._runsc: tuple[str, str] | None = None
         self._seccomp = -1
         self._system_files: Sequence[int] = ()
         self._bases = Bases(self)
@@ -119,6 +121,8 @@ class Spawner(Control):
         self._users = find_users(int(message["uid_base"]), most)
         self._free = list(range(most, 0, -1))
         self._bwrap = str(message["bwrap"])
+        if (runsc := message.get("runsc")) is not None:
+            self._runsc = str(runsc["path"]), str(runsc["platform"])
         arch = seccomp.ARCHITECTURES.get(platform.machine())
         self._seccomp = sealed_file("seccomp", seccomp.program(arch) if arch else b"")
         self._system_files = tuple(sealed_file(path, data) for path, data in SYSTEM_FILES)
@@ -148,15 +152,21 @@ class Spawner(Control):
         """
         key = (request.runner, request.base)
         if (known := self._recipes.get(key)) is None:
-            if request.runner != "sandbox":
-                raise ValueError("there is no such runner")
-            known = self._recipes[key] = Bubble(
-                bwrap=self._bwrap,
-                base=base,
-                seccomp=self._seccomp,
-                system_files=self._system_files,
-            )
+            known = self._recipes[key] = self._new_recipe(request.runner, base)
         return known
+
+    def _new_recipe(self, runner: str, base: Base) -> Recipe:
+        if runner == "gvisor" and self._runsc is not None:
+            path, system = self._runsc
+            return Gvisor(bwrap=self._bwrap, runsc=path, platform=system, base=base)
+        if runner != "sandbox":
+            raise ValueError("there is no such runner")
+        return Bubble(
+            bwrap=self._bwrap,
+            base=base,
+            seccomp=self._seccomp,
+            system_files=self._system_files,
+        )
 
     # ---------------------------------------------------------------------------- the cells
 

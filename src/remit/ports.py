@@ -263,8 +263,16 @@ class Signer(Protocol):
     def verifier_key(self) -> str:
         """The C2SP signed-note verifier key, `name+hash+base64`."""
 
-    def sign(self, text: bytes) -> str:
-        """The signature line of a signed note over `text`."""
+    @property
+    def signed(self) -> int:
+        """The size of the largest tree that it signed, where it keeps account of that; else 0."""
+
+    def sign(self, text: bytes, proof: Sequence[bytes] = ()) -> str:
+        """The signature line of a signed note over `text`.
+
+        `proof` is that the tree begins with that of `signed` leaves (RFC 9162 §2.1.4); a signer
+        that keeps account signs nothing without it.
+        """
 
 
 class Ledger(Protocol):

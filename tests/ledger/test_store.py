@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -262,8 +263,9 @@ class BrokenSigner:
 
     def __init__(self, verifier_key: str) -> None:
         self.verifier_key = verifier_key
+        self.signed = 0
 
-    def sign(self, text: bytes) -> str:
+    def sign(self, text: bytes, proof: Sequence[bytes] = ()) -> str:
         raise OSError("no key")
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -87,14 +88,16 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> bytes:
     return f"{origin}\n{size}\n{base64.b64encode(root).decode('ascii')}\n".encode()
 
 
-def sign_checkpoint(signer: Signer, origin: str, size: int, root: bytes) -> Checkpoint:
+def sign_checkpoint(
+    signer: Signer, origin: str, size: int, root: bytes, proof: Sequence[bytes] = ()
+) -> Checkpoint:
     """Sign that the log has this size and root.
 
-    Does not check that they are those of a log, nor that an earlier checkpoint agrees: a log
-    signs only what is durable, which is the caller's part.
+    `proof` is for a signer that keeps account. Does not check that size and root are those of a
+    log: a log signs only what is durable, which is the caller's part.
     """
     text = checkpoint_text(origin, size, root)
-    note = f"{text.decode()}\n{signer.sign(text)}\n"
+    note = f"{text.decode()}\n{signer.sign(text, proof)}\n"
     return Checkpoint(origin=origin, size=size, root=root, note=note)
 
 

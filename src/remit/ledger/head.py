@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from remit.errors import Code, LedgerFault, NotFound
 from remit.ledger.checkpoint import sign_checkpoint
-from remit.ledger.merkle import HASH_BYTES, Frontier, inclusion_proof
+from remit.ledger.merkle import HASH_BYTES, Frontier, consistency_proof, inclusion_proof
 from remit.model import Checkpoint, Receipt
 from remit.ports import Signer
 
@@ -76,7 +76,9 @@ class Head:
 
     def _sign(self, frontier: Frontier) -> Checkpoint:
         try:
-            return sign_checkpoint(self._signer, self.origin, frontier.size, frontier.root())
+            first, size = self._signer.signed, frontier.size
+            proof = consistency_proof(first, size, self.node) if 0 < first < size else []
+            return sign_checkpoint(self._signer, self.origin, size, frontier.root(), proof)
         except Exception:  # noqa: BLE001 - a signer may be another process, and fail in any way
             raise LedgerFault(
                 Code.LEDGER_UNAVAILABLE, "the log key could not be used to sign"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,11 @@ def _open(
 
 
 def _read_head(reader: sqlite3.Connection, signer: Signer) -> Head:
+    reading = threading.Lock()  # whoever signs reads too, and that may be the writer's thread
+
     def stored(seq: int) -> bytes:
-        rows = reader.execute("SELECT nodes FROM entry WHERE seq = ?", (seq,)).fetchall()
+        with reading:
+            rows = reader.execute("SELECT nodes FROM entry WHERE seq = ?", (seq,)).fetchall()
         if not rows:
             raise LedgerFault(Code.LOG_TAMPERED, "an entry is missing", place=f"entry {seq}")
         return bytes(rows[0][0])
@@ -79,6 +83,13 @@ def _read_head(reader: sqlite3.Connection, signer: Signer) -> Head:
     size = int(reader.execute("SELECT coalesce(max(seq) + 1, 0) FROM entry").fetchall()[0][0])
     tree = frontier(size, head.node)
     _check_last_entry(reader, size)
+    if signer.signed > size:
+        raise LedgerFault(
+            Code.LOG_TAMPERED,
+            "the log is shorter than what its key has signed",
+            place=f"entry {size}",
+            hint="entries were lost or this is an older copy; docs/threat-model.md, T-38, has more",
+        )
     head.advance(tree, {})
     head.latest = _check_last_checkpoint(reader, signer, head, tree)
     return head

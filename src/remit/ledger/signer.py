@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,7 +20,8 @@ class FileSigner:
     """Signs checkpoints with an Ed25519 key read from a file.
 
     The file holds one line in the signed-note signer form, `PRIVATE+KEY+name+hash+base64`.
-    Whoever can read the file can sign in the log's name.
+    Whoever can read the file can sign in the log's name. A gateway has its keeper sign, which
+    holds such a key and signs no second history; this class alone is for tools and tests.
     """
 
     def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
@@ -100,8 +102,13 @@ class FileSigner:
         """The public half, `name+hash+base64`: what a verifier must be given from outside."""
         return str(self._key)
 
-    def sign(self, text: bytes) -> str:
-        """The signature line over `text`, without a newline."""
+    @property
+    def signed(self) -> int:
+        """It keeps no account of what it signed."""
+        return 0
+
+    def sign(self, text: bytes, proof: Sequence[bytes] = ()) -> str:
+        """The signature line over `text`, without a newline. Looks at neither text nor proof."""
         return signature_line(self._key.name, self._id, self._private.sign(text))
 
 

@@ -33,7 +33,7 @@ async def test_a_machine_with_everything_fails_nothing_and_keeps_nothing(tmp_pat
 
 
 async def test_each_line_that_fails_says_what_mends_it(tmp_path: Path) -> None:
-    nothing = probe.nothing(None)
+    nothing = probe.nothing(probe.Tools(bwrap=None))
     checks = await machine_checks(tmp_path, capabilities=nothing)
     failed = [check for check in checks if check.status == "fail"]
     assert {"user namespaces", "sandbox"} <= {check.name for check in failed}

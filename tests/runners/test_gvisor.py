@@ -23,7 +23,12 @@ pytestmark = [
 ]
 
 RUNSC = {"path": "/usr/bin/runsc", "platform": "ptrace"}
-PROFILE = {"runner": "gvisor", "base": {"kind": "host"}, "mounts": [], "io_mb_per_s": None}
+PROFILE: dict[str, Any] = {
+    "runner": "gvisor",
+    "base": {"kind": "host"},
+    "mounts": [],
+    "io_mb_per_s": None,
+}
 PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
 
 

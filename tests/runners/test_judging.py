@@ -177,6 +177,7 @@ def test_a_sealed_file_cannot_be_changed_by_whoever_gets_it() -> None:
 
 
 BWRAP = Bubblewrap(path="/usr/bin/bwrap", version=(0, 12, 0), digest="0", bundled=False)
+TOOLS = probe.Tools(bwrap=BWRAP)
 
 
 async def _examined(look: RunResult | None, *, mode: str = "hybrid", **more: Any) -> Capabilities:
@@ -185,7 +186,7 @@ async def _examined(look: RunResult | None, *, mode: str = "hybrid", **more: Any
     async def run(_: RunSpec, name: str, __: Profile) -> RunResult | None:
         return look if name == "look" else disk
 
-    return await probe.examine(run, {"mode": mode, "own_uid": True}, BWRAP, **more)
+    return await probe.examine(run, {"mode": mode, "own_uid": True}, TOOLS, **more)
 
 
 GOOD = RunResult(
@@ -231,7 +232,7 @@ async def test_without_cgroups_no_bomb_is_set_off_to_find_out() -> None:
         asked.append(spec)
         return replace(GOOD, ending=Ending.EXIT, limits_hit=())
 
-    found = await probe.examine(run, {"mode": "none"}, BWRAP)
+    found = await probe.examine(run, {"mode": "none"}, TOOLS)
     assert (found.tier, found.missing) == (Tier.DEGRADED, probe.LIMITS)
     (only,) = asked
     assert looks.BOMBS not in only.argv[2]

@@ -39,7 +39,7 @@ def _look(
     filter_fd = sealed_file("seccomp", program)
     try:
         extra = ["--seccomp", str(filter_fd)] if filtered else []
-        job = ["/bin/sh", "-c", looks.SANDBOX, "sh", str(Path(__file__).parent), "host"]
+        job = ["/bin/sh", "-c", looks.SANDBOX, "sh", str(Path(__file__).parent), "host", "", "0"]
         done = subprocess.run(
             [bwrap.path, *extra, *options, "--", *job],
             env=env, pass_fds=[*([filter_fd] if filtered else []), *fds], capture_output=True, check=False,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from remit.runners.hints import on_system_path
 
 OLDEST = (0, 8, 0)
 """The first with `--disable-userns`."""
@@ -40,7 +41,7 @@ def find(explicit: Path | None = None, *, for_others: bool) -> Bubblewrap | None
     """
     if explicit is not None:
         return _examine(str(explicit), bundled=False, for_others=for_others)
-    system = shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin")
+    system = on_system_path("bwrap")
     found = [
         each
         for path, bundled in ((system, False), (_bundled(), True))
@@ -64,7 +65,7 @@ def _bundled() -> str | None:
 
 def _examine(path: str, *, bundled: bool, for_others: bool) -> Bubblewrap | None:
     real = os.path.realpath(path)
-    if for_others and not _open_to_others(real):
+    if for_others and not open_to_others(real):
         return None
     try:
         said = subprocess.run(
@@ -80,7 +81,7 @@ def _examine(path: str, *, bundled: bool, for_others: bool) -> Bubblewrap | None
     return Bubblewrap(path=real, version=version, digest=digest, bundled=bundled)
 
 
-def _open_to_others(path: str) -> bool:
+def open_to_others(path: str) -> bool:
     """Whether anyone may reach and execute it; a virtual environment in /root, say, is not."""
     while True:
         try:

@@ -19,6 +19,11 @@ _CGROUPS = "/sys/fs/cgroup"
 _CONTAINERS = ("/.dockerenv", "/run/.containerenv")
 
 
+def on_system_path(name: str) -> str | None:
+    """Where the system has a program; never from the caller's own PATH."""
+    return shutil.which(name, path="/usr/bin:/usr/local/bin:/bin")
+
+
 def setting(path: str) -> str | None:
     """The text of a kernel setting, or None if this kernel has none of that name."""
     try:
@@ -65,6 +70,12 @@ def cgroups() -> str:
     if in_container() and (os.geteuid() == 0 or read_only(_CGROUPS)):
         return "docker run --privileged --cgroupns=private IMAGE"
     return "sudo remit serve"
+
+
+def install_runsc() -> str:
+    """Debian has a build of 2022; current ones come from gVisor's own repository."""
+    known = distribution() & {"debian", "ubuntu"}
+    return "sudo apt-get install runsc" if known else "see https://gvisor.dev/docs/user_guide/install"
 
 
 def disks() -> str:

@@ -27,9 +27,9 @@ from remit.model import (
     Tier,
 )
 from remit.profile import Profile
-from remit.runners import probe, seccomp
+from remit.runners import gvisor, probe, seccomp
 from remit.runners.attempts import Attempts
-from remit.runners.bubblewrap import Bubblewrap, find
+from remit.runners.bubblewrap import find
 from remit.runners.channel import SpawnerGone
 from remit.runners.faults import unavailable
 from remit.runners.mounts import IDENTIFIER
@@ -45,6 +45,8 @@ class SandboxSettings:
         state_dir: a directory of the gateway's own; lease files go to `leases` in it.
         gateway: this gateway's id; part of the name of every cgroup.
         bwrap: the bubblewrap to use; None looks for the system's and the bundled one.
+        runsc: gVisor's to use for profiles that name it; None looks for the system's.
+        gvisor_platform: how its kernel gets at what a run does; None takes the first it knows.
         unsafe_degraded: run even where memory and processes are limited by rlimits alone.
         uid_base: with root, runs with mounts act as this host user, others as one above it.
         max_runs: sandboxes at a time; more wait until their lease's deadline.
@@ -53,6 +55,8 @@ class SandboxSettings:
     state_dir: Path
     gateway: str
     bwrap: Path | None = None
+    runsc: Path | None = None
+    gvisor_platform: str | None = None
     unsafe_degraded: bool = False
     uid_base: int = UID_BASE
     max_runs: int = 32
@@ -61,14 +65,14 @@ class SandboxSettings:
 class SandboxRunner:
     """The `Runner` over a spawner process. Make one with `open`, before secrets and threads."""
 
-    def __init__(self, settings: SandboxSettings, bwrap: Bubblewrap | None) -> None:
+    def __init__(self, settings: SandboxSettings, tools: probe.Tools) -> None:
         self._settings = settings
-        self._bwrap = bwrap
-        self._capabilities = probe.nothing(bwrap)
+        self._capabilities = probe.nothing(tools)
         self._about: dict[str, str] = {}
         greeting = {
             "gateway": settings.gateway,
-            "bwrap": "" if bwrap is None else bwrap.path,
+            "bwrap": "" if tools.bwrap is None else tools.bwrap.path,
+            "runsc": None if tools.runsc is None else gvisor.told(tools.runsc),
             "uid_base": settings.uid_base,
             "max_runs": settings.max_runs,
         }
@@ -83,14 +87,14 @@ class SandboxRunner:
         """
         if not IDENTIFIER.fullmatch(settings.gateway):
             raise ValueError("the gateway's id is not plain letters, digits, '.', - and _")
-        bwrap = find(settings.bwrap, for_others=os.geteuid() == 0)
-        runner = cls(settings, bwrap)
-        if bwrap is not None and platform.machine() in seccomp.ARCHITECTURES:
+        tools = find_tools(settings)
+        runner = cls(settings, tools)
+        if tools.bwrap is not None and platform.machine() in seccomp.ARCHITECTURES:
             with contextlib.suppress(SpawnerGone):
                 await runner.attempts.link.connect()
                 hello = runner.attempts.link.hello
                 runner._capabilities = await probe.examine(
-                    runner._probe, hello, bwrap, state_dir=str(settings.state_dir.absolute())
+                    runner._probe, hello, tools, state_dir=str(settings.state_dir.absolute())
                 )
         runner._about = {
             "name": "sandbox",
@@ -197,3 +201,18 @@ class SandboxRunner:
             return None
         finally:
             await self.destroy(lease)
+
+
+def find_tools(settings: SandboxSettings, *, gvisors: bool = False) -> probe.Tools:
+    """The programs that runs are made with here, as far as there are any.
+
+    Args:
+        gvisors: a profile names gVisor; else nobody looks for it, since that takes a while.
+    """
+    others = os.geteuid() == 0
+    return probe.Tools(
+        bwrap=find(settings.bwrap, for_others=others),
+        runsc=gvisor.find(settings.runsc, settings.gvisor_platform, for_others=others)
+        if gvisors
+        else None,
+    )

@@ -7,7 +7,7 @@ addresses that would be open to the network, tools that could be misused, secret
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,14 +17,13 @@ from pydantic import ValidationError
 
 from remit.backends import Delivery
 from remit.catalog.command import build_tool
-from remit.catalog.spec import MountSpec
 from remit.catalog.store import CommandCatalog
 from remit.errors import Code, ConfigError
 from remit.identity.keys import CallerKey, KeyIdentity, OperatorKey, token_hash
 from remit.model import Actor, Caller, CallerKind, Operator, Tool
 from remit.notify import HttpChannel
 from remit.profile import Profile
-from remit.settings import enforcement, lending, profiles
+from remit.settings import enforcement, lending, mounts, profiles
 from remit.settings.address import Address
 from remit.settings.channels import read_channels
 from remit.settings.enforcement import EnforcementSettings
@@ -248,34 +247,29 @@ class _Check:
         policy = settings.policy
         secret = [settings.data_dir, settings.ledger_path, settings.key_file, *policy.private]
         in_force = [settings.file, *policy.paths, *policy.sockets]
-        for index, spec in enumerate(self._sections.catalog.tools):
-            commands = [("command", spec.command)]
-            commands += [("preview.command", spec.preview.command)] if spec.preview else []
-            for name, command in commands:
-                place = f"catalog.tools[{index}].{name}"
-                self._check_private(command.mounts, place, secret, in_force)
-        for name, profile in self._sections.runners.profiles.items():
-            place = f"runners.profiles.{name}"
-            self._check_private(profile.mounts, place, secret, in_force)
-            base = settings.profiles[name].base.path
-            if base is not None and any(_overlap(Path(base), path) for path in secret):
-                self._add(
-                    f"{place}.base.path",
-                    "would give a run Remit's own keys or ledger",
-                    "keep base systems apart from Remit's own files",
-                )
-
-    def _check_private(
-        self, mounts: Sequence[MountSpec], place: str, secret: list[Path], in_force: list[Path]
-    ) -> None:
-        for number, mount in enumerate(mounts):
+        for place, mount in mounts.declared(self._sections):
             private = secret + in_force if mount.writable else secret
             if any(_overlap(Path(mount.source), path) for path in private):
                 self._add(
-                    f"{place}.mounts[{number}].source",
+                    f"{place}.source",
                     "would give a run Remit's own keys, ledger, policy or configuration",
                     "mount a directory that does not hold them",
                     Code.CATALOG_INVALID,
+                )
+        for place, folder in mounts.below_written(self._sections, settings.profiles):
+            self._add(
+                place,
+                f"lies in {folder}, to which runs may write: one could put a link in its place",
+                "take it from a directory that no run may write to",
+                Code.CATALOG_INVALID,
+            )
+        for name, profile in settings.profiles.items():
+            base = profile.base.path
+            if base is not None and any(_overlap(Path(base), path) for path in secret):
+                self._add(
+                    f"runners.profiles.{name}.base.path",
+                    "would give a run Remit's own keys or ledger",
+                    "keep base systems apart from Remit's own files",
                 )
 
     def _callers(self) -> Iterator[CallerKey]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,12 +67,15 @@ class Attempt:
         self.capture = Capture(spec.limits.output_bytes, lambda: on_flood(self), loop)
         self.files: dict[str, bytes] = {}
         self.lost = False
+        self._listener = -1
 
     def take(self, report: Report) -> None:
         """Resolve whatever waits for this report."""
         message = report.message
         match message.get("ev"):
             case "provisioned":
+                if report.fds and self._listener < 0:
+                    self._listener = report.fds.pop(0)
                 self.provisioned.set(message)
             case "started":
                 self.started.set(message)
@@ -87,6 +91,17 @@ class Attempt:
                 if (refused := waiting.get(str(message.get("op")))) is not None:
                     refused.set(message)
         close_all(report.fds)
+
+    def listening(self) -> int:
+        """The socket on which the run's way out listens, given once: who takes it closes it; -1
+        if there is none."""
+        listener, self._listener = self._listener, -1
+        return listener
+
+    def close(self) -> None:
+        """Nobody will take what is still held of it."""
+        if (listener := self.listening()) >= 0:
+            os.close(listener)
 
     def _take_files(self, report: Report) -> None:
         for (name, found), fd in zip(report.message["files"], report.fds, strict=False):

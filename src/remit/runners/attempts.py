@@ -66,15 +66,15 @@ class Attempts:
 
     # ------------------------------------------------------------------------------ making
 
-    async def make(self, lease: Lease, spec: RunSpec, ask: Ask = orders.provision) -> None:
-        """Have a sandbox made, once for a lease, ever.
+    async def make(self, lease: Lease, spec: RunSpec, ask: Ask) -> Attempt:
+        """Have a sandbox made, once for a lease, ever; give what is held of it.
 
         Raises:
             RunnerFault: it was not made, and nothing of it is left.
         """
         if (known := self._held.get(lease.id)) is not None:
             orders.accept(await known.provisioned.wait())
-            return
+            return known
         if not IDENTIFIER.fullmatch(lease.id) or lease.id in self._spent:
             raise unavailable("this lease cannot be used, or not again")
         attempt = self._held[lease.id] = Attempt(lease, spec, self._flood)
@@ -85,6 +85,7 @@ class Attempts:
             attempt.written = True
             await ask(channel, attempt)
             orders.accept(await attempt.provisioned.wait())
+            return attempt
         except BaseException as exc:
             await asyncio.shield(self._undo(attempt))
             if isinstance(exc, (SpawnerGone, OSError)):
@@ -156,6 +157,7 @@ class Attempts:
         return attempt.evidence
 
     def _forget(self, attempt: Attempt) -> None:
+        attempt.close()
         self._held.pop(attempt.lease.id, None)
         self._spent[attempt.lease.id] = None
         if len(self._spent) > _SPENT_KEPT:

@@ -20,13 +20,20 @@ UNSEEN: Mapping[str, Any] = {
 
 def destruction(found: Mapping[str, Any], lease_id: str, *, lease_left: bool) -> Destruction:
     """The evidence for one lease; `lease_left` says that its lease file is still there."""
+    now = round(time.time() * 1000)
+    seen = found.get("seen_us") or {}
     return Destruction(
         lease_id=lease_id,
         processes_left=found["processes_left"],
         cgroup_removed=found["cgroup_removed"],
-        directory_removed=not lease_left,
+        directory_removed=not lease_left and found.get("directory_removed", True),
         mounts_left=found["mounts_left"],
-        destroyed_ms=round(time.time() * 1000),
+        destroyed_ms=now,
         took_us=found["took_us"],
         note=found.get("note"),
+        seen_ms={
+            name: now - max(0, round((found["took_us"] - at) / 1000))
+            for name, at in seen.items()
+            if at is not None
+        },
     )

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from remit.model import Limits
+from remit.model import HandedFile, Limits
+from remit.profile import Profile
 from remit.runners.attempt import Attempt
 from remit.runners.channel import Channel
 from remit.runners.faults import unavailable
 from remit.runners.wire import close_all, sealed_file
 
 
-async def provision(channel: Channel, attempt: Attempt) -> None:
+async def provision(
+    channel: Channel, attempt: Attempt, *, profile: Profile, trust: bytes | None = None
+) -> None:
     """Ask for a sandbox that is held before its command.
+
+    Args:
+        trust: the authorities (PEM) that the run trusts, where it is to have a way out.
 
     Raises:
         SpawnerGone: it did not arrive.
@@ -23,6 +30,8 @@ async def provision(channel: Channel, attempt: Attempt) -> None:
     fds = [stdin(spec.stdin), *attempt.capture.open()]
     try:
         fds += [sealed_file("file", content) for _, content in spec.files]
+        if trust is not None:
+            fds.append(sealed_file("trust", trust))
         message = {
             "op": "provision",
             "lease": attempt.lease.id,
@@ -33,11 +42,35 @@ async def provision(channel: Channel, attempt: Attempt) -> None:
             "collect": spec.collect,
             "deadline_ms": attempt.lease.deadline_ms,
             "limits": limits_told(spec.limits),
+            "profile": profile_told(profile),
+            "egress": trust is not None,
+            "handed": bool(spec.credentials),
         }
         attempt.sent = True
         await channel.send(message, fds)
     finally:
         close_all(fds)
+
+
+async def start(channel: Channel, lease_id: str, files: Sequence[HandedFile]) -> None:
+    """Ask that the command go, with these files.
+
+    Raises:
+        SpawnerGone: it did not arrive.
+    """
+    message = {"op": "start", "lease": lease_id, "credentials": [file.name for file in files]}
+    await channel.send(message, [file.fd for file in files])
+
+
+def profile_told(profile: Profile) -> dict[str, Any]:
+    """The part of a profile that the spawner makes."""
+    base = profile.base
+    return {
+        "runner": profile.runner.value,
+        "base": {"kind": base.kind.value, "path": base.path, "digest": base.digest},
+        "mounts": [(mount.name, mount.source, mount.writable) for mount in profile.mounts],
+        "io_mb_per_s": profile.io_mb_per_s,
+    }
 
 
 def limits_told(limits: Limits) -> dict[str, int]:

@@ -11,8 +11,9 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from remit.errors import Code, RunnerFault
@@ -26,13 +27,17 @@ from remit.model import (
     RunSpec,
     Tier,
 )
-from remit.profile import Profile
-from remit.runners import gvisor, probe, seccomp
+from remit.profile import DEFAULT, Profile, RunnerKind
+from remit.runners import gvisor, orders, probe, seccomp
+from remit.runners.attempt import Attempt
 from remit.runners.attempts import Attempts
 from remit.runners.bubblewrap import find
 from remit.runners.channel import SpawnerGone
+from remit.runners.egress.client import EgressProxy
 from remit.runners.faults import unavailable
 from remit.runners.mounts import IDENTIFIER
+from remit.runners.wayout import WayOut
+from remit.runners.wire import close_all
 
 UID_BASE = 300_000
 
@@ -50,6 +55,8 @@ class SandboxSettings:
         unsafe_degraded: run even where memory and processes are limited by rlimits alone.
         uid_base: with root, runs with mounts act as this host user, others as one above it.
         max_runs: sandboxes at a time; more wait until their lease's deadline.
+        profiles: the environments that there are, by name.
+        authorities: authorities (PEM) that runs with a way out trust beside the system's.
     """
 
     state_dir: Path
@@ -60,50 +67,69 @@ class SandboxSettings:
     unsafe_degraded: bool = False
     uid_base: int = UID_BASE
     max_runs: int = 32
+    profiles: Mapping[str, Profile] = field(default_factory=lambda: {DEFAULT: Profile()})
+    authorities: bytes = b""
 
 
 class SandboxRunner:
     """The `Runner` over a spawner process. Make one with `open`, before secrets and threads."""
 
-    def __init__(self, settings: SandboxSettings, tools: probe.Tools) -> None:
+    def __init__(
+        self, settings: SandboxSettings, tools: probe.Tools, egress: EgressProxy | None
+    ) -> None:
         self._settings = settings
-        self._capabilities = probe.nothing(tools)
-        self._about: dict[str, str] = {}
+        self._out = WayOut(egress, settings.authorities)
+        self._found = {
+            name: probe.nothing(tools, profile, self._out.digest)
+            for name, profile in settings.profiles.items()
+        }
         greeting = {
             "gateway": settings.gateway,
             "bwrap": "" if tools.bwrap is None else tools.bwrap.path,
             "runsc": None if tools.runsc is None else gvisor.told(tools.runsc),
             "uid_base": settings.uid_base,
             "max_runs": settings.max_runs,
+            "state": str(settings.state_dir.absolute()),
         }
         self.attempts = Attempts(settings.state_dir, greeting, settings.max_runs)
 
     @classmethod
-    async def open(cls, settings: SandboxSettings) -> SandboxRunner:
-        """Start the spawner and find out, by probe jobs, what holds on this machine.
+    async def open(
+        cls, settings: SandboxSettings, egress: EgressProxy | None = None
+    ) -> SandboxRunner:
+        """Start the spawner and find out, by probe jobs, what each profile holds on this machine.
 
-        Does not raise where sandboxes cannot be had: `capabilities` then says what is missing,
-        and `provision` refuses.
+        Args:
+            egress: the proxy that runs go out by; without one no run has a way out.
+
+        Does not raise where sandboxes cannot be had: `profile` then says what is missing, and
+        `provision` refuses.
         """
         if not IDENTIFIER.fullmatch(settings.gateway):
             raise ValueError("the gateway's id is not plain letters, digits, '.', - and _")
-        tools = find_tools(settings)
-        runner = cls(settings, tools)
+        if DEFAULT not in settings.profiles:
+            raise ValueError(f"there is no profile {DEFAULT}")
+        gvisors = any(each.runner is RunnerKind.GVISOR for each in settings.profiles.values())
+        tools = find_tools(settings, gvisors=gvisors)
+        runner = cls(settings, tools, egress)
         if tools.bwrap is not None and platform.machine() in seccomp.ARCHITECTURES:
             with contextlib.suppress(SpawnerGone):
                 await runner.attempts.link.connect()
-                hello = runner.attempts.link.hello
-                runner._capabilities = await probe.examine(
-                    runner._probe, hello, tools, state_dir=str(settings.state_dir.absolute())
-                )
-        runner._about = {
-            "name": "sandbox",
-            "tier": runner.capabilities.tier.value,
-            "digest": runner.capabilities.digest,
-            "version": runner.capabilities.version,
-            "cgroup": runner.cgroup_mode,
-        }
+                await runner._examine(tools)
         return runner
+
+    async def _examine(self, tools: probe.Tools) -> None:
+        digest = self._out.digest
+        for name, profile in self._settings.profiles.items():
+            self._found[name] = await probe.examine(
+                self._probe,
+                self.attempts.link.hello,
+                tools,
+                profile,
+                state_dir=str(self._settings.state_dir.absolute()),
+                egress=digest is not None,
+                egress_digest=digest,
+            )
 
     async def aclose(self) -> None:
         """End the spawner and with it every run that is left; their results say `lost`."""
@@ -111,7 +137,10 @@ class SandboxRunner:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._capabilities
+        return self._found[DEFAULT]
+
+    def profile(self, name: str) -> Capabilities | None:
+        return self._found.get(name)
 
     @property
     def mount_uid(self) -> int | None:
@@ -130,28 +159,43 @@ class SandboxRunner:
     # -------------------------------------------------------------------------------- a run
 
     async def provision(self, lease: Lease, spec: RunSpec) -> None:
-        found = self._capabilities
+        found = self._found.get(spec.profile)
+        if found is None:
+            raise unavailable("there is no runner profile of that name")
         if found.tier is Tier.NONE:
-            raise unavailable("no sandbox can be made on this machine", hint=found.hint)
+            raise unavailable("no sandbox of this profile can be made here", hint=found.hint)
         if found.tier is Tier.DEGRADED and not self._settings.unsafe_degraded:
             raise RunnerFault(
                 Code.RUNNER_DEGRADED,
                 "this machine cannot hold the limits of a sandbox",
                 hint=found.hint,
             )
-        await self.attempts.make(lease, spec)
+        profile = self._settings.profiles[spec.profile]
+        await self._make(lease, spec, profile, out=bool(spec.egress))
 
-    def profile(self, name: str) -> Capabilities | None:
-        return self._capabilities if name == self._capabilities.profile else None
+    async def _make(self, lease: Lease, spec: RunSpec, profile: Profile, *, out: bool) -> None:
+        async def make(spec: RunSpec, trust: bytes | None) -> Attempt:
+            ask = partial(orders.provision, profile=profile, trust=trust)
+            return await self.attempts.make(lease, spec, ask)
+
+        if out:
+            await self._out.open(lease, spec, profile, make, spec.egress)
+        else:
+            await make(spec, None)
 
     async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
-        attempt = self.attempts.known(lease)
+        try:
+            await self._start(self.attempts.known(lease), files)
+        finally:
+            close_all([file.fd for file in files])
+
+    async def _start(self, attempt: Attempt, files: Sequence[HandedFile]) -> None:
         if not attempt.starting:
             channel = self.attempts.link.channel
             if channel is None or attempt.lost or attempt.ended.done:
                 raise unavailable("the sandbox ended before its start")
             try:
-                await channel.send({"op": "start", "lease": lease.id})
+                await orders.start(channel, attempt.lease.id, files)
             except SpawnerGone:
                 raise unavailable("the spawner is gone") from None
             attempt.starting = True
@@ -175,26 +219,45 @@ class SandboxRunner:
     async def collect(self, lease: Lease) -> RunResult:
         attempt = self.attempts.known(lease)
         await attempt.ended.wait()
-        return attempt.result(self._about)
+        traffic = await self._out.close(lease.id)
+        return replace(attempt.result(self._about(attempt.spec.profile)), traffic=traffic)
+
+    def _about(self, profile: str) -> Mapping[str, str]:
+        found = self._found[profile]
+        return {
+            "name": found.name,
+            "profile": profile,
+            "tier": found.tier.value,
+            "digest": found.digest,
+            "version": found.version,
+            "cgroup": self.cgroup_mode,
+        }
 
     async def destroy(self, lease: Lease) -> Destruction:
-        return await self.attempts.destroy(lease, probe.NOTHING)
+        traffic = await self._out.close(lease.id)
+        seen = await self.attempts.destroy(lease, probe.NOTHING)
+        self._out.forget(lease.id)
+        if traffic is None:
+            return seen
+        return replace(seen, seen_ms={**seen.seen_ms, "proxy": traffic.closed_ms})
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
         """Destroy what is found and has no live lease; what this process itself holds is live."""
+        await self._out.sweep(live)
         return await self.attempts.sweep(live)
 
-    async def _probe(self, spec: RunSpec, name: str, _: Profile) -> RunResult | None:
+    async def _probe(self, spec: RunSpec, name: str, profile: Profile) -> RunResult | None:
         """Run a probe job, whatever the tier; None if no sandbox could be made."""
         lease = Lease(
-            id=f"probe-{name}-{os.getpid()}",
+            id=f"probe-{profile.name}-{name}-{os.getpid()}",
             gateway=self._settings.gateway,
             fence=0,
             deadline_ms=round(time.time() * 1000) + 10_000,
         )
         self.attempts.unspend(lease.id)
+        out = name == "look" and self._out.digest is not None
         try:
-            await self.attempts.make(lease, spec)
+            await self._make(lease, spec, profile, out=out)
             await self.start(lease)
             return await self.collect(lease)
         except RunnerFault:

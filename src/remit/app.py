@@ -8,6 +8,7 @@ is closed, policy is loaded and probed, and only then is anything in force and t
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,6 +39,8 @@ from remit.ports import Ledger, Runner
 from remit.rates import MemoryRates
 from remit.recovery import Sweeps, recover
 from remit.runners.artifacts import DirectoryArtifacts
+from remit.runners.egress.client import EgressProxy
+from remit.runners.egress.settings import EgressSettings
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from remit.telemetry import LEFTOVERS, logger, tracing
 
@@ -153,19 +156,68 @@ def door_settings(settings: Settings) -> DoorSettings:
 async def _sandbox(
     settings: Settings, data_dir: Path, name: str, stack: AsyncExitStack
 ) -> SandboxRunner:
-    chosen = settings.sections.runners.sandbox
+    section = settings.sections.runners
+    chosen, authorities = section.sandbox, _authorities(settings)
+    egress = await _egress(settings, authorities, stack) if goes_out(settings) else None
     runner = await SandboxRunner.open(
         SandboxSettings(
             state_dir=data_dir / "runners",
             gateway=name,
             bwrap=None if chosen.bwrap is None else Path(chosen.bwrap),
+            runsc=None if section.gvisor.runsc is None else Path(section.gvisor.runsc),
+            gvisor_platform=section.gvisor.platform,
             unsafe_degraded=chosen.unsafe_degraded,
             uid_base=chosen.uid_base,
             max_runs=settings.sections.limits.concurrent_runs,
-        )
+            profiles=settings.profiles,
+            authorities=authorities.encode(),
+        ),
+        egress,
     )
     stack.push_async_callback(runner.aclose)
     return runner
+
+
+def goes_out(settings: Settings) -> bool:
+    """Whether any tool could be let out: without one, no proxy is started."""
+    return any(tool.egress for tool in settings.tools)
+
+
+async def _egress(settings: Settings, authorities: str, stack: AsyncExitStack) -> EgressProxy:
+    section = settings.sections.runners
+    proxy = await EgressProxy.open(
+        EgressSettings(
+            internal=tuple(section.egress.internal),
+            unsafe_plain=tuple(section.egress.unsafe_plain),
+            ca_pem=authorities,
+            connections=section.egress.connections,
+            bytes_mb=section.egress.bytes_mb,
+            uid=section.sandbox.uid_base - 2 if os.geteuid() == 0 else None,
+        )
+    )
+    stack.push_async_callback(proxy.aclose)
+    return proxy
+
+
+def _authorities(settings: Settings) -> str:
+    """The operator's own authorities (PEM) of destinations.
+
+    Raises:
+        ConfigError: `config_invalid`: the file cannot be read.
+    """
+    named = settings.sections.runners.egress.ca_file
+    if named is None:
+        return ""
+    path = settings.file.parent / named
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            "the file of authorities cannot be read as PEM",
+            place="runners.egress.ca_file",
+            hint="check the path and who may read it",
+        ) from None
 
 
 def _notifier(settings: Settings, stack: AsyncExitStack) -> HttpNotifier:

@@ -1,45 +1,66 @@
-"""The gateway's end of the keeper: starts it, asks it, and signs through it.
+"""The gateway's end of the keeper: the `Credentials` port, and the log's `Signer`.
 
-Signatures only for now are final here; see `KeeperClient`.
+    keeper = await KeeperClient.open(settings)      # before secrets and threads
+    proxy = await EgressProxy.open(..., keeper.proxy_socket)
+    keeper.on_restart = proxy.connect_keeper
+    ledger = SqliteLedger.open(path, signer=keeper.signer, ...)
+    await keeper.ledger(path, ledger)               # from here on it lends
+    ...
+    await ledger.aclose()                           # signs a last time
+    await keeper.aclose()
+
+A keeper that dies is replaced at once; the new one ends all that the old one had lent, so runs under
+way lose their credentials, and what they print is withheld.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import os
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remit.model import Lease, Lent, Loan
-from remit.ports import Signer
+from remit.errors import Code, ConfigError, RemitError, RunnerFault
+from remit.model import HandedFile, Lease, Lent, Loan
+from remit.ports import Ledger, Signer
+from remit.runners.credentials.process import KeeperProcess, KeeperSettings
+from remit.runners.credentials.signer import KeeperSigner
+from remit.runners.wire import close_all, read_file, receive, sealed_file, send
+from remit.telemetry import logger
 
+__all__ = ["KeeperClient", "KeeperSettings"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeeperSettings:
-    """How a keeper is set.
+ANSWER_S = 35.0
 
-    Args:
-        key_file: the log's signing key.
-        state_dir: `<data_dir>/keeper`; made, of mode 0700.
-        base: directory of remit.yaml; relative references are read from it.
-        credentials: `runners.credentials` as plain JSON, references as written.
-        issuer: `runners.issuer` as plain JSON, or None.
-        environ: exactly the variables that `env:` references name.
-        uid: the user it becomes where the gateway is root; None to stay who it is.
-    """
-
-    key_file: Path
-    state_dir: Path
-    base: Path
-    credentials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    issuer: Mapping[str, Any] | None = None
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    uid: int | None = None
+log = logger()
 
 
 class KeeperClient:
-    """The `Credentials` port, and the log's `Signer`, over one keeper process."""
+    """One keeper process at a time."""
+
+    def __init__(self, settings: KeeperSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._reviving = threading.Lock()
+        self._numbers = itertools.count(1_000_000)
+        self._answers: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
+        self._ledger_path: Path | None = None
+        self._ledger: Ledger | None = None
+        self._lent: set[str] = set()
+        self._closed = False
+        self._gone = False
+        self._tasks: set[asyncio.Future[None]] = set()
+        self.on_restart: Callable[[], Awaitable[None]] | None = None
+        self._keeper, ready = KeeperProcess.start(settings)
+        self._digests = ready.digests
+        self._signer = KeeperSigner(ready.verifier_key, self._revive_signing)
+        self._signer.connect(self._keeper.signing, ready.signed)
+        self._attach(self._keeper)
 
     @classmethod
     async def open(cls, settings: KeeperSettings) -> KeeperClient:
@@ -48,39 +69,264 @@ class KeeperClient:
         Raises:
             ConfigError: a reference leads nowhere, a key cannot be used, a template is wrong.
         """
-        raise NotImplementedError
+        return cls(settings, asyncio.get_running_loop())
 
     @property
     def signer(self) -> Signer:
         """Signs checkpoints in the keeper; blocking, for any thread."""
-        raise NotImplementedError
+        return self._signer
+
+    @property
+    def pid(self) -> int:
+        """The process of the keeper that was started last."""
+        return self._keeper.pid
 
     async def proxy_socket(self) -> socket.socket:
-        """The egress proxy's end of a new socket to the keeper; an earlier one is dropped."""
-        raise NotImplementedError
+        """The egress proxy's end of a new socket to the keeper; an earlier one is dropped.
 
-    async def ledger(self, path: Path) -> None:
-        """Tell the keeper where the ledger is, once it is open; from here on it can lend."""
-        raise NotImplementedError
+        Raises:
+            RunnerFault: there is no keeper.
+        """
+        theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with ours:
+                await self._ask({"op": "proxy"}, [ours.fileno()])
+        except BaseException:
+            theirs.close()
+            raise
+        return theirs
+
+    async def ledger(self, path: Path, ledger: Ledger) -> None:
+        """Tell the keeper where the ledger is (absolute), once it is open: from here on it lends.
+
+        Args:
+            ledger: asked for a checkpoint before something is lent: only what is under one counts.
+
+        Raises:
+            RunnerFault: it cannot read it.
+        """
+        await self._ask({"op": "ledger", "path": str(path)})
+        self._ledger_path, self._ledger = path, ledger
+
+    # -------------------------------------------------------------------------- the port
 
     def digest(self, ref: str) -> str | None:
-        raise NotImplementedError
+        return self._digests.get(ref)
 
     async def lend(self, lease: Lease) -> Lent:
-        raise NotImplementedError
+        if self._ledger is None:
+            raise _fault("the keeper has no ledger yet")
+        try:
+            await self._ledger.checkpoint()
+        except RemitError:
+            raise _fault("the run's intent could not be put under a checkpoint") from None
+        self._lent.add(lease.id)
+        message = {"op": "lend", "run": lease.id, "fence": lease.fence}
+        answer, fds = await self._ask(message, keep=True)
+        names = answer["files"]
+        if len(names) != len(fds):
+            close_all(fds)
+            raise _fault("the keeper's answer is not whole")
+        files = tuple(HandedFile(name=str(n), fd=fd) for n, fd in zip(names, fds, strict=True))
+        return Lent(loans=_loans(answer), files=files)
 
     async def take_back(self, lease: Lease) -> Sequence[Loan]:
-        raise NotImplementedError
+        if lease.id not in self._lent:
+            return ()
+        answer, _ = await self._ask({"op": "return", "run": lease.id})
+        return _loans(answer)
 
     async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]:
-        raise NotImplementedError
+        """See `Credentials.scrub`.
+
+        Raises:
+            RunnerFault: `credential_unavailable`; nobody knows what to look for, so the data must
+                not be kept.
+        """
+        if lease.id not in self._lent:
+            return data, 0
+        body = sealed_file("output", data)
+        try:
+            answer, fds = await self._ask({"op": "scrub", "run": lease.id}, [body], keep=True)
+        finally:
+            os.close(body)
+        try:
+            if len(fds) != 1:
+                raise _fault("the keeper's answer is not whole")
+            return read_file(fds[0], len(data) + 1), int(answer["found"])
+        finally:
+            close_all(fds)
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Loan]:
-        raise NotImplementedError
+        answer, _ = await self._ask({"op": "sweep", "live": sorted(live)})
+        self._lent &= live
+        return _loans(answer)
 
     async def keys(self) -> Mapping[str, Any]:
-        raise NotImplementedError
+        answer, _ = await self._ask({"op": "keys"})
+        found: Mapping[str, Any] = answer["jwks"]
+        return found
 
     async def aclose(self) -> None:
         """End the keeper, which first ends every loan; after the ledger was closed."""
-        raise NotImplementedError
+        self._closed = True
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._signer.close()
+        self._lose(self._keeper)
+        await asyncio.to_thread(self._keeper.wait)
+
+    # ----------------------------------------------------------------------- the process
+
+    async def _ask(
+        self, message: dict[str, Any], fds: Sequence[int] = (), *, keep: bool = False
+    ) -> tuple[dict[str, Any], list[int]]:
+        """One question and its answer, with its descriptors where `keep` says so.
+
+        Raises:
+            RunnerFault: `credential_unavailable`: the answer is a no, or there is none.
+        """
+        if self._gone and not self._closed:
+            await self._replace(self._keeper)
+        if self._gone:
+            raise _fault("the keeper is not there")
+        number = next(self._numbers)
+        waiting: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
+        self._answers[number] = waiting
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._send({**message, "n": number}, fds)
+                answer, handed = await waiting
+        except TimeoutError:
+            raise _fault("the keeper did not answer in time") from None
+        except OSError:
+            raise _fault("the keeper ended") from None
+        finally:
+            del self._answers[number]
+        if not keep or "fault" in answer:
+            close_all(handed)
+        if "fault" in answer:
+            raise _fault(str(answer["fault"]))
+        return answer, handed
+
+    async def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        while True:
+            try:
+                send(self._keeper.control, message, fds)
+            except BlockingIOError:
+                await asyncio.sleep(0.001)  # its queue is full for a moment
+            else:
+                return
+
+    def _attach(self, keeper: KeeperProcess) -> None:
+        self._gone = False
+        keeper.control.setblocking(False)
+        self._loop.add_reader(keeper.control.fileno(), self._on_readable, keeper)
+
+    def _on_readable(self, keeper: KeeperProcess) -> None:
+        try:
+            received = receive(keeper.control)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            received = None
+        if received is None:
+            self._lose(keeper)
+            if not self._closed:
+                log.error("keeper_lost")
+                self._spawn(self._replace(keeper))
+            return
+        message, fds = received
+        waiting = self._answers.get(int(message.get("n") or 0))
+        if waiting is None or waiting.done():
+            close_all(fds)
+        else:
+            waiting.set_result((message, fds))
+
+    def _lose(self, keeper: KeeperProcess) -> None:
+        if keeper.control.fileno() >= 0:
+            self._loop.remove_reader(keeper.control.fileno())
+            keeper.control.close()
+        if keeper is self._keeper:
+            self._gone = True
+            self._fail_waiting()
+
+    async def _replace(self, gone: KeeperProcess) -> None:
+        try:
+            await asyncio.to_thread(self._revive, gone)
+        except RemitError as fault:  # the next question tries again
+            log.exception("keeper_not_replaced", code=fault.code.value)
+
+    def _revive_signing(self, failed: socket.socket | None) -> None:
+        """Start another keeper for a signer whose socket failed, unless there is one already."""
+        keeper = self._keeper
+        if failed is None or keeper.signing is failed:
+            self._revive(keeper)
+
+    def _revive(self, gone: KeeperProcess) -> None:
+        """Start another keeper in place of this one, once; blocking, for any thread.
+
+        Raises:
+            ConfigError: it does not start.
+        """
+        with self._reviving:
+            if self._closed or self._keeper is not gone:
+                return
+            gone.end()
+            keeper, ready = KeeperProcess.start(self._settings)
+            try:
+                if ready.verifier_key != self._signer.verifier_key:
+                    raise ConfigError(Code.SECRET_UNAVAILABLE, "the log's key is another one now")
+                if self._ledger_path is not None:
+                    keeper.ask({"op": "ledger", "path": str(self._ledger_path)})
+            except BaseException:
+                keeper.kill()
+                raise
+            self._signer.connect(keeper.signing, ready.signed)
+            self._keeper, self._digests = keeper, ready.digests
+            self._loop.call_soon_threadsafe(self._succeed, gone, keeper)
+
+    def _succeed(self, gone: KeeperProcess, keeper: KeeperProcess) -> None:
+        """Talk to the new one; whoever waits for an answer of the old one is told."""
+        self._gone = True
+        self._lose(gone)
+        self._fail_waiting()
+        if self._closed:
+            keeper.leave()
+            return
+        self._attach(keeper)
+        log.warning("keeper_replaced")
+        if self.on_restart is not None:
+            self._spawn(self._tell_restart(self.on_restart))
+
+    async def _tell_restart(self, told: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await told()
+        except Exception:  # without it nothing is injected, which is safe
+            log.exception("keeper_not_joined_to_proxy")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _fail_waiting(self) -> None:
+        for waiting in self._answers.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionResetError())
+
+
+def _loans(answer: Mapping[str, Any]) -> tuple[Loan, ...]:
+    """The loans of an answer; those of a sweep say of which run they are."""
+    loans = tuple(Loan(**each) for each in answer["loans"])
+    runs = answer.get("runs")
+    if runs is None:
+        return loans
+    return tuple(
+        replace(loan, note="; ".join([f"of run {run}", *([loan.note] if loan.note else [])]))
+        for run, loan in zip(runs, loans, strict=True)
+    )
+
+
+def _fault(message: str) -> RunnerFault:
+    return RunnerFault(Code.CREDENTIAL_UNAVAILABLE, message)

@@ -44,10 +44,11 @@ class KeeperSigner:
 
     Args:
         verifier_key: what the first keeper said; a later one must have the same key.
-        revive: starts another keeper when this one is gone, and calls `connect`; blocking.
+        revive: told of the socket that failed; starts another keeper unless there is one, and
+            calls `connect`; blocking.
     """
 
-    def __init__(self, verifier_key: str, revive: Callable[[], None]) -> None:
+    def __init__(self, verifier_key: str, revive: Callable[[socket.socket | None], None]) -> None:
         self._verifier_key = verifier_key
         self._revive = revive
         self._lock = threading.Lock()
@@ -83,9 +84,10 @@ class KeeperSigner:
         """
         request = pack_request(text, proof)
         with self._lock:
+            tried = self._socket
             answer = self._ask(request)
             if answer is None:
-                self._revive()
+                self._revive(tried)
                 answer = self._ask(request)
             if answer is None:
                 raise _fault("the keeper is not there to sign")
@@ -96,18 +98,19 @@ class KeeperSigner:
 
     def _ask(self, request: bytes) -> bytes | None:
         """One round trip; None if nobody is at the other end (any more)."""
-        if self._socket is None:
+        sock = self._socket
+        if sock is None:
             return None
         try:
-            self._socket.send(request)
-            answer = self._socket.recv(MAX_TEXT)
+            sock.send(request)
+            answer = sock.recv(MAX_TEXT)
         except OSError:
             answer = b""
-        if answer:
-            return answer
-        self._socket.close()
-        self._socket = None
-        return None
+        if not answer:
+            if self._socket is sock:  # else another keeper is there already
+                self._socket = None
+            sock.close()
+        return answer or None
 
 
 def _fault(message: str) -> LedgerFault:

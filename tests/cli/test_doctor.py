@@ -16,7 +16,8 @@ import pytest
 from remit.cli.doctor import installation, machine
 from remit.cli.doctor.command import enable, ending
 from remit.cli.output import Exit
-from remit.runners.doctor import Check
+from remit.runners.basedigest import digest
+from remit.runners.check import Check
 from tests.cli.conftest import Remit
 from tests.runners.fixtures import reachable
 
@@ -110,6 +111,63 @@ def test_bubblewrap_that_is_not_there_is_named_with_its_package(home: Path, remi
     assert "bubblewrap" in ended.out.splitlines()[-1]
 
 
+# ------------------------------------------------------------------------------- runner profiles
+
+
+def _with_profiles(home: Path, profiles: str) -> None:
+    path = home / "remit.yaml"
+    path.write_text(path.read_text().replace("runners: {}\n", "") + f"\nrunners:\n{profiles}")
+
+
+@pytest.mark.threat("T-16")
+@pytest.mark.needs("userns", "bwrap", "cgroup", "runsc")
+def test_each_profile_has_a_block_with_its_own_escape_checks(home: Path, remit: Remit) -> None:
+    _with_profiles(
+        home, "  profiles:\n    strong: {runner: gvisor}\n    small: {limits: {pids: 50}}\n"
+    )
+    ended = remit("doctor", "-o", "json")
+    found = lines(ended.out)
+    assert ended.code == 0, ended.out
+    assert found["profile strong"]["found"].startswith("gvisor, ")
+    assert found["profile small"]["found"].startswith("sandbox, ")
+    for name in ("sandbox", "small", "strong"):
+        assert found[f"profile {name}"]["status"] == "ok"
+        assert found[f"{name}: host_files"]["status"] == "ok"
+        assert found[f"{name}: leaves_nothing"]["status"] == "ok"
+    assert "small: kernel_doors" in found
+    assert "strong: kernel_doors" not in found
+
+
+@pytest.mark.needs("userns", "bwrap", "cgroup")
+def test_a_profile_whose_promise_cannot_be_kept_fails_alone(home: Path, remit: Remit) -> None:
+    _with_profiles(
+        home, "  gvisor: {runsc: /nonexistent/runsc}\n  profiles: {strong: {runner: gvisor}}\n"
+    )
+    ended = remit("doctor", "-o", "json")
+    found = lines(ended.out)
+    assert ended.code == 1, ended.out
+    assert found["gvisor"]["status"] == found["profile strong"]["status"] == "fail"
+    assert "runsc" in found["profile strong"]["found"]
+    assert found["profile strong"]["fix"]
+    assert found["profile sandbox"]["status"] == "ok"
+
+
+def test_the_digest_of_a_base_is_what_the_configuration_wants(tmp_path: Path, remit: Remit) -> None:
+    base = tmp_path / "base"
+    (base / "bin").mkdir(parents=True)
+    (base / "bin/tool").write_text("tool")
+    ended = remit("doctor", "--digest", base)
+    assert (ended.code, ended.out) == (0, digest(str(base)) + "\n")
+    assert (
+        json.loads(remit("doctor", "-o", "json", "--digest", base).out)["digest"]
+        == ended.out.strip()
+    )
+    (base / "bin/tool").write_text("other")
+    assert remit("doctor", "--digest", base).out != ended.out
+    assert remit("doctor", "--digest", "/dev/null").code == 2
+    assert remit("doctor", "--digest", tmp_path / "none").code == 2
+
+
 # ----------------------------------------------------------------------------- this machine, as it is
 
 
@@ -121,10 +179,11 @@ def test_doctor_finds_a_new_installation_well_and_leaves_nothing(home: Path, rem
     assert ended.code == 0, ended.out
     assert (document["ok"], document["enable"]) == (True, None)
     assert {check["status"] for check in document["checks"]} <= {"ok", "warn"}
-    assert list(lines(ended.out)) == [
+    found = [name for name in lines(ended.out) if not name.startswith("sandbox:")]
+    assert found == [
         "python", "configuration", "file modes", "rules", "same user", "policy engine",
         "bubblewrap", "user namespaces", "cgroups", "sandbox", "user of runs", "disk",
-        "fsync", "clock",
+        "user of processes", "gvisor", "profile sandbox", "fsync", "clock",
     ]  # fmt: skip
     assert sorted(home.rglob("*")) == before
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.model import Tier
+from remit.profile import Profile
 from remit.runners import probe
 from remit.runners.doctor import machine_checks
 from remit.runners.sandbox import SandboxRunner
@@ -30,6 +31,23 @@ async def test_a_machine_with_everything_fails_nothing_and_keeps_nothing(tmp_pat
     assert "fail" not in {check.status for check in checks}
     assert groups_naming("remit-doctor") == []
     assert list((tmp_path / "leases").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.needs("bwrap", "userns", "cgroup")
+async def test_a_profile_that_is_looked_at_has_a_line_for_each_check(tmp_path: Path) -> None:
+    checks = {
+        check.name: check
+        for check in await machine_checks(tmp_path, profiles={"sandbox": Profile()})
+    }
+    assert checks["profile sandbox"].status == "ok"
+    assert (
+        "25 of 25" in checks["profile sandbox"].found
+        or "24 of 24" in checks["profile sandbox"].found
+    )
+    assert len([name for name in checks if name.startswith("sandbox: ")]) > 25
+    assert "fail" not in {check.status for check in checks.values()}
+    assert groups_naming("remit-doctor") == []
 
 
 async def test_each_line_that_fails_says_what_mends_it(tmp_path: Path) -> None:

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from remit.model import Capabilities, Tier
-from remit.runners import hints
+from remit.profile import DEFAULT, Profile, RunnerKind
+from remit.runners import gvisor, hints
 from remit.runners.bubblewrap import SOUND, Bubblewrap, find
+from remit.runners.check import Check
+from remit.runners.doctor_profiles import profile_checks
+from remit.runners.gvisor import Runsc
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 
 _LOW_DISK_BYTES = 512 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One line of `remit doctor`.
-
-    `status` is `ok`, `warn`, `fail` or `unknown`; `fix` is one command or none.
-    """
-
-    name: str
-    status: str
-    found: str
-    fix: str | None = None
 
 
 async def machine_checks(
     state_dir: Path,
     *,
     capabilities: Capabilities | None = None,
+    profiles: Mapping[str, Profile] | None = None,
     bwrap: Path | None = None,
+    runsc: Path | None = None,
+    gvisor_platform: str | None = None,
     unsafe_degraded: bool = False,
     data_dir: Path | None = None,
 ) -> list[Check]:
@@ -42,26 +36,48 @@ async def machine_checks(
 
     Args:
         state_dir: an existing directory that lease files may be put into for the moment.
-        bwrap: the bubblewrap to look at, as `SandboxSettings` takes it.
+        profiles: run the escape checks of each of these, which takes seconds; else of none.
+        bwrap: the bubblewrap to look at, as `SandboxSettings` takes it; `runsc` and
+            `gvisor_platform` likewise.
         unsafe_degraded: runs are let go where only rlimits hold; a warning instead of a failure.
         data_dir: where the ledger lies, for the room that is left; the state's if None.
     """
     mode: str | None = None
+    uids = None
+    blocks: list[Check] = []
     if capabilities is None:
         settings = SandboxSettings(
-            state_dir=state_dir, gateway=f"doctor-{os.getpid()}", bwrap=bwrap
+            state_dir=state_dir,
+            gateway=f"doctor-{os.getpid()}",
+            bwrap=bwrap,
+            runsc=runsc,
+            gvisor_platform=gvisor_platform,
+            unsafe_degraded=unsafe_degraded,
+            profiles={DEFAULT: Profile(), **(profiles or {})},
         )
         runner = await SandboxRunner.open(settings)
-        capabilities, mode = runner.capabilities, runner.cgroup_mode
-        await runner.aclose()
-    return [
+        try:
+            capabilities, mode = runner.capabilities, runner.cgroup_mode
+            uids = runner.attempts.link.hello.get("uids")
+            if profiles:
+                blocks = await profile_checks(
+                    runner, settings.gateway, profiles, unsafe_degraded=unsafe_degraded
+                )
+        finally:
+            await runner.aclose()
+    lines = [
         _bubblewrap(find(bwrap, for_others=os.geteuid() == 0)),
         _namespaces(capabilities),
         _cgroups(capabilities, mode, unsafe_degraded=unsafe_degraded),
         _tier(capabilities, unsafe_degraded=unsafe_degraded),
-        _user(capabilities),
+        _user(capabilities, uids),
         _disk(data_dir or state_dir),
     ]
+    if not profiles:
+        return lines
+    wanted = any(each.runner is RunnerKind.GVISOR for each in profiles.values())
+    found = gvisor.find(runsc, gvisor_platform, for_others=os.geteuid() == 0)
+    return [*lines, _processes(), _gvisor(found, wanted=wanted), *blocks]
 
 
 def _bubblewrap(bwrap: Bubblewrap | None) -> Check:
@@ -109,11 +125,39 @@ def _tier(capabilities: Capabilities, *, unsafe_degraded: bool) -> Check:
     return Check(name="sandbox", status="ok", found=f"{capabilities.tier}, every probe held")
 
 
-def _user(capabilities: Capabilities) -> Check:
+_USERS = {
+    "host": "a host user of its own for each run",
+    "subuid": "a subordinate user (subuid(5)) of its own for each run",
+}
+
+
+def _user(capabilities: Capabilities, uids: str | None) -> Check:
     if capabilities.holds.get("own_uid"):
-        return Check(name="user of runs", status="ok", found="a host user of its own for each run")
+        return Check(name="user of runs", status="ok", found=_USERS[uids or "host"])
     found = f"the gateway's own (uid {os.geteuid()}), in a user namespace"
     return Check(name="user of runs", status="ok", found=found)
+
+
+def _processes() -> Check:
+    """Who the processes beside the gateway act as."""
+    if os.geteuid() == 0:
+        found = "spawner: root, which makes the runs' users; egress proxy and keeper: one of their own each"
+    else:
+        found = f"spawner, egress proxy and keeper: the gateway's own (uid {os.geteuid()})"
+    return Check(name="user of processes", status="ok", found=found)
+
+
+def _gvisor(found: Runsc | None, *, wanted: bool) -> Check:
+    if found is None:
+        said = "no runsc that runs can use"
+        if wanted:
+            return Check(name="gvisor", status="fail", found=said, fix=hints.install_runsc())
+        return Check(name="gvisor", status="ok", found=f"{said}; no profile asks for it")
+    said = f"{found.version}, platform {found.platform}"
+    if wanted and found.old:
+        said += "; an old build: slow, and without calls that current programs make"
+        return Check(name="gvisor", status="warn", found=said, fix=hints.newer_runsc())
+    return Check(name="gvisor", status="ok", found=said)
 
 
 def _disk(state_dir: Path) -> Check:

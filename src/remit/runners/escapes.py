@@ -37,7 +37,7 @@ BOTH = {
     "host_abstract_socket": "an abstract socket of the host",
     "host_network": "the host's network, or any other",
     "interfaces": "a network interface beside lo",
-    "way_out": "the way out, as the profile has it",
+    "way_out": "a way out that the profile has not",
     "shared_memory": "shared memory of the host",
     "base_writable": "writing to the base",
     "devices": "devices",

@@ -75,7 +75,14 @@ def cgroups() -> str:
 def install_runsc() -> str:
     """Debian has a build of 2022; current ones come from gVisor's own repository."""
     known = distribution() & {"debian", "ubuntu"}
-    return "sudo apt-get install runsc" if known else "see https://gvisor.dev/docs/user_guide/install"
+    return (
+        "sudo apt-get install runsc" if known else "see https://gvisor.dev/docs/user_guide/install"
+    )
+
+
+def newer_runsc() -> str:
+    """Where current builds of gVisor are."""
+    return "install a current runsc: https://gvisor.dev/docs/user_guide/install"
 
 
 def disks() -> str:

@@ -15,7 +15,10 @@ from remit.cli.doctor import installation, machine
 from remit.cli.invocation import Invocation
 from remit.cli.output import Exit, output_option, print_one
 from remit.config import Settings
-from remit.runners.doctor import Check, machine_checks
+from remit.profile import DEFAULT, Profile
+from remit.runners.basedigest import BaseFault, digest
+from remit.runners.check import Check
+from remit.runners.doctor import machine_checks
 from remit.visible import visible
 
 SANDBOX = ("bubblewrap", "user namespaces", "cgroups", "sandbox")
@@ -24,14 +27,24 @@ SANDBOX = ("bubblewrap", "user namespaces", "cgroups", "sandbox")
 
 @click.command()
 @output_option
+@click.option(
+    "--digest",
+    "base",
+    metavar="PATH",
+    type=click.Path(exists=True),
+    help="Print the digest of a base system (an image file or a directory) and do no more.",
+)
 @click.pass_obj
-def doctor(invocation: Invocation, form: str) -> None:
-    """Check this machine line by line, each with its fix.
+def doctor(invocation: Invocation, form: str, base: str | None) -> None:
+    """Check this machine line by line, each with its fix, and try to get out of each profile.
 
     Changes nothing. Ends 0 if all is well or worth a warning at most, 1 if something fails, 3 if
     something could not be found out, or if no sandbox can be had here: then the last line is the
     one command that enables it.
     """
+    if base is not None:
+        print_one(form, {"digest": (found := _digest(base))}, lambda: found)
+        return
     checks = asyncio.run(look(invocation.config))
     ended = ending(checks)
     facts = {
@@ -41,6 +54,14 @@ def doctor(invocation: Invocation, form: str) -> None:
     }
     print_one(form, facts, lambda: "\n".join(as_text(checks)))
     sys.exit(ended)
+
+
+def _digest(path: str) -> str:
+    try:
+        return digest(path)
+    except (BaseFault, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise click.BadParameter(f"{path} {reason}", param_hint="--digest") from None
 
 
 async def look(config: Path) -> list[Check]:
@@ -63,12 +84,16 @@ async def look(config: Path) -> list[Check]:
 
 async def _sandbox(settings: Settings | None) -> list[Check]:
     chosen = None if settings is None else settings.sections.runners.sandbox
+    gvisor = None if settings is None else settings.sections.runners.gvisor
     data_dir = machine.existing(Path.cwd() if settings is None else settings.data_dir)
     try:
         with tempfile.TemporaryDirectory(prefix="remit-doctor-") as state:
             checks = await machine_checks(
                 Path(state),
+                profiles={DEFAULT: Profile()} if settings is None else settings.profiles,
                 bwrap=Path(chosen.bwrap) if chosen and chosen.bwrap else None,
+                runsc=Path(gvisor.runsc) if gvisor and gvisor.runsc else None,
+                gvisor_platform=gvisor.platform.value if gvisor and gvisor.platform else None,
                 unsafe_degraded=bool(chosen and chosen.unsafe_degraded),
                 data_dir=data_dir,
             )

@@ -20,7 +20,7 @@ from remit.errors import Code, PolicyFault, RemitError
 from remit.policy.bundle import load_bundle
 from remit.policy.opa.client import OpaEngine
 from remit.policy.point import PolicyPoint
-from remit.runners.doctor import Check
+from remit.runners.check import Check
 
 OWN_USER = (
     "sudo useradd --system --user-group --create-home --home-dir /var/lib/remit"

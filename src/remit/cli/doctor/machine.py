@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from remit.ledger.storage import NETWORK, file_system
-from remit.runners.doctor import Check
+from remit.runners.check import Check
 from remit.runners.hints import distribution
 from remit.runners.seccomp import ARCHITECTURES
 

@@ -58,6 +58,12 @@ def caller_fields(caller: Caller) -> dict[str, Any]:
     }
 
 
+def _intending(caller: Caller) -> dict[str, Any]:
+    """The caller of an intent; its groups are what the tokens of its run say of it."""
+    groups = {"groups": list(caller.groups)} if caller.groups else {}
+    return {**caller_fields(caller), **groups}
+
+
 def idempotency_digest(caller_id: str, tool_name: str, key: str | None) -> str | None:
     """The digest of an idempotency key in the caller's scope for one tool."""
     if key is None:
@@ -75,7 +81,7 @@ def intent(value: Intent, fence: int) -> EntryDraft:
         "call_digest": value.call_digest,
         "plan_hash": value.plan.hash,
         "tenant": value.caller.tenant,
-        "caller": caller_fields(value.caller),
+        "caller": _intending(value.caller),
         "tool": {"name": value.tool_name, "digest": value.tool_digest},
         "effect": value.effect.value,
         "idempotent": value.idempotent,

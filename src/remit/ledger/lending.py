@@ -7,7 +7,6 @@ for good: the keeper may lose the right to open the files, never what it has ope
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,14 +1,14 @@
 """The composition root: settings become backends, a pipeline and two doors.
 
-The only place that names concrete classes. The order matters and is this: the spawner starts
-before this process holds a secret or a thread; then the ledger opens, what an earlier life left
-is closed, policy is loaded and probed, and only then is anything in force and the doors open.
+With `processes` and `enforcement`, the only place that names concrete classes. The order matters and
+is this: keeper, egress proxy and spawner start before this process has a thread; then the ledger
+opens, policy is loaded and probed, what an earlier life left is closed, and only then is anything in
+force and the doors open.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,20 +28,19 @@ from remit.enforcement import open_policy
 from remit.errors import Code, ConfigError, RemitError
 from remit.gateway import Gateway
 from remit.identity.keys import KeyIdentity
-from remit.ledger.signer import FileSigner
+from remit.ledger.checkpoint import VerifierKey
 from remit.ledger.sqlite import SqliteLedger
 from remit.model import Activation, RunState
 from remit.notify import HttpNotifier
 from remit.pipeline import Pipeline
 from remit.policy.point import PolicyPoint
 from remit.policy.serving import ServedBundles
-from remit.ports import Ledger, Runner
+from remit.ports import Ledger, Runner, Signer
+from remit.processes import Processes, open_processes
 from remit.rates import MemoryRates
 from remit.recovery import Sweeps, recover
 from remit.runners.artifacts import DirectoryArtifacts
-from remit.runners.egress.client import EgressProxy
-from remit.runners.egress.settings import EgressSettings
-from remit.runners.sandbox import SandboxRunner, SandboxSettings
+from remit.runners.credentials.client import KeeperClient
 from remit.telemetry import LEFTOVERS, logger, tracing
 
 HOUSEKEEPING_EVERY_S = 5.0
@@ -114,26 +113,25 @@ async def open_gateway(
     Raises:
         ConfigError, PolicyFault, LedgerFault: it cannot start; nothing is left half open.
     """
-    data_dir = settings.data_dir
-    name = _own_directory(data_dir)
+    name = _own_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
-        if runner is None:
-            runner = await _sandbox(settings, data_dir, name, stack)
+        beside = await open_processes(settings, name, stack, runner=runner)
         clock = SystemClock()
         ledger = SqliteLedger.open(
             settings.ledger_path,
-            signer=_signer(settings),
+            signer=_signer(settings, beside.keeper),
             gateway=name,
             clock=clock,
         )
         stack.push_async_callback(ledger.aclose)
+        await beside.keeper.ledger(settings.ledger_path, ledger)
         enforced = await open_policy(settings, stack)
-        backends = _backends(settings, enforced.point, runner, ledger, clock)
+        backends = _backends(settings, enforced.point, beside, ledger, clock)
         backends = rearrange(replace(backends, notifier=_notifier(settings, stack)))
         pipeline = Pipeline(backends, _path_settings(settings, name))
         switch = enforced.switch(partial(_activate, pipeline))
         gateway = Gateway(pipeline, switch)
-        await recover(ledger, runner, clock, backends.credentials)
+        await recover(ledger, backends.runner, clock, backends.credentials)
         await _activate(pipeline, enforced.point.revision)
         await stack.enter_async_context(enforced.kept(switch))
         stack.push_async_callback(pipeline.drain, DRAIN_S)
@@ -153,87 +151,20 @@ def door_settings(settings: Settings) -> DoorSettings:
     )
 
 
-async def _sandbox(
-    settings: Settings, data_dir: Path, name: str, stack: AsyncExitStack
-) -> SandboxRunner:
-    section = settings.sections.runners
-    chosen, authorities = section.sandbox, _authorities(settings)
-    egress = await _egress(settings, authorities, stack) if goes_out(settings) else None
-    runner = await SandboxRunner.open(
-        SandboxSettings(
-            state_dir=data_dir / "runners",
-            gateway=name,
-            bwrap=None if chosen.bwrap is None else Path(chosen.bwrap),
-            runsc=None if section.gvisor.runsc is None else Path(section.gvisor.runsc),
-            gvisor_platform=section.gvisor.platform,
-            unsafe_degraded=chosen.unsafe_degraded,
-            uid_base=chosen.uid_base,
-            max_runs=settings.sections.limits.concurrent_runs,
-            profiles=settings.profiles,
-            authorities=authorities.encode(),
-        ),
-        egress,
-    )
-    stack.push_async_callback(runner.aclose)
-    return runner
-
-
-def goes_out(settings: Settings) -> bool:
-    """Whether any tool could be let out: without one, no proxy is started."""
-    return any(tool.egress for tool in settings.tools)
-
-
-async def _egress(settings: Settings, authorities: str, stack: AsyncExitStack) -> EgressProxy:
-    section = settings.sections.runners
-    proxy = await EgressProxy.open(
-        EgressSettings(
-            internal=tuple(section.egress.internal),
-            unsafe_plain=tuple(section.egress.unsafe_plain),
-            ca_pem=authorities,
-            connections=section.egress.connections,
-            bytes_mb=section.egress.bytes_mb,
-            uid=section.sandbox.uid_base - 2 if os.geteuid() == 0 else None,
-        )
-    )
-    stack.push_async_callback(proxy.aclose)
-    return proxy
-
-
-def _authorities(settings: Settings) -> str:
-    """The operator's own authorities (PEM) of destinations.
-
-    Raises:
-        ConfigError: `config_invalid`: the file cannot be read.
-    """
-    named = settings.sections.runners.egress.ca_file
-    if named is None:
-        return ""
-    path = settings.file.parent / named
-    try:
-        return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(
-            Code.CONFIG_INVALID,
-            "the file of authorities cannot be read as PEM",
-            place="runners.egress.ca_file",
-            hint="check the path and who may read it",
-        ) from None
-
-
 def _notifier(settings: Settings, stack: AsyncExitStack) -> HttpNotifier:
     notifier = HttpNotifier(settings.channels)
     stack.push_async_callback(notifier.aclose)
     return notifier
 
 
-def _signer(settings: Settings) -> FileSigner:
-    """The log's key, which must be of the origin that the operator named."""
-    signer = FileSigner.load(settings.key_file)
-    wanted = settings.sections.ledger.origin
-    if wanted is not None and signer.origin != wanted:
+def _signer(settings: Settings, keeper: KeeperClient) -> Signer:
+    """The keeper's, which must be of the origin that the operator named."""
+    signer, wanted = keeper.signer, settings.sections.ledger.origin
+    origin = VerifierKey.parse(signer.verifier_key).name
+    if wanted is not None and origin != wanted:
         raise ConfigError(
             Code.CONFIG_INVALID,
-            f"ledger.origin is {wanted}, but the log's key was made for {signer.origin}",
+            f"ledger.origin is {wanted}, but the log's key was made for {origin}",
             place=str(settings.file),
             hint="name the key's own origin; a log never changes its origin",
         )
@@ -241,7 +172,7 @@ def _signer(settings: Settings) -> FileSigner:
 
 
 def _backends(
-    settings: Settings, policy: PolicyPoint, runner: Runner, ledger: Ledger, clock: SystemClock
+    settings: Settings, policy: PolicyPoint, beside: Processes, ledger: Ledger, clock: SystemClock
 ) -> Backends:
     limits = settings.sections.limits
     return Backends(
@@ -250,7 +181,8 @@ def _backends(
         arguments=SchemaCheck(max_bytes=limits.arguments_bytes, max_depth=limits.arguments_depth),
         policy=policy,
         bundles=ServedBundles(policy),
-        runner=runner,
+        runner=beside.runner,
+        credentials=beside.keeper,
         ledger=ledger,
         artifacts=DirectoryArtifacts(
             settings.data_dir / "artifacts",

@@ -36,7 +36,8 @@ from remit.model import (
     RunResult,
     Tool,
 )
-from remit.runners.sandbox import SandboxRunner, SandboxSettings
+from remit.processes import sandbox_settings
+from remit.runners.sandbox import SandboxRunner
 from remit.stages import plan as planning
 from remit.stages.means import Means
 from remit.stages.respond import printable
@@ -82,16 +83,10 @@ def check_tool(settings: Settings, tool: Tool, arguments: Frozen) -> PreviewChec
 async def _twice(
     settings: Settings, tool: Tool, preview: Preview, arguments: Frozen
 ) -> PreviewCheck:
-    chosen = settings.sections.runners.sandbox
     with tempfile.TemporaryDirectory(prefix="remit-check-") as state:
         runner = await SandboxRunner.open(
-            SandboxSettings(
-                state_dir=Path(state),
-                gateway=f"check-{os.getpid()}",  # not the gateway's own: it sweeps what it finds
-                bwrap=None if chosen.bwrap is None else Path(chosen.bwrap),
-                unsafe_degraded=chosen.unsafe_degraded,
-                uid_base=chosen.uid_base,
-            )
+            # Not the gateway's own name: it sweeps what it finds.
+            sandbox_settings(settings, Path(state), f"check-{os.getpid()}")
         )
         try:
             means = Means(runner, profiles=settings.profiles)

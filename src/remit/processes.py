@@ -1,0 +1,209 @@
+"""The processes beside the gateway, put together: keeper, egress proxy, and the spawner of runs.
+
+They are started before the gateway has a thread or opens its ledger, the proxy while the keeper
+starts. Each is given what it needs and no more: only the keeper reads what references to secrets
+name, and only it and the proxy ever hold what a run is lent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from remit.config import Settings
+from remit.errors import Code, ConfigError
+from remit.ports import Runner
+from remit.runners.credentials.client import KeeperClient, KeeperSettings
+from remit.runners.egress.client import EgressProxy
+from remit.runners.egress.settings import EgressSettings
+from remit.runners.sandbox import SandboxRunner, SandboxSettings
+from remit.secret import SecretRef
+from remit.settings.credentials import (
+    CredentialSection,
+    ExchangeCredential,
+    GithubCredential,
+    StaticCredential,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """What the gateway asks of the processes beside it."""
+
+    keeper: KeeperClient
+    runner: Runner
+
+
+async def open_processes(
+    settings: Settings, name: str, stack: AsyncExitStack, *, runner: Runner | None = None
+) -> Processes:
+    """Start them; the stack ends them, the keeper last.
+
+    Args:
+        name: the gateway's.
+        runner: used instead of the sandbox; then no proxy is started either.
+
+    Raises:
+        ConfigError: a reference leads nowhere, a key or file cannot be used.
+        RunnerFault: the egress proxy did not start.
+    """
+    keeping: asyncio.Future[KeeperClient] = asyncio.get_running_loop().create_future()
+
+    async def keeper_socket() -> socket.socket:
+        return await (await keeping).proxy_socket()
+
+    coming: asyncio.Future[EgressProxy] | None = None
+    if runner is None and goes_out(settings):
+        coming = asyncio.ensure_future(EgressProxy.open(egress_settings(settings), keeper_socket))
+        await asyncio.sleep(0)  # its process begins, while the keeper's does
+    try:
+        keeper = await _keeper(settings, stack)
+        keeping.set_result(keeper)
+        proxy = None if coming is None else await coming
+    except BaseException:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait([coming])
+        raise
+    if proxy is not None:
+        keeper.on_restart = proxy.connect_keeper
+        stack.push_async_callback(proxy.aclose)
+    if runner is None:
+        runner = await _sandbox(settings, name, proxy, stack)
+    return Processes(keeper=keeper, runner=runner)
+
+
+def goes_out(settings: Settings) -> bool:
+    """Whether any tool could be let out: without one, no proxy is started."""
+    return any(tool.egress for tool in settings.tools)
+
+
+async def _sandbox(
+    settings: Settings, name: str, proxy: EgressProxy | None, stack: AsyncExitStack
+) -> SandboxRunner:
+    chosen = sandbox_settings(settings, settings.data_dir / "runners", name)
+    runner = await SandboxRunner.open(chosen, proxy)
+    stack.push_async_callback(runner.aclose)
+    return runner
+
+
+def sandbox_settings(settings: Settings, state_dir: Path, name: str) -> SandboxSettings:
+    """How the sandbox runner is set.
+
+    Raises:
+        ConfigError: `config_invalid`: the file of authorities cannot be read.
+    """
+    section = settings.sections.runners
+    chosen, runsc = section.sandbox, section.gvisor.runsc
+    return SandboxSettings(
+        state_dir=state_dir,
+        gateway=name,
+        bwrap=None if chosen.bwrap is None else Path(chosen.bwrap),
+        runsc=None if runsc is None else Path(runsc),
+        gvisor_platform=section.gvisor.platform,
+        unsafe_degraded=chosen.unsafe_degraded,
+        uid_base=chosen.uid_base,
+        max_runs=settings.sections.limits.concurrent_runs,
+        profiles=settings.profiles,
+        authorities=_authorities(settings).encode(),
+    )
+
+
+def egress_settings(settings: Settings) -> EgressSettings:
+    """How the egress proxy is set.
+
+    Raises:
+        ConfigError: `config_invalid`: the file of authorities cannot be read.
+    """
+    section = settings.sections.runners.egress
+    return EgressSettings(
+        internal=tuple(section.internal),
+        unsafe_plain=tuple(section.unsafe_plain),
+        ca_pem=_authorities(settings),
+        connections=section.connections,
+        bytes_mb=section.bytes_mb,
+        uid=_uid(settings, 2),
+    )
+
+
+def _uid(settings: Settings, below: int) -> int | None:
+    """A user of its own for a process, where the gateway has the right to give one."""
+    return settings.sections.runners.sandbox.uid_base - below if os.geteuid() == 0 else None
+
+
+def _authorities(settings: Settings) -> str:
+    named = settings.sections.runners.egress.ca_file
+    if named is None:
+        return ""
+    try:
+        return (settings.file.parent / named).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            "the file of authorities cannot be read as PEM",
+            place=settings.sources.where("runners.egress.ca_file"),
+            hint="check the path and who may read it",
+        ) from None
+
+
+async def _keeper(settings: Settings, stack: AsyncExitStack) -> KeeperClient:
+    """The keeper; what is wrong is said with its line in the file."""
+    try:
+        keeper = await KeeperClient.open(keeper_settings(settings, os.environ))
+    except ConfigError as error:
+        place = error.place or ""
+        known = place.startswith(("runners.", "ledger."))
+        where = settings.sources.where(place) if known else error.place
+        raise ConfigError(error.code, error.message, place=where, hint=error.hint) from None
+    stack.push_async_callback(keeper.aclose)
+    return keeper
+
+
+def keeper_settings(settings: Settings, environ: Mapping[str, str]) -> KeeperSettings:
+    """How the keeper is set: references as they were written, and the variables that they name.
+
+    Args:
+        environ: where those variables are; of it nothing else is passed on.
+    """
+    section = settings.sections.runners
+    wanted = set(_variables(section.credentials))
+    return KeeperSettings(
+        key_file=settings.key_file,
+        state_dir=settings.data_dir / "keeper",
+        base=settings.file.parent,
+        credentials={ref: _as_written(each) for ref, each in section.credentials.items()},
+        issuer=None if section.issuer is None else section.issuer.model_dump(mode="json"),
+        environ={name: environ[name] for name in sorted(wanted & environ.keys())},
+        uid=_uid(settings, 1),
+    )
+
+
+def _references(section: CredentialSection) -> dict[str, str]:
+    """The references to secrets in a section, by field."""
+    match section:
+        case StaticCredential():
+            return {"secret": section.secret}
+        case GithubCredential():
+            return {"private_key": section.private_key}
+        case ExchangeCredential(client_secret=str(named)):
+            return {"client_secret": named}
+        case _:
+            return {}
+
+
+def _as_written(section: CredentialSection) -> dict[str, object]:
+    """The section as JSON; a dump hides what `exec:` runs, and the keeper has to run it."""
+    return {**section.model_dump(mode="json"), **_references(section)}
+
+
+def _variables(sections: Mapping[str, CredentialSection]) -> Iterator[str]:
+    for section in sections.values():
+        for text in _references(section).values():
+            found = SecretRef.parse(text)
+            if found.kind == "env":
+                yield found.where

@@ -1,4 +1,7 @@
-"""Seven ways in which a bubblewrap runner looks sound and is not; each was seen to happen."""
+"""Seven ways in which a bubblewrap runner looks sound and is not; each was seen to happen.
+
+That plain bubblewrap does fall into them is seen in `test_traps_sprung`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.needs("bwrap", "userns", "cgroup")]
 
 
 @pytest.mark.threat("T-20")
-async def test_pid_1_holds_none_of_the_gateways_environment(
+async def test_trap_1_pid_1_holds_none_of_the_gateways_environment(
     monkeypatch: pytest.MonkeyPatch, runner: SandboxRunner
 ) -> None:
     monkeypatch.setenv("REMIT_TRAP_SECRET", "hunter2")
@@ -47,14 +50,14 @@ async def test_pid_1_holds_none_of_the_gateways_environment(
 
 
 @pytest.mark.threat("T-20")
-async def test_the_spawner_itself_is_started_with_an_empty_environment(
+async def test_trap_1_the_spawner_itself_is_started_with_an_empty_environment(
     runner: SandboxRunner,
 ) -> None:
     assert Path(f"/proc/{runner.spawner_pid}/environ").read_bytes() == b""
 
 
 @pytest.mark.threat("T-16")
-async def test_the_command_has_no_capability_and_is_not_the_hosts_root(
+async def test_trap_2_the_command_has_no_capability_and_is_not_the_hosts_root(
     runner: SandboxRunner,
 ) -> None:
     lease = await begin(runner, shell("grep Cap /proc/self/status; echo; exec sleep 60"))
@@ -70,7 +73,7 @@ async def test_the_command_has_no_capability_and_is_not_the_hosts_root(
 
 
 @pytest.mark.threat("T-16")
-async def test_two_runs_at_a_time_are_two_users_of_the_host(runner: SandboxRunner) -> None:
+async def test_trap_2_two_runs_at_a_time_are_two_users_of_the_host(runner: SandboxRunner) -> None:
     if not runner.capabilities.holds["own_uid"]:
         pytest.skip("runs are one user here; to run it: be root")
     leases = [await begin(runner, shell("echo; exec sleep 60")) for _ in range(2)]
@@ -81,7 +84,7 @@ async def test_two_runs_at_a_time_are_two_users_of_the_host(runner: SandboxRunne
 
 
 @pytest.mark.threat("T-16")
-async def test_a_further_user_namespace_is_refused_twice_over(runner: SandboxRunner) -> None:
+async def test_trap_3_a_further_user_namespace_is_refused_twice_over(runner: SandboxRunner) -> None:
     source = """
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -97,7 +100,7 @@ print(libc.syscall(435, 0, 0), ctypes.get_errno())
 
 
 @pytest.mark.threat("T-18")
-def test_a_run_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
+def test_trap_4_a_run_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
     """`--die-with-parent` is per thread: the spawner has one, and it never ends before its runs."""
     settings = SandboxSettings(state_dir=tmp_path, gateway=f"thread-{os.getpid()}")
     loop = asyncio.new_event_loop()
@@ -122,7 +125,7 @@ def test_a_run_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.threat("T-18")
-async def test_a_killed_spawner_takes_every_run_with_it(runner: SandboxRunner) -> None:
+async def test_trap_5_a_killed_spawner_takes_every_run_with_it(runner: SandboxRunner) -> None:
     lease = await begin(runner, shell("sleep 61 & sleep 62 & echo; wait"))
     await first_line(runner, lease)
     pids = processes_of(lease.id)
@@ -134,7 +137,7 @@ async def test_a_killed_spawner_takes_every_run_with_it(runner: SandboxRunner) -
 
 
 @pytest.mark.threat("T-15")
-async def test_the_death_of_the_spawner_never_starts_a_held_command(
+async def test_trap_5_the_death_of_the_spawner_never_starts_a_held_command(
     runner: SandboxRunner, reachable: Path
 ) -> None:
     """bubblewrap takes the end of its block pipe for a release: it holds that pipe open itself."""
@@ -151,7 +154,9 @@ async def test_the_death_of_the_spawner_never_starts_a_held_command(
 
 
 @pytest.mark.threat("T-18")
-async def test_the_reaper_believes_what_it_finds_and_no_record(runner: SandboxRunner) -> None:
+async def test_trap_6_the_reaper_believes_what_it_finds_and_no_record(
+    runner: SandboxRunner,
+) -> None:
     """A run of which no lease file, and nobody, tells is found by its group and ended."""
     lease = await begin(runner, shell("echo; exec sleep 60"))
     await first_line(runner, lease)
@@ -170,7 +175,7 @@ async def test_the_reaper_believes_what_it_finds_and_no_record(runner: SandboxRu
 
 
 @pytest.mark.threat("T-16")
-def test_mounts_go_only_to_fixed_paths_of_a_fresh_root() -> None:
+def test_trap_7_mounts_go_only_to_fixed_paths_of_a_fresh_root() -> None:
     request = JailRequest(
         argv=("true",), tmp_bytes=1, files=("a",), mounts=(("x", "/srv/x", True),)
     )
@@ -187,7 +192,7 @@ def test_mounts_go_only_to_fixed_paths_of_a_fresh_root() -> None:
 
 
 @pytest.mark.threat("T-16")
-def test_doctor_warns_of_a_bubblewrap_with_the_known_hole() -> None:
+def test_trap_7_doctor_warns_of_a_bubblewrap_with_the_known_hole() -> None:
     old = Bubblewrap(path="/usr/bin/bwrap", version=OLDEST, digest="", bundled=False)
     assert _bubblewrap(old).status == "warn"
     assert "CVE-2026-87766" in _bubblewrap(old).found

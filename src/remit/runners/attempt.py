@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from remit.model import Channel, Ending, Lease, RunResult, RunSpec
+from remit.model import Channel, Ending, Lease, RunResult, RunSpec, Traffic
 from remit.runners.capture import Capture
 from remit.runners.channel import Report
 from remit.runners.collected import MAX_BYTES
+from remit.runners.evidence import came
 from remit.runners.verdict import judge
+from remit.runners.wayout import Way
 from remit.runners.wire import close_all, read_file
+
+COLD = "cold"
+"""What a result says of a run that was not made ahead of need."""
 
 
 class Once:
@@ -58,50 +62,55 @@ class Attempt:
         loop = asyncio.get_running_loop()
         self.lease = lease
         self.spec = spec
+        self.file = lease.id  # the name of its lease file and control group
+        self.slot: str | None = None
+        self.kind = COLD
+        self.out = False  # whether it is made with a way out
+        self.way: Way | None = None
+        self.listener = -1
+        self.on_end: Callable[[], None] = lambda: None
+        self.made = Once()
         self.provisioned = Once()
         self.started = Once()
         self.ended = Once()
         self.destroyed = Once()
+        self.claimed = Once()
+        self.claiming: Attempt | None = None
         self.starting = False
         self.placed = self.written = self.sent = False
+        self._on_flood = on_flood
         self.capture = Capture(spec.limits.output_bytes, lambda: on_flood(self), loop)
         self.files: dict[str, bytes] = {}
         self.lost = False
-        self._listener = -1
 
     def take(self, report: Report) -> None:
         """Resolve whatever waits for this report."""
         message = report.message
         match message.get("ev"):
-            case "provisioned":
-                if report.fds and self._listener < 0:
-                    self._listener = report.fds.pop(0)
+            case "provisioned" | "parked":
+                if report.fds and self.listener < 0:
+                    self.listener = report.fds.pop(0)
                 self.provisioned.set(message)
             case "started":
                 self.started.set(message)
             case "ended":
                 self._take_files(report)
                 self.capture.finish()
-                for waited in (self.ended, self.provisioned, self.started, self.destroyed):
+                came(message["evidence"])
+                for waited in (*self._waits(), self.destroyed):
                     waited.set(message)
+                self.on_end()
             case "destroyed":
-                self.destroyed.set(message)
+                self.destroyed.set(came(message))
             case "refused":
-                waiting = {"provision": self.provisioned, "start": self.started}
+                waiting = {
+                    "provision": self.provisioned,
+                    "park": self.provisioned,
+                    "start": self.started,
+                }
                 if (refused := waiting.get(str(message.get("op")))) is not None:
                     refused.set(message)
         close_all(report.fds)
-
-    def listening(self) -> int:
-        """The socket on which the run's way out listens, given once: who takes it closes it; -1
-        if there is none."""
-        listener, self._listener = self._listener, -1
-        return listener
-
-    def close(self) -> None:
-        """Nobody will take what is still held of it."""
-        if (listener := self.listening()) >= 0:
-            os.close(listener)
 
     def _take_files(self, report: Report) -> None:
         for (name, found), fd in zip(report.message["files"], report.fds, strict=False):
@@ -112,8 +121,48 @@ class Attempt:
         """The spawner is gone: nobody will report any more."""
         self.lost = True
         self.capture.finish()
-        for waited in (self.provisioned, self.started, self.ended, self.destroyed):
+        for waited in (*self._waits(), self.destroyed, self.claimed):
             waited.set(None)
+        self.on_end()
+
+    def _waits(self) -> tuple[Once, ...]:
+        return self.provisioned, self.started, self.ended
+
+    def take_claim(self, report: Report) -> None:
+        """A report about this run while it is taking over a slot: most are the slot's own."""
+        slot, message = self.claiming, report.message
+        if slot is None:
+            self.take(report)
+            return
+        match message:
+            case {"ev": "claimed"}:
+                close_all(report.fds)
+                self._adopt(slot)
+                self.claimed.set(message)
+                self.provisioned.set(message)
+            case {"ev": "refused", "op": "claim"}:
+                close_all(report.fds)
+                self.claimed.set(message)
+            case _:
+                slot.take(report)
+                self.claimed.set(message)
+
+    def _adopt(self, slot: Attempt) -> None:
+        """What the slot has is this run's from here on."""
+        self.claiming = None
+        self.slot = self.file = slot.lease.id
+        self.written = self.sent = True
+        self.way, slot.way = slot.way, None
+        self.listener, slot.listener = slot.listener, -1
+        self.capture.finish()
+        self.capture = slot.capture
+        self.capture.hand_over(self.spec.limits.output_bytes, lambda: self._on_flood(self))
+
+    def close_listener(self) -> None:
+        """Close this process's copy of the listening socket; it never takes a connection."""
+        if self.listener >= 0:
+            close_all([self.listener])
+            self.listener = -1
 
     @property
     def evidence(self) -> dict[str, Any] | None:
@@ -124,15 +173,16 @@ class Attempt:
                 return evidence
         return None
 
-    def result(self, runner: Mapping[str, str]) -> RunResult:
-        """The result of an ended run."""
+    def result(self, runner: Mapping[str, str], traffic: Traffic | None = None) -> RunResult:
+        """The result of an ended run; `runner` says what it ran in."""
         end = self.ended.report
         common: dict[str, Any] = {
             "stdout": self.capture.data(Channel.STDOUT),
             "stderr": self.capture.data(Channel.STDERR),
             "stdout_truncated": self.capture.truncated(Channel.STDOUT),
             "stderr_truncated": self.capture.truncated(Channel.STDERR),
-            "runner": runner,
+            "runner": {**runner, "slot": self.kind},
+            "traffic": traffic,
         }
         if end is None:
             began = self.starting

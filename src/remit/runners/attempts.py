@@ -14,17 +14,17 @@ from remit.model import Destruction, Lease, RunSpec
 from remit.runners import orders
 from remit.runners.attempt import Attempt, Once
 from remit.runners.channel import Channel, Report, SpawnerGone
-from remit.runners.evidence import UNSEEN, destruction
+from remit.runners.evidence import UNSEEN, came, destruction
 from remit.runners.faults import unavailable
-from remit.runners.leases import Leases
+from remit.runners.leases import Found, Leases
 from remit.runners.link import Link
 from remit.runners.mounts import IDENTIFIER
 from remit.runners.wire import close_all
 
 _SPENT_KEPT = 10_000
 
-Ask = Callable[[Channel, Attempt], Awaitable[None]]
-"""Sends the message that makes what an attempt is of."""
+Build = Callable[[Channel, Attempt], Awaitable[None]]
+"""Makes what an attempt is of: writes its lease, asks for it, waits until it stands."""
 
 
 class Attempts:
@@ -47,6 +47,11 @@ class Attempts:
         self._spent: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def held(self) -> frozenset[str]:
+        """The names of all that is held; a run in a slot goes by two."""
+        return frozenset(self._held)
+
     def get(self, lease_id: str) -> Attempt | None:
         return self._held.get(lease_id)
 
@@ -66,31 +71,42 @@ class Attempts:
 
     # ------------------------------------------------------------------------------ making
 
-    async def make(self, lease: Lease, spec: RunSpec, ask: Ask) -> Attempt:
-        """Have a sandbox made, once for a lease, ever; give what is held of it.
+    async def make(
+        self, lease: Lease, spec: RunSpec, build: Build, *, takes_place: bool = True
+    ) -> Attempt:
+        """Have a sandbox made, once for a lease, ever.
+
+        Args:
+            build: does it; what it raises becomes a RunnerFault.
+            takes_place: whether it counts among the sandboxes at a time. Slots do not.
 
         Raises:
             RunnerFault: it was not made, and nothing of it is left.
         """
         if (known := self._held.get(lease.id)) is not None:
-            orders.accept(await known.provisioned.wait())
+            await known.made.wait()
+            orders.accept(known.made.report)
             return known
         if not IDENTIFIER.fullmatch(lease.id) or lease.id in self._spent:
             raise unavailable("this lease cannot be used, or not again")
         attempt = self._held[lease.id] = Attempt(lease, spec, self._flood)
         try:
-            await self._take_place(attempt)
-            channel = await self.link.connect()
-            self._leases.write(lease, self.link.hello["roots"])
-            attempt.written = True
-            await ask(channel, attempt)
-            orders.accept(await attempt.provisioned.wait())
-            return attempt
+            if takes_place:
+                await self._take_place(attempt)
+            await build(await self.link.connect(), attempt)
+            attempt.made.set(attempt.provisioned.report)
         except BaseException as exc:
             await asyncio.shield(self._undo(attempt))
+            attempt.made.set(None)
             if isinstance(exc, (SpawnerGone, OSError)):
                 raise unavailable("the sandbox could not be asked for") from exc
             raise
+        return attempt
+
+    def write(self, attempt: Attempt) -> None:
+        """Write the lease of what is about to be made."""
+        self._leases.write(attempt.lease, self.link.hello["roots"])
+        attempt.written = True
 
     async def _take_place(self, attempt: Attempt) -> None:
         left_s = attempt.lease.deadline_ms / 1000 - time.time()
@@ -107,11 +123,48 @@ class Attempts:
     async def _undo(self, attempt: Attempt) -> None:
         """Nothing of a failed provision may stay: neither a process nor its place."""
         attempt.capture.finish()
+        if attempt.claiming is not None:
+            await self._settled(attempt)
         if attempt.sent:
             await self._gone(attempt)
+        await _shut(attempt)
         if attempt.written:
-            self._leases.remove(attempt.lease.id)
+            self._leases.remove(attempt.file)
         self._forget(attempt)
+
+    # ------------------------------------------------------------------------------- slots
+
+    async def claim(self, channel: Channel, attempt: Attempt, slot: Attempt) -> bool:
+        """Have a run take over a slot; whether it did. If not, nothing is left of the slot.
+
+        Raises:
+            SpawnerGone, OSError: it could not be asked for; nothing is left of the slot.
+        """
+        try:
+            self._leases.claim(slot.lease.id, attempt.lease, self.link.hello["roots"])
+            attempt.claiming = slot
+            await orders.claim(channel, attempt, slot.lease.id)
+        except BaseException:
+            attempt.claiming = None
+            await asyncio.shield(self.destroy(slot.lease, slot.spec))
+            raise
+        return await self._settled(attempt)
+
+    async def _settled(self, attempt: Attempt) -> bool:
+        """Wait for what became of a claim that was sent: the spawner always answers, or is lost.
+
+        A slot that refuses is ended by the spawner itself.
+        """
+        await attempt.claimed.wait()
+        if (slot := attempt.claiming) is None:
+            return True
+        await slot.ended.wait()
+        attempt.claiming = None
+        attempt.claimed = Once()
+        await self.destroy(slot.lease, slot.spec)
+        return False
+
+    # ---------------------------------------------------------------------------- messages
 
     async def tell(self, attempt: Attempt, message: Mapping[str, Any]) -> None:
         """Send a message about a lease; one that cannot arrive is about what is gone already."""
@@ -132,57 +185,73 @@ class Attempts:
         attempt = self._held.get(lease.id)
         if attempt is None:
             attempt = Attempt(lease, nothing, self._flood)
-        found = await self._gone(attempt)
+        found, _ = await asyncio.gather(self._gone(attempt), _shut(attempt))
         attempt.capture.finish()
         if lease.id in self._held:
             self._forget(attempt)
-        if found is None:
-            # Its lease stays written, so that a sweep finds it; no place is held for it.
-            return self._evidence(UNSEEN, lease.id)
-        self._leases.remove(lease.id)
-        return self._evidence(found, lease.id)
+        if found is not None:  # else its lease stays written, so that a sweep finds it
+            self._leases.remove(attempt.file)
+        return self._evidence(attempt, UNSEEN if found is None else found)
 
     async def _gone(self, attempt: Attempt) -> dict[str, Any] | None:
         """The spawner's evidence; the next spawner's if this one is lost on the way."""
-        lease_id = attempt.lease.id
         for _ in range(2):
             if attempt.evidence is not None:
                 break
             if attempt.destroyed.done:
                 attempt.destroyed = Once()
-            self._held.setdefault(lease_id, attempt)
+            # Another spawner than the one that made it finds it by its control group's name.
+            name = attempt.file if attempt.lost else attempt.lease.id
+            for each in (attempt.lease.id, attempt.file):
+                self._held.setdefault(each, attempt)
             with contextlib.suppress(SpawnerGone):
-                await (await self.link.connect()).send({"op": "destroy", "lease": lease_id})
+                await (await self.link.connect()).send({"op": "destroy", "lease": name})
                 await attempt.destroyed.wait()
         return attempt.evidence
 
     def _forget(self, attempt: Attempt) -> None:
-        attempt.close()
-        self._held.pop(attempt.lease.id, None)
-        self._spent[attempt.lease.id] = None
-        if len(self._spent) > _SPENT_KEPT:
+        for name in {attempt.lease.id, attempt.file}:
+            self._held.pop(name, None)
+            self._spent[name] = None
+        while len(self._spent) > _SPENT_KEPT:
             self._spent.popitem(last=False)
         if attempt.placed:
             attempt.placed = False
             self.places.release()
 
+    def _evidence(self, attempt: Attempt, found: Mapping[str, Any]) -> Destruction:
+        way = attempt.way
+        return destruction(
+            found,
+            attempt.lease.id,
+            lease_left=self._leases.exists(attempt.file),
+            proxy_closed=way is None or way.closed_ms is not None,
+            proxy_ms=None if way is None else way.closed_ms,
+            note=_in_slot(attempt.slot),
+        )
+
+    # -------------------------------------------------------------------------------- sweep
+
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
         """Destroy what is found and has no live lease; what this process itself holds is live."""
         await self.link.connect()
-        known = live | frozenset(self._held)
+        known = live | self.held
         files = self._leases.found()
-        roots = {root for roots in files.values() for root in roots}
+        known |= {name for name, found in files.items() if found.run in known}
+        roots = {root for found in files.values() for root in found.roots}
         stale = [name for name in files if name not in known and IDENTIFIER.fullmatch(name)]
         try:
             found = await self.link.sweep(live=sorted(known), leases=stale, roots=sorted(roots))
         except SpawnerGone:
             raise unavailable("the spawner ended during a sweep") from None
-        for each in found:
-            self._leases.remove(each["lease"])
-        return [self._evidence(each, each["lease"]) for each in found]
+        return [self._swept(came(each), files.get(each["lease"])) for each in found]
 
-    def _evidence(self, found: Mapping[str, Any], lease_id: str) -> Destruction:
-        return destruction(found, lease_id, lease_left=self._leases.exists(lease_id))
+    def _swept(self, evidence: dict[str, Any], file: Found | None) -> Destruction:
+        name = evidence["lease"]
+        run = name if file is None else file.run
+        left = not self._leases.remove(name)
+        slot = None if run == name else name
+        return destruction(evidence, run, lease_left=left, note=_in_slot(slot))
 
     # -------------------------------------------------------------------- from the spawner
 
@@ -191,8 +260,21 @@ class Attempts:
         if attempt is None:
             close_all(report.fds)
         else:
-            attempt.take(report)
+            attempt.take_claim(report)
+            if attempt.slot is not None:
+                self._held[attempt.slot] = attempt
 
     def _lose(self) -> None:
-        for attempt in self._held.values():
+        for attempt in set(self._held.values()):
             attempt.lose()
+
+
+def _in_slot(slot: str | None) -> str | None:
+    return None if slot is None else f"in {slot}"
+
+
+async def _shut(attempt: Attempt) -> None:
+    """Close a run's way out, if it had one."""
+    attempt.close_listener()
+    if attempt.way is not None:
+        await attempt.way.close()

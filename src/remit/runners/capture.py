@@ -11,12 +11,18 @@ from remit.runners.wire import close_all
 
 _PIECE = 65_536
 _PIECES_A_TURN = 8
+_FREE_FRAMES = 1_000
+_SMALL = 1_024
+_LET_GATHER_S = 0.05
+"""A command that writes single bytes would make a frame of each: after so many frames, pieces this
+small are let gather in the pipe for a moment, so that frames stay few."""
 
 
 class Capture:
     """Both channels of one run. Each keeps at most `limit` bytes; more calls `on_flood` once.
 
-    Beyond the limit nothing is read, so a flood meets a full pipe and then the kill.
+    Beyond the limit nothing is read, so a flood meets a full pipe and then the kill. Whoever
+    follows the frames reads what is kept anyway: any number may, each at its own speed.
     """
 
     def __init__(
@@ -31,7 +37,17 @@ class Capture:
         self._size = dict.fromkeys(Channel, 0)
         self._truncated: set[Channel] = set()
         self._more = asyncio.Event()
+        self._resting: dict[int, asyncio.TimerHandle] = {}
         self.finished = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was written yet."""
+        return not self._frames
+
+    def hand_over(self, limit: int, on_flood: Callable[[], None]) -> None:
+        """From here on it is another's: its limit, and whom a flood is told."""
+        self._limit, self._on_flood = limit, on_flood
 
     def open(self) -> tuple[int, int]:
         """Make the two pipes; give their write ends, which the caller passes on and closes."""
@@ -47,6 +63,10 @@ class Capture:
     def _on_readable(self, fd: int) -> None:
         for _ in range(_PIECES_A_TURN):  # one flood must not hold up everybody else
             if fd not in self._open or not self._read(fd):
+                return
+            small = self._frames and len(self._frames[-1].data) < _SMALL
+            if small and len(self._frames) > _FREE_FRAMES and fd in self._open:
+                self._rest(fd)
                 return
 
     def _read(self, fd: int) -> bool:
@@ -70,13 +90,27 @@ class Capture:
             self._more.set()
         return True
 
+    def _rest(self, fd: int) -> None:
+        """Leave a pipe alone for a moment."""
+        self._loop.remove_reader(fd)
+        self._resting[fd] = self._loop.call_later(_LET_GATHER_S, self._resume, fd)
+
+    def _resume(self, fd: int) -> None:
+        del self._resting[fd]
+        self._loop.add_reader(fd, self._on_readable, fd)
+
     def _close(self, fd: int) -> None:
         """Stop reading. A flooded pipe stays open: a writer must meet our kill, not SIGPIPE."""
-        self._loop.remove_reader(fd)
+        self._unwatch(fd)
         if self._open.pop(fd) in self._truncated:
             self._flooded.append(fd)
         else:
             os.close(fd)
+
+    def _unwatch(self, fd: int) -> None:
+        if (resting := self._resting.pop(fd, None)) is not None:
+            resting.cancel()
+        self._loop.remove_reader(fd)
 
     def finish(self) -> None:
         """All writers are dead: take what is still in the pipes and close them.
@@ -91,7 +125,7 @@ class Capture:
     def abandon(self) -> None:
         """Close everything; what was read stays."""
         for fd in self._open:
-            self._loop.remove_reader(fd)
+            self._unwatch(fd)
         close_all([*self._open, *self._flooded])
         self._open.clear()
         self._flooded.clear()

@@ -10,13 +10,29 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from remit.model import Lease
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a lease file says: whose it is, and the cgroup directories it names.
+
+    `run` is another name than the file's where a run took over a slot.
+    """
+
+    run: str
+    roots: tuple[str, ...] = ()
+
+
 class Leases:
-    """The directory `<state>/leases`, one small file for each lease."""
+    """The directory `<state>/leases`, one small file for each lease.
+
+    A slot's file keeps the slot's name when a run takes the slot over: that is what its control
+    group is called.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = str(state_dir / "leases")
@@ -28,6 +44,17 @@ class Leases:
         Raises:
             FileExistsError: there is one of this id.
         """
+        self._create(self._path(lease.id), lease, roots)
+
+    def claim(self, slot: str, lease: Lease, roots: Mapping[str, str]) -> None:
+        """Have the file of a slot name the run that takes it over, whole or not at all."""
+        fresh = self._path(f".{slot}")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
+        self._create(fresh, lease, roots)
+        os.rename(fresh, self._path(slot))
+
+    def _create(self, path: str, lease: Lease, roots: Mapping[str, str]) -> None:
         text = json.dumps(
             {
                 "lease": lease.id,
@@ -37,9 +64,7 @@ class Leases:
                 "roots": sorted(roots.values()),
             }
         )
-        fd = os.open(
-            self._path(lease.id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, text.encode("ascii"))
         finally:
@@ -54,17 +79,22 @@ class Leases:
     def exists(self, lease_id: str) -> bool:
         return os.path.lexists(self._path(lease_id))
 
-    def found(self) -> dict[str, list[str]]:
-        """Every lease there is a file of, with the cgroup directories it names.
+    def found(self) -> dict[str, Found]:
+        """Every lease there is a file of, by the file's name.
 
         A file cut short by a crash still names its lease.
         """
-        result: dict[str, list[str]] = {}
+        result: dict[str, Found] = {}
         for name in os.listdir(self._directory):
-            result[name] = []
+            if name.startswith("."):  # of a claim that a crash cut short: its slot's own is there
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path(name))
+                continue
+            result[name] = Found(run=name)
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                roots = json.loads(Path(self._path(name)).read_bytes())["roots"]
-                result[name] = [str(root) for root in roots]
+                text = json.loads(Path(self._path(name)).read_bytes())
+                roots = tuple(str(root) for root in text["roots"])
+                result[name] = Found(run=str(text["lease"]), roots=roots)
         return result
 
     def _path(self, lease_id: str) -> str:

@@ -6,21 +6,17 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from remit.model import HandedFile, Limits
+from remit.model import HandedFile, Limits, Mount, RunSpec
 from remit.profile import Profile
+from remit.runners import wayout
 from remit.runners.attempt import Attempt
 from remit.runners.channel import Channel
 from remit.runners.faults import unavailable
 from remit.runners.wire import close_all, sealed_file
 
 
-async def provision(
-    channel: Channel, attempt: Attempt, *, profile: Profile, trust: bytes | None = None
-) -> None:
-    """Ask for a sandbox that is held before its command.
-
-    Args:
-        trust: the authorities (PEM) that the run trusts, where it is to have a way out.
+async def provision(channel: Channel, attempt: Attempt, profile: Profile, trust: bytes) -> None:
+    """Ask for a sandbox that is held before its command; `trust` is empty without egress.
 
     Raises:
         SpawnerGone: it did not arrive.
@@ -30,21 +26,15 @@ async def provision(
     fds = [stdin(spec.stdin), *attempt.capture.open()]
     try:
         fds += [sealed_file("file", content) for _, content in spec.files]
-        if trust is not None:
+        if attempt.out:
             fds.append(sealed_file("trust", trust))
         message = {
             "op": "provision",
-            "lease": attempt.lease.id,
-            "argv": spec.argv,
-            "env": spec.env,
-            "mounts": [(mount.name, mount.source, mount.writable) for mount in spec.mounts],
-            "files": [name for name, _ in spec.files],
-            "collect": spec.collect,
-            "deadline_ms": attempt.lease.deadline_ms,
-            "limits": limits_told(spec.limits),
+            "mounts": _mounts(spec.mounts),
             "profile": profile_told(profile),
-            "egress": trust is not None,
+            "egress": attempt.out,
             "handed": bool(spec.credentials),
+            **_command(attempt),
         }
         attempt.sent = True
         await channel.send(message, fds)
@@ -52,25 +42,89 @@ async def provision(
         close_all(fds)
 
 
-async def start(channel: Channel, lease_id: str, files: Sequence[HandedFile]) -> None:
-    """Ask that the command go, with these files.
+async def park(
+    channel: Channel,
+    attempt: Attempt,
+    profile: Profile,
+    trust: bytes,
+    *,
+    kind: str,
+    prefix: Sequence[str],
+) -> None:
+    """Ask for a slot: a sandbox with nothing of any run in it. Raises as `provision`."""
+    fds = [*attempt.capture.open()]
+    try:
+        if attempt.out:
+            fds.append(sealed_file("trust", trust))
+        message = {
+            "op": "park",
+            "lease": attempt.lease.id,
+            "kind": kind,
+            "prefix": list(prefix),
+            "limits": limits_told(attempt.spec.limits),
+            "profile": profile_told(profile),
+            "egress": attempt.out,
+            "deadline_ms": attempt.lease.deadline_ms,
+        }
+        attempt.sent = True
+        await channel.send(message, fds)
+    finally:
+        close_all(fds)
 
-    Raises:
-        SpawnerGone: it did not arrive.
-    """
-    message = {"op": "start", "lease": lease_id, "credentials": [file.name for file in files]}
+
+async def claim(channel: Channel, attempt: Attempt, slot: str) -> None:
+    """Ask that a slot become this run. Raises as `provision`."""
+    spec = attempt.spec
+    fds = [stdin(spec.stdin)]
+    try:
+        fds += [sealed_file("file", content) for _, content in spec.files]
+        await channel.send({"op": "claim", "slot": slot, **_command(attempt)}, fds)
+    finally:
+        close_all(fds)
+
+
+async def start(channel: Channel, attempt: Attempt, files: Sequence[HandedFile]) -> None:
+    """Ask that the command go, with these files. Raises as `provision`."""
+    message = {
+        "op": "start",
+        "lease": attempt.lease.id,
+        "credentials": [file.name for file in files],
+    }
     await channel.send(message, [file.fd for file in files])
 
 
+def _command(attempt: Attempt) -> dict[str, Any]:
+    """What of a run is told in the same words to a new sandbox and to a slot."""
+    spec = attempt.spec
+    return {
+        "lease": attempt.lease.id,
+        "argv": spec.argv,
+        "env": environment(spec, out=attempt.out),
+        "files": [name for name, _ in spec.files],
+        "collect": spec.collect,
+        "deadline_ms": attempt.lease.deadline_ms,
+        "limits": limits_told(spec.limits),
+    }
+
+
+def environment(spec: RunSpec, *, out: bool) -> tuple[tuple[str, str], ...]:
+    """The run's variables: with a way out the proxy's first, so that the tool's own win."""
+    return (*wayout.ENVIRONMENT, *spec.env) if out else spec.env
+
+
 def profile_told(profile: Profile) -> dict[str, Any]:
-    """The part of a profile that the spawner makes."""
+    """What of a profile the spawner has to know."""
     base = profile.base
     return {
         "runner": profile.runner.value,
         "base": {"kind": base.kind.value, "path": base.path, "digest": base.digest},
-        "mounts": [(mount.name, mount.source, mount.writable) for mount in profile.mounts],
+        "mounts": _mounts(profile.mounts),
         "io_mb_per_s": profile.io_mb_per_s,
     }
+
+
+def _mounts(mounts: Sequence[Mount]) -> list[tuple[str, str, bool]]:
+    return [(mount.name, mount.source, mount.writable) for mount in mounts]
 
 
 def limits_told(limits: Limits) -> dict[str, int]:
@@ -105,7 +159,7 @@ def accept(answer: dict[str, Any] | None) -> None:
     match answer:
         case None:
             raise unavailable("the spawner ended before the sandbox stood")
-        case {"ev": "provisioned"}:
+        case {"ev": "provisioned" | "parked" | "claimed"}:
             return
         case {"ev": "refused", "fault": fault}:
             raise unavailable(str(fault))

@@ -7,13 +7,13 @@ gateway that is slow, stuck or killed loosens nothing.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import platform
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.errors import Code, RunnerFault
@@ -32,10 +32,12 @@ from remit.runners import gvisor, orders, probe, seccomp
 from remit.runners.attempt import Attempt
 from remit.runners.attempts import Attempts
 from remit.runners.bubblewrap import find
+from remit.runners.building import Builder
 from remit.runners.channel import SpawnerGone
 from remit.runners.egress.client import EgressProxy
 from remit.runners.faults import unavailable
 from remit.runners.mounts import IDENTIFIER
+from remit.runners.trust import TrustStore
 from remit.runners.wayout import WayOut
 from remit.runners.wire import close_all
 
@@ -78,9 +80,9 @@ class SandboxRunner:
         self, settings: SandboxSettings, tools: probe.Tools, egress: EgressProxy | None
     ) -> None:
         self._settings = settings
-        self._out = WayOut(egress, settings.authorities)
+        self._out = None if egress is None else WayOut(egress, TrustStore(settings.authorities))
         self._found = {
-            name: probe.nothing(tools, profile, self._out.digest)
+            name: probe.nothing(tools, profile, self._out_digest)
             for name, profile in settings.profiles.items()
         }
         greeting = {
@@ -92,6 +94,11 @@ class SandboxRunner:
             "state": str(settings.state_dir.absolute()),
         }
         self.attempts = Attempts(settings.state_dir, greeting, settings.max_runs)
+        self._builder = Builder(self.attempts, self._out)
+
+    @property
+    def _out_digest(self) -> str | None:
+        return None if self._out is None else self._out.digest
 
     @classmethod
     async def open(
@@ -119,17 +126,21 @@ class SandboxRunner:
         return runner
 
     async def _examine(self, tools: probe.Tools) -> None:
-        digest = self._out.digest
-        for name, profile in self._settings.profiles.items():
-            self._found[name] = await probe.examine(
-                self._probe,
-                self.attempts.link.hello,
-                tools,
-                profile,
-                state_dir=str(self._settings.state_dir.absolute()),
-                egress=digest is not None,
-                egress_digest=digest,
+        found = await asyncio.gather(
+            *(
+                probe.examine(
+                    self._probe,
+                    self.attempts.link.hello,
+                    tools,
+                    profile,
+                    state_dir=str(self._settings.state_dir.absolute()),
+                    egress=self._out is not None,
+                    egress_digest=self._out_digest,
+                )
+                for profile in self._settings.profiles.values()
             )
+        )
+        self._found = dict(zip(self._settings.profiles, found, strict=True))
 
     async def aclose(self) -> None:
         """End the spawner and with it every run that is left; their results say `lost`."""
@@ -171,17 +182,7 @@ class SandboxRunner:
                 hint=found.hint,
             )
         profile = self._settings.profiles[spec.profile]
-        await self._make(lease, spec, profile, out=bool(spec.egress))
-
-    async def _make(self, lease: Lease, spec: RunSpec, profile: Profile, *, out: bool) -> None:
-        async def make(spec: RunSpec, trust: bytes | None) -> Attempt:
-            ask = partial(orders.provision, profile=profile, trust=trust)
-            return await self.attempts.make(lease, spec, ask)
-
-        if out:
-            await self._out.open(lease, spec, profile, make, spec.egress)
-        else:
-            await make(spec, None)
+        await self._builder.make(lease, spec, profile, out=bool(spec.egress))
 
     async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
         try:
@@ -195,7 +196,7 @@ class SandboxRunner:
             if channel is None or attempt.lost or attempt.ended.done:
                 raise unavailable("the sandbox ended before its start")
             try:
-                await orders.start(channel, attempt.lease.id, files)
+                await orders.start(channel, attempt, files)
             except SpawnerGone:
                 raise unavailable("the spawner is gone") from None
             attempt.starting = True
@@ -206,7 +207,9 @@ class SandboxRunner:
             raise unavailable("the sandbox ended before its start")
 
     async def stream(self, lease: Lease) -> AsyncIterator[Frame]:
-        async for frame in self.attempts.known(lease).capture.frames():
+        attempt = self.attempts.known(lease)
+        await attempt.made.wait()  # a run in a slot writes where the slot would have
+        async for frame in attempt.capture.frames():
             yield frame
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
@@ -219,8 +222,8 @@ class SandboxRunner:
     async def collect(self, lease: Lease) -> RunResult:
         attempt = self.attempts.known(lease)
         await attempt.ended.wait()
-        traffic = await self._out.close(lease.id)
-        return replace(attempt.result(self._about(attempt.spec.profile)), traffic=traffic)
+        traffic = None if attempt.way is None else await attempt.way.close()
+        return attempt.result(self._about(attempt.spec.profile), traffic)
 
     def _about(self, profile: str) -> Mapping[str, str]:
         found = self._found[profile]
@@ -234,16 +237,12 @@ class SandboxRunner:
         }
 
     async def destroy(self, lease: Lease) -> Destruction:
-        traffic = await self._out.close(lease.id)
-        seen = await self.attempts.destroy(lease, probe.NOTHING)
-        self._out.forget(lease.id)
-        if traffic is None:
-            return seen
-        return replace(seen, seen_ms={**seen.seen_ms, "proxy": traffic.closed_ms})
+        return await self.attempts.destroy(lease, probe.NOTHING)
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
         """Destroy what is found and has no live lease; what this process itself holds is live."""
-        await self._out.sweep(live)
+        if self._out is not None:
+            await self._out.sweep(live | self.attempts.held)
         return await self.attempts.sweep(live)
 
     async def _probe(self, spec: RunSpec, name: str, profile: Profile) -> RunResult | None:
@@ -255,9 +254,9 @@ class SandboxRunner:
             deadline_ms=round(time.time() * 1000) + 10_000,
         )
         self.attempts.unspend(lease.id)
-        out = name == "look" and self._out.digest is not None
+        out = name == "look" and self._out is not None
         try:
-            await self._make(lease, spec, profile, out=out)
+            await self._builder.make(lease, spec, profile, out=out)
             await self.start(lease)
             return await self.collect(lease)
         except RunnerFault:

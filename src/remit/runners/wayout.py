@@ -1,163 +1,137 @@
-"""The way out of runs: the proxy is told of a run before its command goes, and closed with it.
+"""A run's way out, from the gateway's side: prepared before its sandbox, opened with the rules of
+its plan once the sandbox stands, closed for good when it has ended.
 
-The run's trust store holds the system's authorities, the operator's, and the one that the proxy
-made for this run alone. Without an open way out a run has only its own loopback.
+The listening socket is made inside the run's network namespace by the spawner and handed to the
+egress proxy; this process holds it only in between, and never takes a connection. If the proxy
+dies, the runs it served have no way out any more; a new one serves later runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from remit.model import EgressRule, Lease, RunSpec, Traffic
 from remit.profile import Profile, Tls
-from remit.runners.attempt import Attempt
+from remit.reach import meet_egress, normal_egress
 from remit.runners.egress.client import EgressProxy
+from remit.runners.evidence import now_ms
 from remit.runners.faults import unavailable
 from remit.runners.messages import EGRESS_PORT, TRUST_FILE
+from remit.runners.trust import TrustStore
 
 _PROXY = f"http://127.0.0.1:{EGRESS_PORT}"
-
-ENVIRONMENT = (
-    *((name, _PROXY) for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")),
-    *((name, "") for name in ("NO_PROXY", "no_proxy")),
-    *(
-        (name, TRUST_FILE)
-        for name in (
-            *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),
-            *("PIP_CERT", "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE"),
-        )
-    ),
-    ("NODE_USE_ENV_PROXY", "1"),
-    ("REMIT_EGRESS_URL", _PROXY),
+_PROXIED = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+_TRUSTING = (
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"),
+    *("NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE"),
 )
-"""What the usual clients go by; a tool's own environment comes after it, and wins."""
-
-_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
+ENVIRONMENT: tuple[tuple[str, str], ...] = (
+    *((name, _PROXY) for name in _PROXIED),
+    *(("NO_PROXY", ""), ("no_proxy", "")),
+    *((name, TRUST_FILE) for name in _TRUSTING),
+    *(("NODE_USE_ENV_PROXY", "1"), ("REMIT_EGRESS_URL", _PROXY)),
 )
+"""What a run with egress finds set before its tool's own variables, which win."""
 
-Make = Callable[[RunSpec, bytes | None], Awaitable[Attempt]]
-"""Has a sandbox made, with this trust store; gives what is held of it."""
+LATE_MS = 5_000
+"""How long after a run's deadline the proxy closes it by itself, if nobody else did."""
 
 
 class WayOut:
-    """Which runs have a way out now, and what went through it.
+    """Gives runs their ways out by one egress proxy.
 
     Args:
-        proxy: the proxy; None where no run may have a way out.
-        authorities: further authorities (PEM) that runs trust.
+        proxy: asked for all of it.
+        trust: makes what runs trust.
     """
 
-    def __init__(self, proxy: EgressProxy | None, authorities: bytes = b"") -> None:
+    def __init__(self, proxy: EgressProxy, trust: TrustStore | None = None) -> None:
         self._proxy = proxy
-        self._authorities = _system() + authorities if proxy is not None else b""
-        self._opening: dict[str, asyncio.Future[None]] = {}
-        self._open: set[str] = set()
-        self._traffic: dict[str, Traffic] = {}
+        self._trust = trust or TrustStore()
 
     @property
-    def digest(self) -> str | None:
-        """What decides, beside its plan, what a run can reach; None where none has a way out."""
-        return None if self._proxy is None else self._proxy.digest
+    def digest(self) -> str:
+        """Over what decides, beside profile and plan, what runs can reach."""
+        return self._proxy.digest
 
-    async def open(
-        self,
-        lease: Lease,
-        spec: RunSpec,
-        profile: Profile,
-        make: Make,
-        rules: Sequence[EgressRule],
-    ) -> None:
-        """Make a sandbox whose connections go by these rules, once for a lease.
+    async def prepare(self, name: str, profile: Profile) -> tuple[Way, bytes]:
+        """A way out for a run or slot of that name, not open yet, and its trust file.
 
         Raises:
-            RunnerFault: it was not made, or is not let out; then no connection of it is taken.
+            RunnerFault: there is no proxy.
         """
-        if (known := self._opening.get(lease.id)) is not None:
-            await asyncio.shield(known)
-            if lease.id not in self._open:
-                raise unavailable("this run's way out could not be opened")
-            return
-        if self._proxy is None:
-            raise unavailable("runs have no way out here", hint="run: remit doctor")
-        done = self._opening[lease.id] = asyncio.get_running_loop().create_future()
-        try:
-            await self._made(self._proxy, lease, spec, profile, make=make, rules=rules)
-            self._open.add(lease.id)
-        except BaseException:
-            await asyncio.shield(self._given_up(self._proxy, lease.id))
-            raise
-        finally:
-            done.set_result(None)
+        own = await self._proxy.prepare(name)
+        way = Way(self._proxy, name, terminate=profile.tls is Tls.TERMINATE)
+        return way, self._trust.file(own if way.terminate else b"")
 
-    async def _made(
-        self,
-        proxy: EgressProxy,
-        lease: Lease,
-        spec: RunSpec,
-        profile: Profile,
-        *,
-        make: Make,
-        rules: Sequence[EgressRule],
-    ) -> None:
-        authority = await proxy.prepare(lease.id)
-        env = tuple({**dict(ENVIRONMENT), **dict(spec.env)}.items())
-        attempt = await make(replace(spec, env=env), self._authorities + authority)
-        listener = attempt.listening()
-        if listener < 0:
-            raise unavailable("the sandbox stands without its way out")
-        try:
-            await proxy.open_run(
-                lease.id,
-                prepared=lease.id,
-                fence=lease.fence,
-                key=spec.call_digest or lease.id,
-                rules=rules,
-                listener_fd=listener,
-                ends_ms=lease.deadline_ms,
-                terminate=profile.tls is Tls.TERMINATE,
-            )
-        finally:
-            os.close(listener)
-
-    async def _given_up(self, proxy: EgressProxy, lease_id: str) -> None:
-        await proxy.close_run(lease_id)
-        await proxy.discard(lease_id)
-
-    async def close(self, lease_id: str) -> Traffic | None:
-        """Close the run's way out; what went through it, or None if it had none. Idempotent."""
-        if self._proxy is None or lease_id not in self._opening:
-            return None
-        if lease_id in self._open:
-            self._open.discard(lease_id)
-            self._traffic[lease_id] = await self._proxy.close_run(lease_id)
-        return self._traffic.get(lease_id)
-
-    def forget(self, lease_id: str) -> None:
-        """The run is gone and its traffic was handed on."""
-        self._opening.pop(lease_id, None)
-        self._traffic.pop(lease_id, None)
-
-    async def sweep(self, live: frozenset[str]) -> None:
-        """Close the ways out of runs that are not live; those that are held here are."""
-        if self._proxy is not None:
-            await self._proxy.sweep(live | frozenset(self._opening))
+    async def sweep(self, live: Iterable[str]) -> None:
+        """Close what is open of no live run."""
+        await self._proxy.sweep(live)
 
 
-def _system() -> bytes:
-    """The system's authorities; none where it has no bundle, and then only the run's own count."""
-    named = ssl.get_default_verify_paths().cafile
-    for path in (*_BUNDLES, *((named,) if named else ())):
-        try:
-            return Path(path).read_bytes().rstrip(b"\n") + b"\n"
-        except OSError:
-            continue
-    return b""
+class Way:
+    """One run's way out. Opened once at most, closed once; what is closed stays closed."""
+
+    def __init__(self, proxy: EgressProxy, name: str, *, terminate: bool) -> None:
+        self._proxy = proxy
+        self._name = name
+        self._life = proxy.pid
+        self._run: str | None = None
+        self._closing: asyncio.Future[Traffic] | None = None
+        self.terminate = terminate
+        self.closed_ms: int | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the proxy that it was prepared with still lives."""
+        return self._life is not None and self._proxy.pid == self._life
+
+    async def open(self, lease: Lease, spec: RunSpec, listener: int) -> None:
+        """Let the run's connections through by the rules of its plan.
+
+        Raises:
+            RunnerFault: the proxy refused (a later fence of the same call is one reason), or is
+                gone; nothing is open.
+        """
+        if self._run is not None or self._closing is not None or listener < 0 or not self.usable:
+            raise unavailable("the way out of this run cannot be opened")
+        await self._proxy.open_run(
+            lease.id,
+            prepared=self._name,
+            fence=lease.fence,
+            key=spec.call_digest or lease.id,
+            rules=spec.egress,
+            listener_fd=listener,
+            ends_ms=lease.deadline_ms + LATE_MS,
+            terminate=self.terminate,
+        )
+        self._run = lease.id
+
+    async def close(self) -> Traffic:
+        """Close it and give its record, the same to whoever asks.
+
+        Never raises a fault: a proxy that does not answer is ended, and with it every connection.
+        """
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        return await asyncio.shield(self._closing)
+
+    async def _close(self) -> Traffic:
+        if self._run is not None:
+            traffic = await self._proxy.close_run(self._run)
+        else:
+            await self._proxy.discard(self._name)
+            traffic = Traffic(closed_ms=now_ms())
+        self.closed_ms = traffic.closed_ms or now_ms()
+        return traffic
+
+
+def check_within(rules: Sequence[EgressRule], profile: Profile) -> None:
+    """What a plan's egress was narrowed to, looked at again where it is given.
+
+    Raises:
+        RunnerFault: the profile gives less.
+    """
+    if profile.egress is not None and meet_egress(rules, profile.egress) != normal_egress(rules):
+        raise unavailable("the plan reaches further than its profile")

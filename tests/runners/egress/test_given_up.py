@@ -53,6 +53,16 @@ async def test_it_has_given_up_what_it_does_not_need(place):
     await client.close()
 
 
+BECOME = "import os; from remit.runners.egress.confine import become; become({uid}); print(os.getgroups())"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has groups to give up; to run it: be root")
+def test_no_group_of_the_gateways_is_kept():
+    argv = [sys.executable, "-c", BECOME.format(uid=OWN_UID)]
+    done = subprocess.run(argv, extra_groups=[7], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 CONFINED = """
 import os, socket, sys
 from remit.runners.egress.confine import confine

@@ -284,6 +284,7 @@ def test_an_address_within_an_address_is_what_it_holds(address):
         ("fd00:ec2::254", Reach.NEVER),
         ("fe80::1", Reach.NEVER),
         ("fe80::1%lo", Reach.NEVER),
+        ("2606:2800:220:1::1%lo", Reach.NEVER),
         ("224.0.0.1", Reach.NEVER),
         ("ff02::1", Reach.NEVER),
         ("255.255.255.255", Reach.NEVER),

@@ -63,6 +63,7 @@ async def test_the_keeper_is_told_no_without_a_word_of_the_secret(place):
         {"credentials": [credential("evil.test", 443)]},
         {"credentials": [credential("localhost", place.there.port, value=SECRET + "\n")]},
         {"credentials": [{"value": SECRET}]},
+        {"credentials": [{**credential("localhost", 1), "port": SECRET}]},
         {"credentials": SECRET},
         {"op": SECRET},
     ):

@@ -250,6 +250,17 @@ async def test_chunks_are_framed_anew_and_trailers_dropped(site):
     await client.close()
 
 
+async def test_a_length_beside_chunks_is_dropped_from_an_answer(site):
+    found, there = site
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n"
+    there.reply = lambda asked: head + b"3\r\nabc\r\n0\r\n\r\n"
+    client = await found.tunnel("one.test", there.port)
+    status, headers, body = await client.ask("GET", "/v1", f"one.test:{there.port}")
+    assert (status, body) == (200, b"abc")
+    assert "content-length" not in headers
+    await client.close()
+
+
 async def test_expect_is_answered_by_the_proxy_once_the_request_may_pass(site):
     found, there = site
     client = await found.tunnel("one.test", there.port)

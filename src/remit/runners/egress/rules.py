@@ -85,7 +85,7 @@ def _plain_segment(segment: str) -> bool:
     if _PLAIN_SEGMENT.fullmatch(segment) is None:
         return False
     decoded = unquote_to_bytes(segment)
-    if b"%" in decoded or _DOUBTFUL.search(decoded) is not None:
+    if _DOUBTFUL.search(decoded) is not None:
         return False
     return decoded.split(b";", 1)[0] not in (b"", b".", b"..")
 

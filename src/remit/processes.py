@@ -1,7 +1,6 @@
 """The processes beside the gateway, put together: keeper, egress proxy, and the spawner of runs.
 
-They are started before the gateway has a thread or opens its ledger, the proxy while the keeper
-starts. Each is given what it needs and no more: only the keeper reads what references to secrets
+They are started before the gateway has a thread or opens its ledger, and at once. Each is given what it needs and no more: only the keeper reads what references to secrets
 name, and only it and the proxy ever hold what a run is lent.
 """
 
@@ -11,7 +10,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,43 +52,57 @@ async def open_processes(
         RunnerFault: the egress proxy did not start.
     """
     keeping: asyncio.Future[KeeperClient] = asyncio.get_running_loop().create_future()
-
-    async def keeper_socket() -> socket.socket:
-        return await (await keeping).proxy_socket()
-
-    coming: asyncio.Future[EgressProxy] | None = None
-    if runner is None and goes_out(settings):
-        coming = asyncio.ensure_future(EgressProxy.open(egress_settings(settings), keeper_socket))
-        await asyncio.sleep(0)  # its process begins, while the keeper's does
+    side = None if runner else asyncio.ensure_future(_run_side(settings, name, keeping))
+    await asyncio.sleep(0)  # its first process begins, and goes on while the keeper's does
     try:
-        keeper = await _keeper(settings, stack)
-        keeping.set_result(keeper)
-        proxy = None if coming is None else await coming
+        keeper = await _keeper(settings)
     except BaseException:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.wait([coming])
+        keeping.cancel()
+        if side is not None:
+            with suppress(Exception, asyncio.CancelledError):
+                await (await side).stack.aclose()
         raise
-    if proxy is not None:
-        keeper.on_restart = proxy.connect_keeper
-        stack.push_async_callback(proxy.aclose)
-    if runner is None:
-        runner = await _sandbox(settings, name, proxy, stack)
+    stack.push_async_callback(keeper.aclose)
+    keeping.set_result(keeper)
+    if side is not None:
+        beside = await side
+        stack.push_async_callback(beside.stack.aclose)
+        runner = beside.runner
+        if beside.proxy is not None:
+            keeper.on_restart = beside.proxy.connect_keeper
+    assert runner is not None
     return Processes(keeper=keeper, runner=runner)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunSide:
+    """What runs are made with; `stack` ends it."""
+
+    runner: SandboxRunner
+    proxy: EgressProxy | None
+    stack: AsyncExitStack
+
+
+async def _run_side(
+    settings: Settings, name: str, keeping: asyncio.Future[KeeperClient]
+) -> _RunSide:
+    async def keeper_socket() -> socket.socket:
+        return await (await asyncio.shield(keeping)).proxy_socket()
+
+    async with AsyncExitStack() as own:
+        proxy = None
+        if goes_out(settings):
+            proxy = await EgressProxy.open(egress_settings(settings), keeper_socket)
+            own.push_async_callback(proxy.aclose)
+        chosen = sandbox_settings(settings, settings.data_dir / "runners", name)
+        runner = await SandboxRunner.open(chosen, proxy)
+        own.push_async_callback(runner.aclose)
+        return _RunSide(runner=runner, proxy=proxy, stack=own.pop_all())
 
 
 def goes_out(settings: Settings) -> bool:
     """Whether any tool could be let out: without one, no proxy is started."""
     return any(tool.egress for tool in settings.tools)
-
-
-async def _sandbox(
-    settings: Settings, name: str, proxy: EgressProxy | None, stack: AsyncExitStack
-) -> SandboxRunner:
-    chosen = sandbox_settings(settings, settings.data_dir / "runners", name)
-    runner = await SandboxRunner.open(chosen, proxy)
-    stack.push_async_callback(runner.aclose)
-    return runner
 
 
 def sandbox_settings(settings: Settings, state_dir: Path, name: str) -> SandboxSettings:
@@ -151,17 +164,15 @@ def _authorities(settings: Settings) -> str:
         ) from None
 
 
-async def _keeper(settings: Settings, stack: AsyncExitStack) -> KeeperClient:
+async def _keeper(settings: Settings) -> KeeperClient:
     """The keeper; what is wrong is said with its line in the file."""
     try:
-        keeper = await KeeperClient.open(keeper_settings(settings, os.environ))
+        return await KeeperClient.open(keeper_settings(settings, os.environ))
     except ConfigError as error:
         place = error.place or ""
         known = place.startswith(("runners.", "ledger."))
         where = settings.sources.where(place) if known else error.place
         raise ConfigError(error.code, error.message, place=where, hint=error.hint) from None
-    stack.push_async_callback(keeper.aclose)
-    return keeper
 
 
 def keeper_settings(settings: Settings, environ: Mapping[str, str]) -> KeeperSettings:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from remit.model import Capabilities, Tier
@@ -42,9 +43,6 @@ async def machine_checks(
         unsafe_degraded: runs are let go where only rlimits hold; a warning instead of a failure.
         data_dir: where the ledger lies, for the room that is left; the state's if None.
     """
-    mode: str | None = None
-    uids = None
-    blocks: list[Check] = []
     if capabilities is None:
         settings = SandboxSettings(
             state_dir=state_dir,
@@ -55,29 +53,49 @@ async def machine_checks(
             unsafe_degraded=unsafe_degraded,
             profiles={DEFAULT: Profile(), **(profiles or {})},
         )
-        runner = await SandboxRunner.open(settings)
-        try:
-            capabilities, mode = runner.capabilities, runner.cgroup_mode
-            uids = runner.attempts.link.hello.get("uids")
-            if profiles:
-                blocks = await profile_checks(
-                    runner, settings.gateway, profiles, unsafe_degraded=unsafe_degraded
-                )
-        finally:
-            await runner.aclose()
+        looked = await _look(settings, profiles or {})
+    else:
+        looked = _Looked(capabilities=capabilities)
+    found = looked.capabilities
     lines = [
         _bubblewrap(find(bwrap, for_others=os.geteuid() == 0)),
-        _namespaces(capabilities),
-        _cgroups(capabilities, mode, unsafe_degraded=unsafe_degraded),
-        _tier(capabilities, unsafe_degraded=unsafe_degraded),
-        _user(capabilities, uids),
+        _namespaces(found),
+        _cgroups(found, looked.mode, unsafe_degraded=unsafe_degraded),
+        _tier(found, unsafe_degraded=unsafe_degraded),
+        _user(found, looked.uids),
         _disk(data_dir or state_dir),
     ]
     if not profiles:
         return lines
     wanted = any(each.runner is RunnerKind.GVISOR for each in profiles.values())
-    found = gvisor.find(runsc, gvisor_platform, for_others=os.geteuid() == 0)
-    return [*lines, _processes(), _gvisor(found, wanted=wanted), *blocks]
+    gvisors = gvisor.find(runsc, gvisor_platform, for_others=os.geteuid() == 0)
+    return [*lines, _processes(), _gvisor(gvisors, wanted=wanted), *looked.blocks]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What a runner said of this machine: of its default profile, and a block for each other."""
+
+    capabilities: Capabilities
+    mode: str | None = None
+    uids: str | None = None
+    blocks: Sequence[Check] = ()
+
+
+async def _look(settings: SandboxSettings, profiles: Mapping[str, Profile]) -> _Looked:
+    runner = await SandboxRunner.open(settings)
+    try:
+        blocks = await profile_checks(
+            runner, settings.gateway, profiles, unsafe_degraded=settings.unsafe_degraded
+        )
+        return _Looked(
+            capabilities=runner.capabilities,
+            mode=runner.cgroup_mode,
+            uids=runner.attempts.link.hello.get("uids"),
+            blocks=blocks,
+        )
+    finally:
+        await runner.aclose()
 
 
 def _bubblewrap(bwrap: Bubblewrap | None) -> Check:

@@ -40,7 +40,9 @@ THREATS: dict[str, str] = {
     "T-31": "Whoever asks what is allowed learns what is hidden, or makes something happen.",
     "T-32": "A run reaches a destination, or does there what, its plan does not name.",
     "T-33": "A run, its output or a log gets a secret that is injected for it or outlives it.",
+    "T-34": "What a run was lent outlives it.",
     "T-35": "The egress proxy or the keeper serves a run whose fence has passed.",
     "T-36": "Something of one run reaches another through a slot made ahead of need.",
     "T-37": "A base, a mount or a link leads the making of a sandbox astray.",
+    "T-38": "The gateway makes the keeper lend or sign what the ledger does not have.",
 }

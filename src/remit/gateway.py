@@ -38,6 +38,7 @@ class Gateway(Administration):
         self.authenticate = pipeline.authenticate
         self._questions = Questions(pipeline)
         self.refuse_at_door = pipeline.refuse_at_door
+        self.issuer_keys = pipeline.backends.credentials.keys
 
     async def visible(
         self,

@@ -20,6 +20,7 @@ from remit.app import SAME_USER, door_settings, open_gateway
 from remit.cli.invocation import pass_settings
 from remit.config import Settings
 from remit.doors.admin import admin_app
+from remit.doors.issuer import PublicIssuer
 from remit.doors.mcp import mcp_app
 from remit.errors import Code, ConfigError
 from remit.gateway import Gateway
@@ -92,6 +93,14 @@ _WHY = {
 }
 
 
+def public_issuer(settings: Settings, gateway: Gateway) -> PublicIssuer | None:
+    """What the MCP door publishes of the issuer of run tokens; None where there is none."""
+    issuer = settings.sections.runners.issuer
+    if issuer is None:
+        return None
+    return PublicIssuer(url=issuer.url, algorithm=issuer.algorithm, keys=gateway.issuer_keys)
+
+
 async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     """Serve MCP and the admin API on these two sockets until TERM or INT, then stop taking calls
     and let runs end."""
@@ -104,7 +113,10 @@ async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.soc
         loop.add_signal_handler(signal.SIGHUP, gateway.look_for_policy)
         configure_tracing()
         how = door_settings(settings)
-        doors = [door(mcp_app(gateway, how)), door(admin_app(gateway, how))]
+        doors = [
+            door(mcp_app(gateway, how, issuer=public_issuer(settings, gateway))),
+            door(admin_app(gateway, how)),
+        ]
         serving = [
             asyncio.ensure_future(one.serve([at])) for one, at in zip(doors, sockets, strict=True)
         ]

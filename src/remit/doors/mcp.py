@@ -29,6 +29,7 @@ from remit.doors import edge
 from remit.doors.edge import Fields, TurnedAway
 from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
+from remit.doors.issuer import PublicIssuer, issuer_routes
 from remit.doors.protocol import EXCHANGE, INBOUND, Inbound, Protocol, session_claim
 from remit.doors.settings import DoorSettings
 from remit.errors import Code, Refused, RemitError
@@ -47,13 +48,21 @@ def _system_now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def mcp_app(gateway: Gateway, settings: DoorSettings, *, now: Now = _system_now) -> Starlette:
-    """The ASGI application of the MCP door, at `/mcp`.
+def mcp_app(
+    gateway: Gateway,
+    settings: DoorSettings,
+    *,
+    now: Now = _system_now,
+    issuer: PublicIssuer | None = None,
+) -> Starlette:
+    """The ASGI application of the MCP door, at `/mcp`, and the public pages of the issuer.
 
     Serve it with `proxy_headers` off: addresses are taken from the connection alone.
     """
     door = McpDoor(gateway, settings, Protocol(gateway, settings, now).server())
-    app = Starlette(routes=[Route("/mcp", endpoint=door)], lifespan=lambda _app: door.run())
+    public = [] if issuer is None else issuer_routes(issuer, settings)
+    routes = [Route("/mcp", endpoint=door), *public]
+    app = Starlette(routes=routes, lifespan=lambda _app: door.run())
     app.router.redirect_slashes = False  # a redirect would repeat the Host header
     app.state.door = door
     return app

@@ -700,7 +700,8 @@ class RunSpec:
     """What a runner is told to run: read from the stored plan's bytes and nothing else.
 
     `files` are put into the job directory (`/job`, the command's working directory), `collect`
-    are read back from it. `env` is the whole environment.
+    are read back from it. `env` is the whole environment. Of two runs of one `fence_key` the one
+    with the later fence shuts the other out; reads have none, since they may run side by side.
     """
 
     argv: tuple[str, ...]
@@ -711,7 +712,7 @@ class RunSpec:
     files: tuple[tuple[str, bytes], ...] = ()
     mounts: tuple[Mount, ...] = ()
     collect: tuple[str, ...] = ()
-    call_digest: str = ""
+    fence_key: str = ""
     egress: tuple[EgressRule, ...] = ()
     credentials: tuple[CredentialRule, ...] = ()
 

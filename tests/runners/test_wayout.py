@@ -132,10 +132,10 @@ async def test_made_twice_a_run_is_let_out_once(out: Out) -> None:
 @pytest.mark.threat("T-35")
 async def test_an_older_fence_of_the_same_call_is_not_let_out_again(out: Out) -> None:
     newer = replace(new_lease(), fence=7)
-    await out.runner.provision(newer, out.fetch(call_digest="sha256:one"))
+    await out.runner.provision(newer, out.fetch(fence_key="sha256:one"))
     older = replace(new_lease(), fence=6)
     with pytest.raises(RunnerFault) as refused:
-        await out.runner.provision(older, out.fetch(call_digest="sha256:one"))
+        await out.runner.provision(older, out.fetch(fence_key="sha256:one"))
     assert refused.value.code is Code.RUNNER_UNAVAILABLE
     assert not refused.value.started
     for lease in (newer, older):
@@ -216,3 +216,8 @@ async def test_files_handed_to_a_run_that_cannot_start_are_closed(out: Out) -> N
         await out.runner.start(new_lease(), (HandedFile(name="token", fd=fd),))
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)
+
+
+async def test_equal_reads_go_out_side_by_side(out: Out) -> None:
+    results = await asyncio.gather(*(run(out.runner, out.fetch(f"/{n}")) for n in range(3)))
+    assert [result.stdout for result, _ in results] == [b"hello\n"] * 3

@@ -100,7 +100,7 @@ class Way:
             lease.id,
             prepared=self._name,
             fence=lease.fence,
-            key=spec.call_digest or lease.id,
+            key=spec.fence_key,
             rules=spec.egress,
             listener_fd=listener,
             ends_ms=lease.deadline_ms + LATE_MS,

@@ -18,6 +18,7 @@ from remit.model import (
     AdmittedCall,
     Command,
     CredentialRule,
+    Effect,
     EgressRule,
     Frozen,
     Limits,
@@ -283,7 +284,7 @@ def run_spec(text: bytes, expected_hash: str) -> RunSpec:
         collect=tuple(facts["collect"]),
         limits=Limits(**facts["limits"]),
         profile=facts["runner"]["profile"],
-        call_digest=facts["call_digest"],
+        fence_key="" if facts["effect"] == Effect.READ else facts["call_digest"],
         egress=tuple(_egress_rule(rule) for rule in facts["egress"]),
         credentials=tuple(_credential_rule(rule) for rule in facts["credentials"]),
     )

@@ -86,6 +86,7 @@ def test_profile_becomes_a_value_with_all_that_was_written(tmp_path: Path) -> No
         ({"mounts": [{"name": "a", "source": "/srv"}] * 2}, "the same name twice"),
         ({"egress": [{"host": "*.example.com", "port": 443}]}, "not one exact name"),
         ({"tls": "passthrough", "egress": [{**API, "path_prefix": "/v1"}]}, "passes through"),
+        ({"runner": "gvisor", "warm": {"shell": 1}}, "keeps no slot"),
     ],
 )
 def test_profile_that_could_be_read_in_two_ways_is_refused(

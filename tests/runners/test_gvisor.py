@@ -14,6 +14,7 @@ import pytest
 
 from remit.runners.wire import close_all, sealed_file
 from tests.runners.support import alive, eventually, groups_naming, processes_of
+from tests.runners.test_unprivileged import as_user, delegated, source
 from tests.runners.wired import UID_BASE, Wired, wired
 
 pytestmark = [
@@ -21,6 +22,8 @@ pytestmark = [
     pytest.mark.threat("T-16"),
     pytest.mark.needs("bwrap", "userns", "cgroup", "runsc"),
 ]
+
+__all__ = ["source"]
 
 RUNSC = {"path": "/usr/bin/runsc", "platform": "ptrace"}
 PROFILE: dict[str, Any] = {
@@ -267,3 +270,12 @@ def test_without_runsc_a_profile_of_it_is_refused(tmp_path: Path) -> None:
     with wired(tmp_path) as spawner:
         lease, _ = spawner.provision("/bin/true", profile=PROFILE)
         assert "no such runner" in spawner.hear("refused", lease=lease)[0]["fault"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may become another user")
+def test_it_needs_no_root(source: Path) -> None:
+    with delegated("memory", "pids", "cpu", "unified") as groups:
+        said = as_user(source, groups, module="tests.runners.gvisor_script")
+    assert said["said"] == ["4.4.0", "token", "served"]
+    assert said["result"] == "result"
+    assert (said["evidence"]["processes_left"], said["evidence"]["cgroup_removed"]) == (0, True)

@@ -11,7 +11,7 @@ from remit.catalog.safety import check_mounts
 from remit.catalog.spec import EgressSpec
 from remit.errors import Code, ConfigError
 from remit.model import Effect, EgressRule, Mount, Tool
-from remit.profile import DEFAULT, BaseKind, BaseSystem, Ceilings, Profile, Tls, Warm
+from remit.profile import DEFAULT, BaseKind, BaseSystem, Ceilings, Profile, RunnerKind, Tls, Warm
 from remit.runners.egress.addresses import (
     METADATA_NAMES,
     Reach,
@@ -54,6 +54,8 @@ def _profile(name: str, section: ProfileSection, base: Path, add: Add) -> Profil
             "has rules with methods or paths, which cannot be held where TLS passes through",
             "write `tls: terminate`, or hosts and ports alone",
         )
+    if section.runner is RunnerKind.GVISOR and (section.warm.shell or section.warm.python):
+        add(f"{place}.warm", "is of gVisor, which keeps no slot", "leave `warm` out")
     return Profile(
         name=name,
         runner=section.runner,

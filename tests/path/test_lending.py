@@ -150,7 +150,7 @@ async def test_output_that_cannot_be_searched_is_neither_kept_nor_shown(
     assert "unscrubbed" in (await outcome(path))["limits_hit"]
 
 
-@pytest.mark.threat("T-33")
+@pytest.mark.threat("T-34")
 async def test_loan_that_was_not_taken_back_is_in_the_evidence(make_path: MakePath) -> None:
     path = await a_path(make_path)
     path.credentials.broken = ["take_back"]

@@ -148,3 +148,15 @@ async def test_preview_reaches_nothing_whatever_its_tool_declares(make_path: Mak
     assert code(await path.call("previewed")) == "ok"
     asked = await plans(path)
     assert all(not each["plan"]["egress"] for each in asked if each["plan"]["kind"] == "preview")
+
+
+async def test_policy_gives_all_that_is_declared_by_handing_it_back(make_path: MakePath) -> None:
+    """As docs/policy-input.md writes it; a tool's credential names its audience though it is empty."""
+    rego = HEAD + (
+        'decision := answer("allow", {"constraints": '
+        '{"egress": input.tool.egress, "credentials": input.tool.credentials}})\n'
+    )
+    path = await make_path(rego, tools=TOOLS, holds={"egress": True, "credentials": True})
+    reply = await path.call("reach")
+    assert code(reply) == "ok"
+    assert "narrowed_from" not in reply.decision

@@ -91,7 +91,7 @@ async def a_lost_run(path: Path_, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(reply.decision["run_id"])
 
 
-@pytest.mark.threat("T-33")
+@pytest.mark.threat("T-34")
 async def test_next_start_ends_loans_and_writes_down_what_it_found(
     make_path: MakePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:

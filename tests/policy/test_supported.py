@@ -59,6 +59,7 @@ HOLDS: dict[str, list[Any]] = {
         allow(constraints={"credentials": []}),
         credential(),
         credential(scopes=["read"], ttl_s=60, audience="api"),
+        credential(audience=""),
     ],
     "constraints.output.max_bytes": [output(max_bytes=1)],
     "constraints.output.redact": [output(redact=["/token", "/items/*/key"])],
@@ -98,7 +99,7 @@ DENIES: dict[str, list[Any]] = {
         egress(path_prefix="a"),
         egress(path_prefix=""),
     ],
-    "constraints.credentials": [credential(scopes=[""]), credential(audience="")],
+    "constraints.credentials": [credential(scopes=[""])],
     "constraints.output.content_types": [
         output(content_types=["text/*"]),
         output(content_types=["Text/plain"]),

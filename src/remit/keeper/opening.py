@@ -88,6 +88,8 @@ class Opened:
 
 async def _load_clients(kinds: set[str]) -> None:
     """Have imported what brokers import at their first use: later its files may be unreadable."""
+    import concurrent.futures.thread  # noqa: F401 - each search of output runs in a thread
+
     if kinds - {"static"}:
         import encodings.idna  # noqa: F401
 

@@ -223,7 +223,8 @@ def _credentials(value: Any) -> tuple[CredentialRule, ...]:
             ref=text(found["ref"], f"{place}/ref", 256, 1),
             scopes=texts(found.get("scopes", []), f"{place}/scopes", 64),
             ttl_s=_positive(found, place, "ttl_s"),
-            audience=text(found["audience"], f"{place}/audience", 256)
+            # Empty as in `input.tool.credentials`: whoever the catalog lets it be for.
+            audience=(text(found["audience"], f"{place}/audience", 256) or None)
             if "audience" in found
             else None,
         )

@@ -50,7 +50,7 @@ def _destinations(rules: Any) -> bool:
 
 
 def _credentials(rules: Any) -> bool:
-    return all(all(rule.get("scopes", ())) and rule.get("audience") != "" for rule in rules)
+    return all(all(rule.get("scopes", ())) for rule in rules)
 
 
 def _media_types(names: Any) -> bool:

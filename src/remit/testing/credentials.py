@@ -185,7 +185,7 @@ class CredentialsContract:
                 await credentials.lend(replace(lease, fence=fence))
             assert refused.value.code is Code.CREDENTIAL_UNAVAILABLE
 
-    @pytest.mark.threat("T-35")
+    @pytest.mark.threat("T-38")
     async def test_a_run_that_the_ledger_does_not_have_is_lent_nothing(
         self, credentials: Credentials, started: Started
     ) -> None:
@@ -218,7 +218,7 @@ class CredentialsContract:
         assert loan.returned_ms is not None
         assert list(await credentials.take_back(lease)) in ([], [loan])
 
-    @pytest.mark.threat("T-33")
+    @pytest.mark.threat("T-34")
     async def test_a_sweep_ends_the_loans_of_runs_that_are_not_live(
         self, credentials: Credentials, started: Started
     ) -> None:

@@ -122,6 +122,15 @@ APPROVALS = Counter("remit_approvals", "Approvals, by what became of them.", ["s
 RUNS_IN_FLIGHT = Gauge("remit_runs_in_flight", "Runs that have begun and not ended.",
     registry=REGISTRY,
 )  # fmt: skip
+SLOTS_WAITING = Gauge("remit_slots_waiting", "Sandboxes made ahead of need that wait for a run.",
+    ["kind"], registry=REGISTRY,
+)  # fmt: skip
+SLOT_CLAIMS = Counter("remit_slot_claims", "Runs that a slot is kept for, by what became of it.",
+    ["kind", "result"], registry=REGISTRY,
+)  # fmt: skip
+SLOT_REFILLS = Counter("remit_slot_refills", "Slots made, and slots that went unused, by why.",
+    ["kind", "result"], registry=REGISTRY,
+)  # fmt: skip
 LEFTOVERS = Counter("remit_leftovers", "Leftovers of runs that a sweep removed.",
     registry=REGISTRY,
 )  # fmt: skip

@@ -37,6 +37,8 @@ from remit.runners.channel import SpawnerGone
 from remit.runners.egress.client import EgressProxy
 from remit.runners.faults import unavailable
 from remit.runners.mounts import IDENTIFIER
+from remit.runners.pool import SlotClass
+from remit.runners.slots import Slots, most_slots
 from remit.runners.trust import TrustStore
 from remit.runners.wayout import WayOut
 from remit.runners.wire import close_all
@@ -59,6 +61,7 @@ class SandboxSettings:
         max_runs: sandboxes at a time; more wait until their lease's deadline.
         profiles: the environments that there are, by name.
         authorities: authorities (PEM) that runs with a way out trust beside the system's.
+        classes: what slots are kept for, in profiles that keep some (see `slots.classes_of`).
     """
 
     state_dir: Path
@@ -71,6 +74,7 @@ class SandboxSettings:
     max_runs: int = 32
     profiles: Mapping[str, Profile] = field(default_factory=lambda: {DEFAULT: Profile()})
     authorities: bytes = b""
+    classes: tuple[SlotClass, ...] = ()
 
 
 class SandboxRunner:
@@ -91,10 +95,12 @@ class SandboxRunner:
             "runsc": None if tools.runsc is None else gvisor.told(tools.runsc),
             "uid_base": settings.uid_base,
             "max_runs": settings.max_runs,
+            "max_slots": most_slots(settings.profiles, settings.classes),
             "state": str(settings.state_dir.absolute()),
         }
         self.attempts = Attempts(settings.state_dir, greeting, settings.max_runs)
         self._builder = Builder(self.attempts, self._out)
+        self._slots: Slots | None = None
 
     @property
     def _out_digest(self) -> str | None:
@@ -123,6 +129,7 @@ class SandboxRunner:
             with contextlib.suppress(SpawnerGone):
                 await runner.attempts.link.connect()
                 await runner._examine(tools)
+                runner._keep_slots()
         return runner
 
     async def _examine(self, tools: probe.Tools) -> None:
@@ -142,9 +149,39 @@ class SandboxRunner:
         )
         self._found = dict(zip(self._settings.profiles, found, strict=True))
 
+    def _keep_slots(self) -> None:
+        """Begin to fill the pool, of profiles whose limits can be changed at a claim."""
+        sound = {
+            name: profile
+            for name, profile in self._settings.profiles.items()
+            if self._found[name].tier is Tier.SANDBOX
+        }
+        if not most_slots(sound, self._settings.classes):
+            return
+        self._slots = self._builder.shelf = Slots(
+            self.attempts,
+            self._builder,
+            gateway=self._settings.gateway,
+            profiles=sound,
+            classes=self._settings.classes,
+        )
+        self._slots.look()
+
     async def aclose(self) -> None:
         """End the spawner and with it every run that is left; their results say `lost`."""
+        if self._slots is not None:
+            await self._slots.aclose()
         await self.attempts.link.close()
+
+    async def drain(self, reason: str) -> None:
+        """Throw away every slot that waits, because what slots are made from has changed."""
+        if self._slots is not None:
+            await self._slots.drain(reason)
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many slots of each kind wait to be taken."""
+        return {} if self._slots is None else self._slots.waiting
 
     @property
     def capabilities(self) -> Capabilities:
@@ -173,22 +210,32 @@ class SandboxRunner:
         found = self._found.get(spec.profile)
         if found is None:
             raise unavailable("there is no runner profile of that name")
+        if (refusal := self._refusal(found)) is not None:
+            raise refusal
+        if spec.egress and not found.holds.get("egress"):
+            raise unavailable("runs of this profile have no way out here", hint=found.hint)
+        profile = self._settings.profiles[spec.profile]
+        await self._builder.make(lease, spec, profile, out=bool(spec.egress))
+
+    def _refusal(self, found: Capabilities) -> RunnerFault | None:
+        """Why runs are not let go in a profile, from what was found of it; None if they are."""
         if found.tier is Tier.NONE:
-            raise unavailable("no sandbox of this profile can be made here", hint=found.hint)
+            return unavailable("no sandbox of this profile can be made here", hint=found.hint)
         if found.tier is Tier.DEGRADED and not self._settings.unsafe_degraded:
-            raise RunnerFault(
+            return RunnerFault(
                 Code.RUNNER_DEGRADED,
                 "this machine cannot hold the limits of a sandbox",
                 hint=found.hint,
             )
-        profile = self._settings.profiles[spec.profile]
-        await self._builder.make(lease, spec, profile, out=bool(spec.egress))
+        return None
 
     async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
         try:
             await self._start(self.attempts.known(lease), files)
         finally:
             close_all([file.fd for file in files])
+            if self._slots is not None:
+                self._slots.look()
 
     async def _start(self, attempt: Attempt, files: Sequence[HandedFile]) -> None:
         if not attempt.starting:
@@ -237,7 +284,11 @@ class SandboxRunner:
         }
 
     async def destroy(self, lease: Lease) -> Destruction:
-        return await self.attempts.destroy(lease, probe.NOTHING)
+        try:
+            return await self.attempts.destroy(lease, probe.NOTHING)
+        finally:
+            if self._slots is not None:
+                self._slots.look()
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
         """Destroy what is found and has no live lease; what this process itself holds is live."""

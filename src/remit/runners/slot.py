@@ -94,6 +94,7 @@ class Slot(Cell):
         self._waiting = next((pid for pid in self.group.pids() if pid not in own), -1)
         self._cpu_before = self.group.counters().cpu_us or 0
         self.state = "parked"
+        self._deadline = time.monotonic() + self.request.left_s  # as old as it may grow
         listening = [] if self._listening < 0 else [self._listening]
         self._loop.report({"ev": "parked", "lease": self.name}, listening)
         self._close("_listening")

@@ -48,7 +48,8 @@ clock = SystemClock()
 
 
 def static(**written: Any) -> dict[str, Any]:
-    return plain(broker="static", secret="env:STATIC_SECRET", **({"file": FILE} | written))
+    words = {"broker": "static", "secret": "env:STATIC_SECRET", "file": FILE}
+    return plain(**(words | written))
 
 
 def oidc(**written: Any) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class World:
             deadline_ms=deadline_ms or now + 1000 * wall_s + 10_000,
             claims=Claims(),
         )
-        return await self.store.commit_intent(intent, [])
+        return await self.store.commit_intent(intent, [sample.decision_entry(plan, allow)])
 
     def plan(self, *refs: str, service: str, effect: Effect, wall_s: int, **facts: Any) -> Plan:
         call_digest = digest_of("remit.call/1", service)

@@ -15,10 +15,10 @@ from remit.model import Actor, CallerKind
 from remit.runners.credentials.broker import BrokerFault
 from remit.runners.credentials.issuer import RunIssuer, subject
 from remit.runners.credentials.keyring import PUBLISHED_MS, SKEW_MS, KeyRing
+from tests.runners.credentials.issuing import AUDIENCE, verified
 from tests.runners.credentials.world import now_ms, order
 
 DAY_MS = 86_400_000
-AUDIENCE = "https://there.example"
 
 
 class Shelf:
@@ -50,21 +50,6 @@ def issuer(shelf: Shelf, ring: KeyRing, **section: Any) -> RunIssuer:
 
 def kids(ring: KeyRing) -> list[str]:
     return [key["kid"] for key in ring.jwks["keys"]]
-
-
-def verified(token: str, jwks: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """What a careful verifier reads: signature by `kid`, issuer, audience, times."""
-    header = jwt.get_unverified_header(token)
-    key = next(k for k in jwt.PyJWKSet.from_dict(jwks).keys if k.key_id == header["kid"])
-    found: dict[str, Any] = jwt.decode(
-        token,
-        key.key,
-        algorithms=[header["alg"]],
-        audience=AUDIENCE,
-        issuer="https://remit.example",
-        options={"require": ["exp", "iat", "nbf", "sub", "jti"], **options},
-    )
-    return found
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])

@@ -61,7 +61,6 @@ def test_profile_becomes_a_value_with_all_that_was_written(tmp_path: Path) -> No
         "limits": {"memory_mb": 128},
         "io_mb_per_s": 20,
         "egress": [{**API, "methods": ["GET"]}],
-        "warm": {"shell": 2},
     }
     found = loaded(tmp_path, {"profiles": {"small": section}}).profiles["small"]
     assert (found.name, found.runner, found.tls) == ("small", RunnerKind.GVISOR, Tls.TERMINATE)
@@ -71,7 +70,8 @@ def test_profile_becomes_a_value_with_all_that_was_written(tmp_path: Path) -> No
     assert found.ceilings.wall_s is None
     assert found.egress == (EgressRule(host="api.example.com", port=443, methods=("GET",)),)
     assert (found.mounts[0].target, found.mounts[0].writable) == ("/mnt/data", True)
-    assert found.warm.shell == 2
+    slots = loaded(tmp_path, {"profiles": {"warm": {"warm": {"shell": 2}}}}).profiles["warm"]
+    assert (slots.warm.shell, slots.runner) == (2, RunnerKind.SANDBOX)
 
 
 @pytest.mark.threat("T-37")

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from remit.runners.gvisor import find, told
 from remit.runners.wire import close_all, sealed_file
@@ -30,7 +31,12 @@ def main(state: str) -> None:
     runsc = find(for_others=False)
     assert runsc is not None
     with wired(Path(state), told(runsc)) as spawner:
-        profile = {"runner": "gvisor", "base": {"kind": "host"}, "mounts": [], "io_mb_per_s": None}
+        profile: dict[str, Any] = {
+            "runner": "gvisor",
+            "base": {"kind": "host"},
+            "mounts": [],
+            "io_mb_per_s": None,
+        }
         lease, out = spawner.provision(
             "/usr/bin/python3", "-I", "-S", "-c", SOURCE, profile=profile, egress=True,
             handed=True, collect=["out"], fds=[sealed_file("trust", b"trust ")],

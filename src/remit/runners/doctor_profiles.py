@@ -10,13 +10,12 @@ from dataclasses import replace
 
 from remit.errors import RunnerFault
 from remit.model import Capabilities, Lease, RunResult, RunSpec, Tier
-from remit.profile import Profile, RunnerKind
+from remit.profile import Profile
 from remit.runners import escapes
 from remit.runners.check import Check
 from remit.runners.sandbox import SandboxRunner
 
 _LEASE_S = 60
-_WARM = "gVisor keeps no slots: each run of it is started cold"
 
 
 async def profile_checks(
@@ -90,8 +89,6 @@ async def _block(
     lines = [Check(name=f"profile {profile.name}", status=whole, found=said)]
     lines += [_line(profile.name, each, degraded=degraded) for each in findings]
     lines += [_wall(profile.name, name, found.holds) for name in _WALLS if name in found.holds]
-    if profile.runner is RunnerKind.GVISOR and (profile.warm.shell or profile.warm.python):
-        lines.append(Check(name=f"{profile.name}: warm", status="warn", found=_WARM))
     return lines
 
 

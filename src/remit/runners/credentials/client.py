@@ -21,7 +21,7 @@ import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class KeeperClient:
         self._loop = loop
         self._reviving = threading.Lock()
         self._numbers = itertools.count(1_000_000)
-        self._answers: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
+        self._answers: dict[int, _Waiting] = {}
         self._ledger_path: Path | None = None
         self._ledger: Ledger | None = None
         self._lent: set[str] = set()
@@ -191,12 +191,12 @@ class KeeperClient:
         if self._gone:
             raise _fault("the keeper is not there")
         number = next(self._numbers)
-        waiting: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
+        waiting = _Waiting(self._keeper, self._loop.create_future())
         self._answers[number] = waiting
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._send({**message, "n": number}, fds)
-                answer, handed = await waiting
+                await _send(waiting.keeper, {**message, "n": number}, fds)
+                answer, handed = await waiting.answer
         except TimeoutError:
             raise _fault("the keeper did not answer in time") from None
         except OSError:
@@ -208,15 +208,6 @@ class KeeperClient:
         if "fault" in answer:
             raise _fault(str(answer["fault"]))
         return answer, handed
-
-    async def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
-        while True:
-            try:
-                send(self._keeper.control, message, fds)
-            except BlockingIOError:
-                await asyncio.sleep(0.001)  # its queue is full for a moment
-            else:
-                return
 
     def _attach(self, keeper: KeeperProcess) -> None:
         self._gone = False
@@ -238,10 +229,10 @@ class KeeperClient:
             return
         message, fds = received
         waiting = self._answers.get(int(message.get("n") or 0))
-        if waiting is None or waiting.done():
+        if waiting is None or waiting.answer.done():
             close_all(fds)
         else:
-            waiting.set_result((message, fds))
+            waiting.answer.set_result((message, fds))
 
     def _lose(self, keeper: KeeperProcess) -> None:
         if keeper.control.fileno() >= 0:
@@ -249,7 +240,9 @@ class KeeperClient:
             keeper.control.close()
         if keeper is self._keeper:
             self._gone = True
-            self._fail_waiting()
+        for waiting in self._answers.values():
+            if waiting.keeper is keeper and not waiting.answer.done():
+                waiting.answer.set_exception(ConnectionResetError())
 
     async def _replace(self, gone: KeeperProcess) -> None:
         try:
@@ -288,9 +281,7 @@ class KeeperClient:
 
     def _succeed(self, gone: KeeperProcess, keeper: KeeperProcess) -> None:
         """Talk to the new one; whoever waits for an answer of the old one is told."""
-        self._gone = True
         self._lose(gone)
-        self._fail_waiting()
         if self._closed:
             keeper.leave()
             return
@@ -310,10 +301,23 @@ class KeeperClient:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _fail_waiting(self) -> None:
-        for waiting in self._answers.values():
-            if not waiting.done():
-                waiting.set_exception(ConnectionResetError())
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Somebody waits for an answer of this keeper."""
+
+    keeper: KeeperProcess
+    answer: asyncio.Future[tuple[dict[str, Any], list[int]]]
+
+
+async def _send(keeper: KeeperProcess, message: dict[str, Any], fds: Sequence[int]) -> None:
+    while True:
+        try:
+            send(keeper.control, message, fds)
+        except BlockingIOError:
+            await asyncio.sleep(0.001)  # its queue is full for a moment
+        else:
+            return
 
 
 def _loans(answer: Mapping[str, Any]) -> tuple[Loan, ...]:

@@ -21,6 +21,7 @@ from remit.runners.credentials.client import KeeperClient, KeeperSettings
 from remit.runners.egress.client import EgressProxy
 from remit.runners.egress.settings import EgressSettings
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
+from remit.runners.users import exist_here
 from remit.secret import SecretRef
 from remit.settings.credentials import (
     CredentialSection,
@@ -145,8 +146,10 @@ def egress_settings(settings: Settings) -> EgressSettings:
 
 
 def _uid(settings: Settings, below: int) -> int | None:
-    """A user of its own for a process, where the gateway has the right to give one."""
-    return settings.sections.runners.sandbox.uid_base - below if os.geteuid() == 0 else None
+    """A user of its own for a process, where the gateway has the right to give one: root of a
+    user namespace has few."""
+    uid = settings.sections.runners.sandbox.uid_base - below
+    return uid if os.geteuid() == 0 and exist_here(uid, uid) else None
 
 
 def _authorities(settings: Settings) -> str:

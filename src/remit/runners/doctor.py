@@ -15,7 +15,8 @@ from remit.runners.bubblewrap import SOUND, Bubblewrap, find
 from remit.runners.check import Check
 from remit.runners.doctor_profiles import profile_checks
 from remit.runners.gvisor import Runsc
-from remit.runners.sandbox import SandboxRunner, SandboxSettings
+from remit.runners.sandbox import UID_BASE, SandboxRunner, SandboxSettings
+from remit.runners.users import exist_here
 
 _LOW_DISK_BYTES = 512 * 1024 * 1024
 
@@ -158,7 +159,7 @@ def _user(capabilities: Capabilities, uids: str | None) -> Check:
 
 def _processes() -> Check:
     """Who the processes beside the gateway act as."""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and exist_here(UID_BASE - 2, UID_BASE - 1):
         found = "spawner: root, which makes the runs' users; egress proxy and keeper: one of their own each"
     else:
         found = f"spawner, egress proxy and keeper: the gateway's own (uid {os.geteuid()})"

@@ -43,7 +43,7 @@ class Users:
 def find_users(base: int, most: int) -> Users:
     """The users for as many places; moves this process into a namespace for them if it must."""
     if os.geteuid() == 0:
-        kind = "host" if _exist_here(base, base + most) else "one"
+        kind = "host" if exist_here(base, base + most) else "one"
         return Users(kind=kind, base=base, privileged=True)
     ranges = [_range(path, most) for _, path in _MAPPERS]
     tools = all(os.access(tool, os.X_OK) for tool, _ in _MAPPERS)
@@ -110,7 +110,7 @@ def _mapped(maps: list[list[str]], *, trial: bool) -> bool:
     return status == 0
 
 
-def _exist_here(first: int, last: int) -> bool:
+def exist_here(first: int, last: int) -> bool:
     """Whether these users and groups exist in this process's user namespace: root of a rootless
     container has few (user_namespaces(7))."""
     return all(_covers(path, first, last) for path in ("/proc/self/uid_map", "/proc/self/gid_map"))

@@ -146,6 +146,18 @@ async def test_what_could_not_be_tried_is_not_said_to_hold() -> None:
     assert {by_name[name] for name in BOTH} == {None}
 
 
+async def test_what_an_attempt_got_is_told_and_does_not_hold() -> None:
+    got = {**dict.fromkeys([*BOTH, *FILTERED], []), "host_files": ["/root", "/home"]}
+    found = await _judged(lambda _: replace(RESULT, stdout=json.dumps(got).encode()))
+    assert (found["host_files"], found["host_network"], found["mounting"]) == (False, True, True)
+    cut = {name: each for name, each in got.items() if name != "interfaces"}
+    found = await _judged(lambda _: replace(RESULT, stdout=json.dumps(cut).encode()))
+    assert found["interfaces"] is None
+    got["devices"] = ["could not be tried: ValueError"]
+    found = await _judged(lambda _: replace(RESULT, stdout=json.dumps(got).encode()))
+    assert found["devices"] is None
+
+
 async def test_a_limit_that_is_not_met_does_not_hold() -> None:
     found = await _judged(lambda _: RESULT)
     assert {found[name] for name in ("memory_limit", "pids_limit", "cpu_limit")} == {False}

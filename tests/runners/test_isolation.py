@@ -28,8 +28,9 @@ def spawner(tmp_path: Path) -> Iterator[Wired]:
 @pytest.fixture
 def ruled(spawner: Wired) -> Wired:
     """A spawner whose kernel has all of Landlock that is used."""
-    if set(spawner.hello["landlock"]) != {"network", "scope"}:
+    if landlock.abi() < 6:
         pytest.skip("this kernel lacks Landlock's network rules or scopes (Linux 6.12 has both)")
+    assert set(spawner.hello["landlock"]) == {"network", "scope"}
     return spawner
 
 

@@ -30,10 +30,11 @@ import socket
 import sys
 from typing import Any
 
-if __name__ == "__main__":  # started as a file, so that nothing but `remit` is looked for here
+if __name__ == "__main__":  # started as a file: the same code as the gateway's, by its place
     _HERE = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [each for each in sys.path if each != _HERE]
-    sys.path.append(os.path.dirname(os.path.dirname(_HERE)))
+    _OTHERS = (at for at, each in enumerate(sys.path) if each.endswith("-packages"))
+    sys.path.insert(next(_OTHERS, len(sys.path)), os.path.dirname(os.path.dirname(_HERE)))
 
 from remit.errors import ConfigError
 from remit.keeper.confine import harden

@@ -27,6 +27,8 @@ class Without(StrEnum):
     """The host's files in a user namespace of its own with every capability, and no filter."""
     NETWORK = "network"
     """A network namespace in which every address that programs try is there and answers."""
+    PROXY = "proxy"
+    """A proxy that goes wherever it is asked to, and injects a credential without a thought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ def run_without(program: Hostile, facts: Mapping[str, Any]) -> bytes:
 
 def _around(without: Without) -> list[str]:
     match without:
-        case Without.HOST:
+        case Without.HOST | Without.PROXY:
             return []
         case Without.LOOSE:
             options = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]

@@ -45,6 +45,7 @@ def _files(
     secret.write_text(marker)
     secret.chmod(0o644)
     facts["secret_file"] = str(secret)
+    (directory / "authority.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
     scratch = directory / "scratch"
     scratch.mkdir()
     scratch.chmod(0o777)

@@ -129,7 +129,7 @@ async def open_gateway(
         backends = _backends(settings, enforced.point, beside, ledger, clock)
         backends = rearrange(replace(backends, notifier=_notifier(settings, stack)))
         pipeline = Pipeline(backends, _path_settings(settings, name))
-        switch = enforced.switch(partial(_activate, pipeline))
+        switch = enforced.switch(partial(_switched, pipeline, beside))
         gateway = Gateway(pipeline, switch)
         await recover(ledger, backends.runner, clock, backends.credentials)
         await _activate(pipeline, enforced.point.revision)
@@ -232,6 +232,12 @@ async def _activate(pipeline: Pipeline, revision: str) -> None:
         keys=b.identity.key_ids(),
     )
     await b.ledger.activate(activation, b.clock.now_ms())
+
+
+async def _switched(pipeline: Pipeline, beside: Processes, revision: str) -> None:
+    """Another policy is in force; what was made ahead of need under the one before goes."""
+    await _activate(pipeline, revision)
+    await housekeep(partial(beside.drain, "policy"))
 
 
 async def _housekeeping(gateway: Gateway, b: Backends) -> None:

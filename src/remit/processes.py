@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from remit.config import Settings
 from remit.errors import Code, ConfigError
+from remit.model import Command, InputMode, Limits, RunSpec
 from remit.ports import Runner
+from remit.profile import Profile
 from remit.runners.credentials.client import KeeperClient, KeeperSettings
 from remit.runners.egress.client import EgressProxy
 from remit.runners.egress.settings import EgressSettings
+from remit.runners.pool import SlotClass
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
+from remit.runners.slots import classes_of
 from remit.runners.users import exist_here
 from remit.secret import SecretRef
 from remit.settings.credentials import (
@@ -37,6 +41,12 @@ class Processes:
 
     keeper: KeeperClient
     runner: Runner
+    drain: Callable[[str], Awaitable[None]]
+    """Throws away what was made ahead of need, and says why."""
+
+
+async def _nothing_to_drain(reason: str) -> None:
+    """A runner that keeps nothing."""
 
 
 async def open_processes(
@@ -65,14 +75,14 @@ async def open_processes(
         raise
     stack.push_async_callback(keeper.aclose)
     keeping.set_result(keeper)
-    if side is not None:
-        beside = await side
-        stack.push_async_callback(beside.stack.aclose)
-        runner = beside.runner
-        if beside.proxy is not None:
-            keeper.on_restart = beside.proxy.connect_keeper
-    assert runner is not None
-    return Processes(keeper=keeper, runner=runner)
+    if side is None:
+        assert runner is not None
+        return Processes(keeper=keeper, runner=runner, drain=_nothing_to_drain)
+    beside = await side
+    stack.push_async_callback(beside.stack.aclose)
+    if beside.proxy is not None:
+        keeper.on_restart = beside.proxy.connect_keeper
+    return Processes(keeper=keeper, runner=beside.runner, drain=beside.runner.drain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +134,38 @@ def sandbox_settings(settings: Settings, state_dir: Path, name: str) -> SandboxS
         uid_base=chosen.uid_base,
         max_runs=settings.sections.limits.concurrent_runs,
         profiles=settings.profiles,
+        classes=slot_classes(settings),
         authorities=_authorities(settings).encode(),
+    )
+
+
+def slot_classes(settings: Settings) -> tuple[SlotClass, ...]:
+    """What slots are kept for: the commands of tools whose profile keeps some warm.
+
+    A tool that may be let out has a class with a way out and one without: policy decides.
+    """
+    found: dict[SlotClass, None] = {}
+    for tool in settings.tools:
+        profile = settings.profiles[tool.runner]
+        commands = [(tool.command, tool.limits, bool(tool.egress))]
+        if tool.preview is not None:
+            commands.append((tool.preview.command, tool.preview.limits, False))
+        for command, limits, goes in commands:
+            spec = _as_planned(command, profile, limits)
+            for out in (False, True)[: 1 + goes]:
+                found |= dict.fromkeys(classes_of(spec, profile, out=out))
+    return tuple(found)
+
+
+def _as_planned(command: Command, profile: Profile, limits: Limits) -> RunSpec:
+    """What runs of a command have in common, whatever its arguments."""
+    return RunSpec(
+        argv=command.argv,
+        env=command.env,
+        stdin=b"{}" if command.input is InputMode.STDIN_JSON else b"",
+        mounts=command.mounts,
+        limits=profile.ceilings.lower(limits),
+        profile=profile.name,
     )
 
 

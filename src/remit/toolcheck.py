@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remit.command import environment_of
@@ -86,7 +86,7 @@ async def _twice(
     with tempfile.TemporaryDirectory(prefix="remit-check-") as state:
         runner = await SandboxRunner.open(
             # Not the gateway's own name: it sweeps what it finds.
-            sandbox_settings(settings, Path(state), f"check-{os.getpid()}")
+            replace(sandbox_settings(settings, Path(state), f"check-{os.getpid()}"), classes=())
         )
         try:
             means = Means(runner, profiles=settings.profiles)

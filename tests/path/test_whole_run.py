@@ -6,15 +6,17 @@ with TLS, the keeper lends what the ledger says, and the log is read afterwards.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
 from remit.app import open_gateway
 from remit.config import load
@@ -23,6 +25,7 @@ from remit.ledger.checkpoint import VerifierKey
 from remit.ledger.export import export_store
 from remit.ledger.signer import FileSigner
 from remit.model import Call, Caller, CallerKind, Reply
+from remit.runners.sandbox import SandboxRunner
 from tests.ledger.forging import check
 from tests.path.conftest import HEAD, Heard
 from tests.runners.egress.world import Asked, Destination, certificates, destination, ok
@@ -87,7 +90,7 @@ class World:
             self.tool("plain", "/bin/echo", "hello"),
         ]  # fmt: skip
 
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self, **more: Any) -> dict[str, Any]:
         port = self.there.port
         inject = {"host": "localhost", "port": port, "value": "Bearer {token}"}
         secret = {"broker": "static", "secret": "file:token"}
@@ -101,13 +104,14 @@ class World:
                     "injected": {**secret, "inject": [inject]},
                     "on-disk": {**secret, "file": {"name": "token"}},
                 },
+                **more,
             },
         }
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[World]:
+    async def open(self, **more: Any) -> AsyncIterator[World]:
         file = self.folder / "remit.yaml"
-        file.write_text(yaml.safe_dump(json.loads(json.dumps(self.configuration()))))
+        file.write_text(yaml.safe_dump(json.loads(json.dumps(self.configuration(**more)))))
         async with open_gateway(load(file, environ={})) as self.gateway:
             yield self
 
@@ -197,6 +201,33 @@ async def test_file_credential_is_in_the_run_and_blanked_in_all_that_comes_back(
         assert outcome["loans"][0]["delivered"] == "file"
         assert [each["path"] for each in outcome["files"]] == ["left.txt"]
     assert holds(world.folder, SECRET.encode()) == []
+
+
+@pytest.mark.threat("T-36")
+async def test_slots_are_kept_for_the_tools_there_are_and_made_anew_under_another_policy(
+    world: World,
+) -> None:
+    async with world.open(profiles={"sandbox": {"warm": {"shell": 2}}}):
+        runner = world.gateway._pipeline.backends.runner
+        assert isinstance(runner, SandboxRunner)
+        await until(lambda: runner.waiting["shell"] >= 2)
+        reply = await world.call("ask")
+        assert said(reply) == "known"
+        outcome = await world.outcome()
+        assert outcome["destruction"]["complete"], outcome
+        assert outcome["runner"]["slot"] == "warm-shell"
+        await until(lambda: runner.waiting["shell"] >= 2)
+        with capture_logs() as lines:
+            (world.folder / "policy" / "policy.rego").write_text(GIVE + "# another\n")
+            world.gateway.look_for_policy()
+            await until(lambda: any(line["event"] == "slots_drained" for line in lines))
+        await until(lambda: runner.waiting["shell"] >= 2)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 async def test_log_that_the_keeper_signed_is_whole(world: World) -> None:

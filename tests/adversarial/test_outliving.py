@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
@@ -30,22 +31,36 @@ from tests.runners.support import (
 
 pytestmark = [pytest.mark.needs("bwrap", "userns", "cgroup"), pytest.mark.threat("T-18")]
 
+_LIBC = ctypes.CDLL(None)
+_PR_SET_CHILD_SUBREAPER = 36
+PARTS = ("cmdline", "environ")
+
 EACH = pytest.mark.parametrize(
     "program", [pytest.param(each, id=each.name.replace(" ", "-")) for each in PROGRAMS]
 )
 
 
 def marked(word: str) -> list[int]:
-    """Processes of this machine that live and whose command line or environment has the word."""
+    """Processes of this machine that live and have the word in a command line or environment.
+
+    Each thread is looked at: where the first one has ended, only the others still say anything.
+    """
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            for part in ("cmdline", "environ"):
-                with open(f"/proc/{name}/{part}", "rb") as file:
-                    if word.encode() in file.read():
-                        found.append(int(name))
-                        break
+            for thread in os.listdir(f"/proc/{name}/task"):
+                if any(_holds(f"/proc/{name}/task/{thread}/{part}", word) for part in PARTS):
+                    found.append(int(name))
+                    break
     return alive(found)
+
+
+def _holds(path: str, word: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return word.encode() in file.read()
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -53,8 +68,10 @@ def word() -> Iterator[str]:
     """A word by which everything that a program starts is known; whatever has it ends with the
     test."""
     word = f"outlive-{secrets.token_hex(8)}"
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # not every init reaps what it inherits
     yield word
     end_all(word)
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def _spec(program: Hostile, word: str) -> RunSpec:
@@ -108,18 +125,35 @@ def test_on_the_host_it_does_outlive_its_parent(program: Hostile, word: str) -> 
             assert eventually(lambda: marked(word) != [], seconds=2)
         finally:
             parent.kill()
+            parent.wait()
             end_all(word)
 
 
 def end_all(word: str) -> None:
-    """End what has the word, so that its pipes close."""
-    for _ in range(500):
+    """End what has the word, so that its pipes close, and reap it."""
+    for _ in range(1_000):
         if not (left := marked(word)):
-            return
+            break
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-    raise AssertionError("it could not be ended")
+    else:
+        raise AssertionError("it could not be ended")
+    for pid in _dead_children():
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _dead_children() -> list[int]:
+    """Children of this process that ended and that nobody in it waits for."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/stat") as file:
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+            if state == "Z" and int(parent) == os.getpid():
+                found.append(int(name))
+    return found
 
 
 HANG = """

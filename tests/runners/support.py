@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -82,13 +83,21 @@ def processes_of(lease_id: str) -> list[int]:
     """The processes in the lease's control groups."""
     pids: set[int] = set()
     for group in groups_naming(lease_id):
-        pids |= {int(pid) for pid in Path(group, "cgroup.procs").read_text().split()}
+        with contextlib.suppress(OSError):  # the run has ended meanwhile
+            pids |= {int(pid) for pid in Path(group, "cgroup.procs").read_text().split()}
     return sorted(pids)
 
 
 def alive(pids: list[int]) -> list[int]:
-    """Those that still run; a zombie runs nothing."""
-    return [pid for pid in pids if _state(pid) not in {"", "Z", "X"}]
+    """Those that still run; a zombie runs nothing, unless only its first thread has ended."""
+    return [pid for pid in pids if _state(pid) not in {"", "Z", "X"} or _threads(pid) > 1]
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def _state(pid: int) -> str:

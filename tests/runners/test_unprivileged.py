@@ -97,7 +97,7 @@ def as_user(
         os.setresgid(USER, USER, USER)
         os.setresuid(USER, USER, USER)
 
-    interpreter = _interpreter()
+    interpreter = interpreter()
     packages = [path for path in sys.path if path.endswith("-packages")]
     done = subprocess.run(
         [
@@ -118,7 +118,7 @@ def as_user(
     return said
 
 
-def _interpreter() -> str:
+def interpreter() -> str:
     """This interpreter, or one of the same version that the other user may run."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):

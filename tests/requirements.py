@@ -44,5 +44,6 @@ THREATS: dict[str, str] = {
     "T-35": "The egress proxy or the keeper serves a run whose fence has passed.",
     "T-36": "Something of one run reaches another through a slot made ahead of need.",
     "T-37": "A base, a mount or a link leads the making of a sandbox astray.",
-    "T-38": "The gateway makes the keeper lend or sign what the ledger does not have.",
+    "T-38": "Whoever has taken over the gateway makes the keeper lend or sign what the ledger does not "
+    "have.",
 }

@@ -111,6 +111,7 @@ async def test_a_newer_run_of_the_call_ends_what_the_older_holds_and_shuts_it_ou
         newer = await world.granted("static")
         assert newer.fence > older.fence
         await lent_text(world, lease(newer))
+        assert os.listdir(tmp_path / "keeper/loans") == [newer.run_id]
         [loan] = await world.keeper.take_back(lease(older))
         assert loan.returned_ms is not None
         assert await lent_text(world, lease(late)) == SECRET

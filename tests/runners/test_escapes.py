@@ -147,7 +147,7 @@ async def test_what_could_not_be_tried_is_not_said_to_hold() -> None:
 
 
 async def test_what_an_attempt_got_is_told_and_does_not_hold() -> None:
-    got = {**dict.fromkeys([*BOTH, *FILTERED], []), "host_files": ["/root", "/home"]}
+    got = {**{name: [] for name in [*BOTH, *FILTERED]}, "host_files": ["/root", "/home"]}
     found = await _judged(lambda _: replace(RESULT, stdout=json.dumps(got).encode()))
     assert (found["host_files"], found["host_network"], found["mounting"]) == (False, True, True)
     cut = {name: each for name, each in got.items() if name != "interfaces"}

@@ -162,6 +162,20 @@ async def test_closing_ends_everything_that_lives(
 
 
 @pytest.mark.threat("T-34")
+async def test_what_was_lent_and_could_not_be_delivered_is_revoked_before_the_refusal(
+    tmp_path: Path, api: str, lender: FakeGithub
+) -> None:
+    inject = [{"host": "127.0.0.1", "port": 8443, "value": "Bearer {token}"}]
+    chosen = {"code": github(api, app_key(tmp_path), file=None, inject=inject)}
+    async with keeping(tmp_path, chosen) as world:
+        with pytest.raises(RunnerFault, match="the egress proxy does not inject"):
+            await world.keeper.lend(lease(await world.granted("code")))
+        assert [each.method for each in lender.seen] == ["POST", "DELETE"]
+        assert lender.live == {}
+        assert journal(tmp_path) == []
+
+
+@pytest.mark.threat("T-34")
 async def test_a_revocation_that_fails_is_tried_again_until_it_is_confirmed(
     world: World, lender: FakeGithub
 ) -> None:

@@ -286,12 +286,14 @@ async def test_a_slot_that_died_is_replaced_and_no_run_gets_it(
 async def test_a_slot_that_dies_as_it_is_taken_costs_the_run_nothing(
     warm: SandboxRunner, tmp_path: Path
 ) -> None:
-    for name in slots_of(tmp_path / "state"):
+    names = slots_of(tmp_path / "state")
+    for name in names:
         for pid in processes_of(name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: all(groups_naming(name) == [] for name in names), seconds=5)
     before = counted("remit_slot_claims", "shell", "refused")
-    result = await contained(warm, shell("echo hi"))  # before this process could have noticed
+    result = await contained(warm, shell("echo hi"))  # before this process could notice
     assert counted("remit_slot_claims", "shell", "refused") == before + 1
     assert (result.runner["slot"], result.stdout) == ("cold", b"hi\n")
     await filled(warm)
@@ -346,6 +348,24 @@ async def test_a_lost_spawner_takes_its_slots_along_and_the_next_makes_new_ones(
     assert not before & slots_of(tmp_path / "state")
     assert all(groups_naming(name) == [] for name in before)
     assert (await contained(warm, shell("echo hi"))).runner["slot"] == "warm-shell"
+
+
+async def test_a_run_in_a_slot_whose_spawner_died_is_looked_for_by_the_slots_name(
+    warm: SandboxRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(**_: object) -> list[dict[str, object]]:
+        return []
+
+    lease = await begin(warm, shell("sleep 60"))
+    name = await _slot_of(warm, lease.id, tmp_path)
+    assert name is not None
+    monkeypatch.setattr(warm.attempts.link, "sweep", nothing)  # as if the next one had not looked
+    assert warm.spawner_pid is not None
+    os.kill(warm.spawner_pid, signal.SIGKILL)
+    await warm.collect(lease)
+    assert groups_naming(name) != []
+    assert (await warm.destroy(lease)).complete
+    assert groups_naming(name) == []
 
 
 async def test_a_sweep_spares_slots_that_wait_and_runs_in_slots(
@@ -425,7 +445,12 @@ async def test_what_a_dead_gateway_left_in_slots_is_found_by_the_name_of_its_run
     if not both:
         assert eventually(lambda: groups_naming(gateway) == [], seconds=5)
     runner = await SandboxRunner.open(SandboxSettings(state_dir=tmp_path, gateway=gateway))
-    found = {each.lease_id: each for each in await runner.sweep(frozenset())}
+    spared = await runner.sweep(frozenset({str(said["run"])}))
+    assert len(spared) == 3
+    assert said["run"] not in {each.lease_id for each in spared}
+    found = {each.lease_id: each for each in spared} | {
+        each.lease_id: each for each in await runner.sweep(frozenset())
+    }
     assert all(each.complete for each in found.values()), found
     assert said["run"] in found
     assert len(found) == 4

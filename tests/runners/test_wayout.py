@@ -76,6 +76,9 @@ async def out(tmp_path: Path) -> AsyncIterator[Out]:
         "shows": Profile(
             name="shows", mounts=(Mount(name="given", source=str(tmp_path / "shown")),)
         ),
+        "near": Profile(
+            name="near", egress=(EgressRule(host="127.0.0.1", port=port, path_prefix="/a"),)
+        ),
     }
     settings = SandboxSettings(state_dir=tmp_path, gateway=GATEWAY, profiles=profiles)
     runner = await SandboxRunner.open(settings, proxy)
@@ -111,6 +114,16 @@ async def test_what_the_plan_does_not_name_is_refused_and_recorded(out: Out) -> 
     assert result.traffic is not None
     assert result.traffic.refused == 1
     assert out.seen == []
+
+
+@pytest.mark.threat("T-32")
+async def test_a_plan_that_reaches_further_than_its_profile_is_not_made(out: Out) -> None:
+    within = out.rule(path_prefix="/a/b")
+    result, _ = await run(out.runner, out.fetch("/a/b", egress=(within,), profile="near"))
+    assert result.stdout == b"hello\n"
+    for beyond in (out.rule(), out.rule(path_prefix="/b"), replace(within, port=1)):
+        with pytest.raises(RunnerFault):
+            await out.runner.provision(new_lease(), out.fetch(egress=(beyond,), profile="near"))
 
 
 async def test_a_run_without_a_way_out_has_neither_proxy_nor_its_variables(out: Out) -> None:

@@ -23,6 +23,7 @@ from remit.errors import Code, RunnerFault
 from remit.model import (
     Capabilities,
     Channel,
+    CredentialRule,
     Destruction,
     Ending,
     Frame,
@@ -238,6 +239,40 @@ class RunnerContract:
         assert b"".join(f.data for f in frames if f.channel is Channel.STDOUT) == b"hello\n"
         assert [frame.seq for frame in frames] == list(range(len(frames)))
         await runner.destroy(own)
+
+    async def test_any_number_may_follow_a_run_whenever_they_come(self, runner: Runner) -> None:
+        async def whole() -> bytes:
+            return b"".join([frame.data async for frame in runner.stream(own)])
+
+        own = lease("contract-followed")
+        await runner.provision(own, CAT)
+        early = [asyncio.ensure_future(whole()) for _ in range(5)]
+        await runner.start(own)
+        await runner.collect(own)
+        assert {*await asyncio.gather(*early), await whole()} == {b"hello\n"}
+        await runner.destroy(own)
+
+    async def test_a_descriptor_that_is_handed_over_is_closed_whatever_happens(
+        self, runner: Runner
+    ) -> None:
+        own = lease("contract-handed")
+        spec = replace(CAT, credentials=(CredentialRule(ref="contract"),))
+        await runner.provision(own, spec)
+        for target in (lease("contract-handed-nobody"), own, own):
+            fd = os.memfd_create("contract")
+            try:
+                await runner.start(target, (HandedFile(name="token", fd=fd),))
+            except RunnerFault:
+                assert target is not own
+            with pytest.raises(OSError, match="descriptor"):
+                os.fstat(fd)
+        assert (await runner.collect(own)).stdout == b"hello\n"
+        assert (await runner.destroy(own)).complete
+
+    async def test_only_profiles_that_are_there_are_known(self, runner: Runner) -> None:
+        default = runner.capabilities
+        assert runner.profile(default.profile) == default
+        assert runner.profile("contract-no-such-profile") is None
 
     async def test_files_go_in_and_come_back(self, runner: Runner) -> None:
         own = lease("contract-files")

@@ -97,11 +97,11 @@ def as_user(
         os.setresgid(USER, USER, USER)
         os.setresuid(USER, USER, USER)
 
-    interpreter = interpreter()
+    chosen = interpreter()
     packages = [path for path in sys.path if path.endswith("-packages")]
     done = subprocess.run(
         [
-            interpreter,
+            chosen,
             *(["-c", SCRIPT] if module is None else ["-m", module]),
             str(source / "state"),
             "unsafe" if unsafe else "safe",

@@ -7,7 +7,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from remit.errors import ConfigError
@@ -95,6 +95,8 @@ def test_a_token_ends_with_the_order_the_request_or_the_issuers_limit_whichever_
 
 
 @given(st.lists(st.text(min_size=1), min_size=6, max_size=6))
+@example(["a", "b", "c:d", "a", "b", "c%3Ad"])
+@example(["a", "b:tool:c", "d", "a", "b", "c:tool:d"])
 def test_two_different_runs_never_have_one_subject(names: list[str]) -> None:
     first = order(tenant=names[0], environment=names[1], tool=names[2])
     second = order(tenant=names[3], environment=names[4], tool=names[5])

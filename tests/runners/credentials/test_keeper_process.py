@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remit.errors import ConfigError
+from remit.keeper import confine
 from remit.ledger.sqlite import SqliteLedger
 from remit.runners.credentials.process import KeeperProcess
 from tests.runners.credentials.fakes import FakeGithub, serving
@@ -43,6 +46,20 @@ def keeper(tmp_path: Path) -> Iterator[KeeperProcess]:
     made.wait()
 
 
+LOOK = """
+import ctypes, os, sys
+at = f'/proc/{sys.argv[1]}/'
+for name in ('environ', 'mem', 'maps', 'auxv'):
+    try: open(at + name, 'rb').read(1); print('read', name)
+    except PermissionError: pass
+    except OSError: print('opened', name)
+try: os.listdir(at + 'fd'); print('fd')
+except PermissionError: pass
+if ctypes.CDLL(None).ptrace(16, int(sys.argv[1]), 0, 0) == 0: print('traced')
+print('looked', os.getuid())
+"""
+
+
 def status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -60,7 +77,15 @@ async def test_root_gives_it_a_user_of_its_own_that_reads_the_ledger_as_it_grows
 ) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    async with keeping(home, uid=UID) as world:
+    groups = os.getgroups()
+    os.setgroups([4, 20])
+    try:
+        starting = keeping(home, uid=UID)
+        world = await starting.__aenter__()
+    finally:
+        os.setgroups(groups)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_exit(starting.__aexit__)
         assert set(status(world.keeper.pid)["Uid"].split()) == {str(UID)}
         assert set(status(world.keeper.pid)["Gid"].split()) == {str(UID)}
         assert status(world.keeper.pid)["Groups"] == ""
@@ -113,24 +138,33 @@ async def test_a_broker_reaches_its_server_as_a_user_that_can_read_nothing(tmp_p
 async def test_its_own_user_cannot_look_into_it(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    look = (
-        "import ctypes, os, sys\n"
-        "at = f'/proc/{sys.argv[1]}/'\n"
-        "for name in ('environ', 'mem', 'maps', 'auxv'):\n"
-        "    try: open(at + name, 'rb').read(1); print('read', name)\n"
-        "    except PermissionError: pass\n"
-        "try: os.listdir(at + 'fd'); print('fd')\n"
-        "except PermissionError: pass\n"
-        "if ctypes.CDLL(None).ptrace(16, int(sys.argv[1]), 0, 0) == 0: print('traced')\n"
-        "print('looked', os.getuid())\n"
-    )
     async with keeping(home, uid=UID) as world:
         done = subprocess.run(
-            ["/usr/bin/python3", "-I", "-S", "-c", look, str(world.keeper.pid)],
+            ["/usr/bin/python3", "-I", "-S", "-c", LOOK, str(world.keeper.pid)],
             capture_output=True, text=True, check=True, env={}, cwd="/", user=UID, group=UID,
             extra_groups=[],
         )  # fmt: skip
     assert done.stdout == f"looked {UID}\n"
+
+
+@ROOT
+@pytest.mark.threat("T-33")
+@pytest.mark.parametrize("hardened", [True, False])
+def test_nor_can_its_gateways_user_where_they_are_the_same(hardened: bool) -> None:
+    waits = "import sys\nprint('there', flush=True)\nsys.stdin.readline()\n"
+    code = Path(confine.__file__).read_text() + ("harden()\n" if hardened else "") + waits
+    how: dict[str, Any] = {"env": {}, "cwd": "/", "user": UID, "group": UID, "extra_groups": []}
+    python = ["/usr/bin/python3", "-I", "-S", "-c"]
+    with subprocess.Popen(
+        [*python, code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **how
+    ) as kept:
+        assert kept.stdout is not None
+        assert kept.stdout.readline() == "there\n"
+        done = subprocess.run(
+            [*python, LOOK, str(kept.pid)], capture_output=True, text=True, check=True, **how
+        )
+        kept.kill()
+    assert (done.stdout == f"looked {UID}\n") == hardened
 
 
 @pytest.mark.threat("T-33")

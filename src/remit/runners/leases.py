@@ -15,6 +15,9 @@ from pathlib import Path
 
 from remit.model import Lease
 
+_SIZE = 2_048
+"""Each file is as long, filled up with spaces, so that one text covers another."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -44,17 +47,20 @@ class Leases:
         Raises:
             FileExistsError: there is one of this id.
         """
-        self._create(self._path(lease.id), lease, roots)
+        self._put(lease, roots, self._path(lease.id), os.O_CREAT | os.O_EXCL)
 
     def claim(self, slot: str, lease: Lease, roots: Mapping[str, str]) -> None:
-        """Have the file of a slot name the run that takes it over, whole or not at all."""
-        fresh = self._path(f".{slot}")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        self._create(fresh, lease, roots)
-        os.rename(fresh, self._path(slot))
+        """Have the file of a slot name the run that takes it over.
 
-    def _create(self, path: str, lease: Lease, roots: Mapping[str, str]) -> None:
+        It is written over, in one piece: a file put in its place would first be written to the
+        disk (ext4's auto_da_alloc), and its removal would wait for that.
+
+        Raises:
+            OSError: there is no such slot.
+        """
+        self._put(lease, roots, self._path(slot), 0)
+
+    def _put(self, lease: Lease, roots: Mapping[str, str], path: str, flags: int) -> None:
         text = json.dumps(
             {
                 "lease": lease.id,
@@ -64,9 +70,9 @@ class Leases:
                 "roots": sorted(roots.values()),
             }
         )
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
         try:
-            os.write(fd, text.encode("ascii"))
+            os.ftruncate(fd, os.write(fd, text.encode("ascii").ljust(_SIZE)))
         finally:
             os.close(fd)
 
@@ -86,10 +92,6 @@ class Leases:
         """
         result: dict[str, Found] = {}
         for name in os.listdir(self._directory):
-            if name.startswith("."):  # of a claim that a crash cut short: its slot's own is there
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path(name))
-                continue
             result[name] = Found(run=name)
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 text = json.loads(Path(self._path(name)).read_bytes())

@@ -83,7 +83,7 @@ class SandboxRunner:
     def __init__(
         self, settings: SandboxSettings, tools: probe.Tools, egress: EgressProxy | None
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._out = None if egress is None else WayOut(egress, TrustStore(settings.authorities))
         self._found = {
             name: probe.nothing(tools, profile, self._out_digest)
@@ -140,30 +140,30 @@ class SandboxRunner:
                     self.attempts.link.hello,
                     tools,
                     profile,
-                    state_dir=str(self._settings.state_dir.absolute()),
+                    state_dir=str(self.settings.state_dir.absolute()),
                     egress=self._out is not None,
                     egress_digest=self._out_digest,
                 )
-                for profile in self._settings.profiles.values()
+                for profile in self.settings.profiles.values()
             )
         )
-        self._found = dict(zip(self._settings.profiles, found, strict=True))
+        self._found = dict(zip(self.settings.profiles, found, strict=True))
 
     def _keep_slots(self) -> None:
         """Begin to fill the pool, of profiles whose limits can be changed at a claim."""
         sound = {
             name: profile
-            for name, profile in self._settings.profiles.items()
+            for name, profile in self.settings.profiles.items()
             if self._found[name].tier is Tier.SANDBOX
         }
-        if not most_slots(sound, self._settings.classes):
+        if not most_slots(sound, self.settings.classes):
             return
         self._slots = self._builder.shelf = Slots(
             self.attempts,
             self._builder,
-            gateway=self._settings.gateway,
+            gateway=self.settings.gateway,
             profiles=sound,
-            classes=self._settings.classes,
+            classes=self.settings.classes,
         )
         self._slots.look()
 
@@ -193,7 +193,7 @@ class SandboxRunner:
     @property
     def mount_uid(self) -> int | None:
         """The host user as which runs with mounts act; None where that is the gateway's own."""
-        return self._settings.uid_base if self.attempts.link.hello.get("own_uid") else None
+        return self.settings.uid_base if self.attempts.link.hello.get("own_uid") else None
 
     @property
     def cgroup_mode(self) -> str:
@@ -214,14 +214,14 @@ class SandboxRunner:
             raise refusal
         if spec.egress and not found.holds.get("egress"):
             raise unavailable("runs of this profile have no way out here", hint=found.hint)
-        profile = self._settings.profiles[spec.profile]
+        profile = self.settings.profiles[spec.profile]
         await self._builder.make(lease, spec, profile, out=bool(spec.egress))
 
     def _refusal(self, found: Capabilities) -> RunnerFault | None:
         """Why runs are not let go in a profile, from what was found of it; None if they are."""
         if found.tier is Tier.NONE:
             return unavailable("no sandbox of this profile can be made here", hint=found.hint)
-        if found.tier is Tier.DEGRADED and not self._settings.unsafe_degraded:
+        if found.tier is Tier.DEGRADED and not self.settings.unsafe_degraded:
             return RunnerFault(
                 Code.RUNNER_DEGRADED,
                 "this machine cannot hold the limits of a sandbox",
@@ -300,7 +300,7 @@ class SandboxRunner:
         """Run a probe job, whatever the tier; None if no sandbox could be made."""
         lease = Lease(
             id=f"probe-{profile.name}-{name}-{os.getpid()}",
-            gateway=self._settings.gateway,
+            gateway=self.settings.gateway,
             fence=0,
             deadline_ms=round(time.time() * 1000) + 10_000,
         )

@@ -220,7 +220,7 @@ class Slots:
         """
         self._era += 1
         found = self._pool.drain()
-        if found:
+        if found and not self._closing:
             log.info("slots_drained", reason=reason, count=len(found))
         await asyncio.gather(*(self._end(self._held.pop(each.id)) for each in found))
         self._show()

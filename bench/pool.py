@@ -54,7 +54,7 @@ class Row:
     per_second: float | None = None
 
 
-def _row(
+def row(
     name: str, times: Sequence[float], took_s: float | None = None, *, scale: float = 1000
 ) -> Row:
     at = sorted(times)
@@ -128,7 +128,7 @@ async def _many(
     await one()
     began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return _row(name, times, time.perf_counter() - began)
+    return row(name, times, time.perf_counter() - began)
 
 
 # ---------------------------------------------------------------------------------------- rows
@@ -161,9 +161,9 @@ async def pooled(seconds: float) -> list[Row]:
                 claimed.append(times[0])
                 started.append(times[1])
                 whole.append(times[0] + times[1])
-            rows.append(_row(f"{kind} slot: dispatch to first byte", whole))
-            rows.append(_row(f"{kind} slot: of it, the claim", claimed))
-            rows.append(_row(f"{kind} slot: of it, start to first byte", started))
+            rows.append(row(f"{kind} slot: dispatch to first byte", whole))
+            rows.append(row(f"{kind} slot: of it, the claim", claimed))
+            rows.append(row(f"{kind} slot: of it, start to first byte", started))
             rows.append(await memory(runner, kind))
     return rows
 
@@ -197,7 +197,7 @@ async def memory(runner: SandboxRunner, kind: str) -> Row:
         for name in runner.attempts.held
         if (pids := _pids(runner.attempts.link.hello["roots"], name))
     ]
-    return _row(f"{kind} slot: memory while it waits (PSS, MiB)", sizes, scale=1)
+    return row(f"{kind} slot: memory while it waits (PSS, MiB)", sizes, scale=1)
 
 
 def _pids(roots: dict[str, str], name: str) -> list[int]:
@@ -230,7 +230,7 @@ async def ends(seconds: float) -> list[Row]:
             times.append(time.perf_counter() - began)
             if not evidence.complete:
                 raise SystemExit(f"something is left: {evidence}")
-    return [_row("destroy: kill sent to control group gone", times), await _reaped()]
+    return [row("destroy: kill sent to control group gone", times), await _reaped()]
 
 
 async def _reaped() -> Row:
@@ -255,7 +255,7 @@ async def _reaped() -> Row:
             await later.aclose()
             if len(found) != ORPHANS or not all(each.complete for each in found):
                 raise SystemExit("a sweep left something, or found too little")
-    return _row(f"{ORPHANS} orphaned leases reaped", times)
+    return row(f"{ORPHANS} orphaned leases reaped", times)
 
 
 def bare(name: str, argv: Sequence[str], seconds: float) -> Row:
@@ -268,7 +268,7 @@ def bare(name: str, argv: Sequence[str], seconds: float) -> Row:
             assert process.stdout is not None
             process.stdout.read(1)
             times.append(time.perf_counter() - began)
-    return _row(name, times)
+    return row(name, times)
 
 
 def floors(seconds: float) -> list[Row]:

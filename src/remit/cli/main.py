@@ -26,7 +26,7 @@ COMMANDS = {
     "init": "Write a configuration, a starter policy and keys.",
     "serve": "Serve agents (MCP) and operators (admin API) until interrupted.",
     "check": "Check configuration, tools and policy without starting anything.",
-    "doctor": "Check this machine line by line, each with its fix.",
+    "doctor": "Check this machine, and try to get out of each profile; each finding with its fix.",
     "demo": "Play the whole path once: a real agent's client, a real repository, real sandboxes.",
     "connect": "Speak MCP over standard input and output, and HTTP to the gateway.",
     "tools": "The tools of the catalog.",

@@ -36,7 +36,7 @@ SANDBOX = ("bubblewrap", "user namespaces", "cgroups", "sandbox")
 )
 @click.pass_obj
 def doctor(invocation: Invocation, form: str, base: str | None) -> None:
-    """Check this machine line by line, each with its fix, and try to get out of each profile.
+    """Check this machine, and try to get out of each profile; each finding with its fix.
 
     Changes nothing. Ends 0 if all is well or worth a warning at most, 1 if something fails, 3 if
     something could not be found out, or if no sandbox can be had here: then the last line is the

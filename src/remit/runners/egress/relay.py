@@ -21,6 +21,7 @@ from remit.runners.traces import Blanker
 
 MAX_INCOMPLETE = 65_536
 _MAX_INTERIM = 16
+_MAX_ANSWERED = 256  # headers of one answer
 _LAST_WORD_S = 5.0
 
 
@@ -43,6 +44,9 @@ class Peer:
             Refusal: what came is not HTTP, or the destination broke off.
             ClientGone: the run's side broke off.
         """
+        # Where something is there already nothing waits: without this, one peer that is fast
+        # would have the loop for itself.
+        await asyncio.sleep(0)
         try:
             while (event := self.h11.next_event()) is h11.NEED_DATA:
                 self.h11.receive_data(await self._receive())
@@ -195,6 +199,7 @@ async def _body(client: Peer, upstream: Peer, blanker: Blanker, unpacked: _Unpac
         for piece in pieces:
             if data := blanker.feed(piece):
                 await client.send(h11.Data(data=data))
+            await asyncio.sleep(0)  # compressed data may be nothing, again and again
     if unpacked is not None and not unpacked.whole:
         raise Refusal("upstream")
     if data := blanker.finish():
@@ -215,6 +220,8 @@ async def _final(upstream: Peer) -> h11.Response:
 def _response_headers(order: Order, response: h11.Response) -> tuple[Headers, bool]:
     """The answer's headers as the run may see them, and whether its body has to be unpacked."""
     given = [(bytes(name), bytes(value)) for name, value in response.headers]
+    if len(given) > _MAX_ANSWERED:
+        raise Refusal("upstream")
     coding = (
         b",".join(value for name, value in given if name == b"content-encoding").strip().lower()
     )

@@ -86,6 +86,7 @@ class Run:
                     await asyncio.sleep(_PAUSE_S)  # no descriptor is free, or the peer is gone
                 else:
                     self._take(sock)
+                    await asyncio.sleep(0)  # a run that connects without end is not alone here
 
     def _take(self, sock: socket.socket) -> None:
         if len(self._visits) >= self._bounds.connections:

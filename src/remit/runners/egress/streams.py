@@ -53,6 +53,7 @@ class PlainStream:
             data, self._unread = self._unread, b""
             return data
         data = await self._loop.sock_recv(self.sock, PIECE)
+        await asyncio.sleep(0)  # what was there already was read without a turn of the loop
         if self.count is not None:
             self.count(len(data), 0)
         return data

@@ -1,0 +1,100 @@
+"""One run, with a destination of its own kind, takes the proxy's time from nobody.
+
+The gateway ends a proxy that does not answer, and with it the way out of all runs: so nothing that
+a run or a destination sends may keep the loop to itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+
+import pytest
+
+from tests.runners.egress.process import Place
+from tests.runners.egress.world import SECRET, ok, rule
+
+pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-32")]
+
+ANSWER_S = 3.0
+
+HEAD = b"HTTP/1.1 200 OK\r\n%s\r\nConnection: close\r\n\r\n"
+ENDLESS = {
+    "chunks of one byte": (HEAD % b"Transfer-Encoding: chunked", b"1\r\nx\r\n" * 10_000),
+    "compressed nothing": (HEAD % b"Content-Encoding: gzip", gzip.compress(b"", mtime=0) * 3_000),
+    "much at once": (HEAD % b"Content-Type: text/plain", b"s" * 65_536),
+}
+
+
+async def endless(place: Place, head: bytes, block: bytes, began: asyncio.Event) -> None:
+    """Have the destination send this for as long as anybody reads."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            for _ in range(64):  # so much is there before the proxy has read a part of it
+                writer.write(block)
+            began.set()
+            while True:
+                writer.write(block)
+                await writer.drain()
+
+    place.there.serving = serve
+
+
+@pytest.mark.parametrize(("head", "block"), ENDLESS.values(), ids=ENDLESS)
+async def test_a_destination_that_never_ends_keeps_nobody_waiting(place, head, block):
+    await place.open()
+    await place.keeper.lend(place.there)
+    began = asyncio.Event()
+    await endless(place, head, block, began)
+    client = await place.tunnel()
+    client.write(f"GET / HTTP/1.1\r\nHost: localhost:{place.there.port}\r\n\r\n".encode())
+
+    async def pull() -> None:
+        while await client.reader.read(65_536):
+            pass
+
+    pulling = asyncio.create_task(pull())
+    await began.wait()
+    async with asyncio.timeout(ANSWER_S):
+        for number in range(10):
+            await place.proxy.prepare(f"other-{number}")
+        traffic = await place.proxy.close_run("r")
+    assert traffic.connections[0].requests == 1
+    pulling.cancel()
+    await asyncio.gather(pulling, return_exceptions=True)
+    await client.close()
+
+
+async def test_a_run_that_sends_a_byte_at_a_time_keeps_nobody_waiting(place):
+    await place.open(rule("localhost", place.there.port, "POST"))
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65_536):
+            pass
+        writer.close()
+
+    place.there.serving = swallow
+    client = await place.tunnel()
+    head = f"POST / HTTP/1.1\r\nHost: localhost:{place.there.port}\r\n"
+    client.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+    client.write(b"1\r\nx\r\n" * 1_000_000)
+    async with asyncio.timeout(ANSWER_S):
+        for number in range(10):
+            await place.proxy.prepare(f"other-{number}")
+        await place.proxy.close_run("r")
+    await client.close()
+
+
+@pytest.mark.threat("T-33")
+async def test_an_answer_with_headers_without_end_is_none(place):
+    await place.open()
+    await place.keeper.lend(place.there)
+    place.there.reply = lambda asked: ok(b"", *[f"a{n}: {SECRET}" for n in range(300)])
+    client = await place.tunnel()
+    status, headers, _ = await client.ask("GET", "/", f"localhost:{place.there.port}")
+    assert (status, headers["x-remit-refused"]) == (502, "upstream")
+    await client.close()

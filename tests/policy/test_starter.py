@@ -50,7 +50,9 @@ def _noticed(source: str) -> bool:
         ('{"write", "destructive"}', '{"destructive"}'),
         ("environment.replicas_at_once", "10"),
         ("environment.restartable", "data.environments.staging.restartable"),
-        ("[isolation, bounds, tighter]", "[isolation, bounds]"),
+        ("[isolation, bounds, reach, tighter]", "[isolation, bounds, reach]"),
+        ("[isolation, bounds, reach, tighter]", "[isolation, bounds, tighter]"),
+        ("[isolation, bounds, reach, tighter]", "[isolation, bounds, tighter, reach]"),
     ],
 )
 def test_small_change_is_noticed_by_a_test_of_the_policy(right: str, wrong: str) -> None:

@@ -18,6 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
 from remit.canonical import short
+from remit.cli.demo.tickets import Tickets
 from remit.cli.demo.transcript import Transcript
 from remit.cli.demo.world import World, git
 from remit.doors.client import AdminClient
@@ -116,6 +117,36 @@ class Play:
         ]
         self._say.fact("olga sees", "what changed (- approved, + now):\n" + "\n".join(changes))
         self._say.expect("it shows what changed", any("50" in line for line in changes))
+
+    async def lent(self, tickets: Tickets) -> None:
+        self._say.act("A credential that the run uses and never holds")
+        result = await self._call("open_ticket", title="disk of checkout is full")
+        text = self._text(result)
+        self._say.expect("the ticket system took the token", len(tickets.opened) == 1)
+        self._say.expect(
+            "and sent it back; what came into the sandbox was blanked",
+            tickets.token not in text and "Bearer ***" in text,
+        )
+        closed = ("/admin: path", "192.0.2.1/: not_allowed", "169.254.169.254/: not_allowed")
+        self._say.expect("other paths and places are closed", all(word in text for word in closed))
+        run = self._operator.run(self._machine(result)["run_id"])
+        self._record(self._operator.entry(run["outcome_index"])["entry"])
+
+    def _record(self, outcome: dict[str, Any]) -> None:
+        traffic, gone = outcome["traffic"], outcome["destruction"]
+        self._say.fact("record", "every connection and refusal of the run, in the log:")
+        for each in traffic["connections"]:
+            what = f"refused: {each['refused']}" if "refused" in each else "let through"
+            put = f", {each['injected'][0]} put in, echo blanked" if each.get("injected") else ""
+            sizes = f"{each['sent']} B out, {each['received']} in"
+            self._say.fact("", f"{each['host']}:{each['port']} {what}{put}; {sizes}")
+        self._say.fact("record", f"seen gone: {', '.join(sorted(gone['seen_ms']))}")
+        self._say.expect(
+            "nothing of the run is left, nor of what it was lent",
+            gone["processes_left"] == gone["credentials_left"] == 0
+            and gone["cgroup_removed"]
+            and gone["proxy_closed"],
+        )
 
     async def hostile(self) -> None:
         self._say.act("A tool that tries to read the host, reach the network and fork without end")

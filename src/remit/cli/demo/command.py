@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from remit.cli.demo.acts import Play, agent
+from remit.cli.demo.tickets import Tickets, serving
 from remit.cli.demo.transcript import Transcript
 from remit.cli.demo.world import World, gateway, make
 from remit.doors.client import AdminClient
@@ -27,7 +28,8 @@ def demo(keep: bool) -> None:
     root = Path(tempfile.mkdtemp(prefix="remit-demo-"))
     say = Transcript()
     try:
-        code = play(root, say)
+        with serving() as tickets:
+            code = play(root, say, tickets)
     finally:
         if keep:
             say.line(f"everything is in {root}")
@@ -36,11 +38,11 @@ def demo(keep: bool) -> None:
     raise SystemExit(code)
 
 
-def play(root: Path, say: Transcript) -> int:
+def play(root: Path, say: Transcript, tickets: Tickets) -> int:
     """Make a world in `root` and act in it; 0 if all held, 1 if not, 3 if no runner is to be had."""
     began = time.monotonic()
     say.line("Remit: agents act only within their remit.")
-    world = make(root)
+    world = make(root, tickets)
     with gateway(world):
         admin = AdminClient(world.admin_url, world.operator_token)
         status = admin.status()
@@ -53,7 +55,7 @@ def play(root: Path, say: Transcript) -> int:
         if runner["tier"] not in ("sandbox", "gvisor", "remote"):
             asyncio.run(_up_to_the_runner(world, say))
             return _without_runner(say)
-        asyncio.run(_acts(world, say))
+        asyncio.run(_acts(world, say, tickets))
         exported = root / "export.jsonl"
         exported.write_bytes(b"".join(admin.export()))
     _proof(world, exported, say)
@@ -66,7 +68,7 @@ def play(root: Path, say: Transcript) -> int:
     return 0
 
 
-async def _acts(world: World, say: Transcript) -> None:
+async def _acts(world: World, say: Transcript, tickets: Tickets) -> None:
     async with agent(world) as client:
         acts = Play(world, client, say)
         await acts.discovery()
@@ -75,6 +77,7 @@ async def _acts(world: World, say: Transcript) -> None:
         await acts.denied()
         await acts.approved()
         await acts.changed_meanwhile()
+        await acts.lent(tickets)
         await acts.hostile()
         (world.root / "receipt.json").write_text(json.dumps(acts.receipt))
 

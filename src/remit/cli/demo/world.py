@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from remit.cli.demo.tickets import Tickets
 from remit.errors import Code, RemitError
 from remit.identity.keys import NewKey, new_key
 from remit.ledger.signer import FileSigner
@@ -85,7 +86,7 @@ def share(path: Path) -> None:
             os.chmod(where, os.stat(where).st_mode | 0o666)  # noqa: S103 - same
 
 
-def make(root: Path) -> World:
+def make(root: Path, tickets: Tickets) -> World:
     """Make the repository, the keys, the policy and the configuration of a demo in `root`."""
     root.chmod(0o711)
     state = root / "state"
@@ -99,14 +100,20 @@ def make(root: Path) -> World:
     mcp_port, admin_port = _free_port(), _free_port()
     tools = (templates / "demo" / "tools.yaml").read_text()
     tools = tools.replace("@state@", str(state)).replace("@port@", str(admin_port))
+    tools = tools.replace("@tickets@", str(tickets.server_port))
     config = _config(agent, operator, mcp_port, admin_port)
     config["catalog"] = yaml.safe_load(tools)
+    config["runners"] = _way_out(tickets)
     path = root / "remit.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     keys = root / ".remit" / "keys"
     keys.mkdir(parents=True, mode=0o700)
     (root / ".remit").chmod(0o700)
     FileSigner.create(keys / "log.key", "remit.demo")
+    (root / "authority.pem").write_text(tickets.authority)
+    token = keys / "tickets.token"
+    token.touch(mode=0o600)
+    token.write_text(tickets.token)
     return World(
         root=root,
         state=state,
@@ -152,6 +159,24 @@ def _config(agent: NewKey, operator: NewKey, mcp_port: int, admin_port: int) -> 
         "approvals": {"hold_s": 0},
         "ledger": {"origin": "remit.demo"},
         "telemetry": {"log_format": "json"},
+    }
+
+
+def _way_out(tickets: Tickets) -> dict[str, Any]:
+    """The one private destination of the demo's runs, and what is put into requests to it."""
+    here = {"host": "localhost", "port": tickets.server_port}
+    return {
+        "egress": {
+            "internal": [f"localhost:{tickets.server_port}"],
+            "ca_file": "authority.pem",
+        },
+        "credentials": {
+            "tickets": {
+                "broker": "static",
+                "secret": "file:.remit/keys/tickets.token",
+                "inject": [{**here, "path_prefix": "/tickets", "value": "Bearer {token}"}],
+            }
+        },
     }
 
 

@@ -151,7 +151,7 @@ approval := {"required": 1, "ttl_s": 900} if {
 
 # Constraints only narrow what the catalog declares: they can lower a limit or bound an argument,
 # never raise or add anything.
-constraints := object.union_n([isolation, bounds, tighter])
+constraints := object.union_n([isolation, bounds, reach, tighter])
 
 # What changes something runs in a full sandbox or not at all.
 isolation := {"runner": {"min_tier": "sandbox"}} if {
@@ -165,6 +165,14 @@ bounds := {"arguments": {"bounds": {"replicas": {
 }}}} if {
 	input.tool.name == "restart_service"
 } else := {}
+
+# What a tool's catalog entry says it may reach and be lent is given to no run unless policy gives it.
+# Whoever has the grant gets what is declared here; `tighter` can give less of it.
+reach[part] := declared if {
+	some part in {"egress", "credentials"}
+	declared := input.tool[part]
+	count(declared) > 0
+}
 
 # Tools that get less than the catalog would give them.
 tighter := object.get(data.tighter, input.tool.name, {})

@@ -216,6 +216,20 @@ test_read_is_not_constrained if {
 	decision.constraints == {} with input as read("staging")
 }
 
+test_run_reaches_what_its_tool_declares if {
+	declared := {"egress": [{"host": "tickets.example.com", "port": 443}], "credentials": [{"ref": "tickets"}]}
+	question := object.union(read("staging"), {"tool": declared})
+	decision.constraints == declared with input as question
+}
+
+test_run_is_given_less_where_data_says_so if {
+	declared := {"egress": [{"host": "tickets.example.com", "port": 443}], "credentials": [{"ref": "tickets"}]}
+	question := object.union(read("staging"), {"tool": declared})
+	given := decision.constraints with input as question
+		with data.tighter.read_status as {"egress": [], "credentials": []}
+	given == {"egress": [], "credentials": []}
+}
+
 test_untrusted_tool_gets_less if {
 	question := call("escape_attempt", "read", "staging", {})
 	decision.constraints.runner.wall_s == 15 with input as question

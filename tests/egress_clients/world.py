@@ -105,6 +105,7 @@ class Place:
         libraries: Path | None = None,
         env: dict[str, str] | None = None,
         methods: Sequence[str] | None = ("GET", "POST"),
+        scopes: Sequence[str] = (),
         **files: str,
     ) -> None:
         mounts = [{"name": "hold", "source": str(self.hold), "writable": True}]
@@ -128,7 +129,7 @@ class Place:
                 },
                 "limits": {"wall_s": 60, "memory_mb": 512, "pids": 64},
                 "egress": [rule if methods is None else rule | {"methods": list(methods)}],
-                "credentials": [{"ref": credential}],
+                "credentials": [{"ref": credential, "scopes": list(scopes)}],
             }
         )
 

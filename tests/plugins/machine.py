@@ -119,16 +119,23 @@ def _node22() -> str | None:
     return None if node else "there is no Node 22"
 
 
-def node_binary() -> Path | None:
-    """Node 22 or later: the one that the conformance tests install, or the one on PATH."""
+def _node_env_proxy() -> str | None:
+    return None if node_binary(at_least=(22, 21)) else "there is no Node 22.21"
+
+
+def node_binary(at_least: tuple[int, int] = (22, 0)) -> Path | None:
+    """Node 22 or later: the one that the conformance tests install, or the one on PATH.
+
+    From 22.21 on it goes by proxy variables itself.
+    """
     own = ROOT / "tests/conformance/node/node_modules/.bin/node"
     on_path = shutil.which("node")
     for candidate in (own, Path(on_path) if on_path else None):
         if candidate is None or not candidate.exists():
             continue
         asked = subprocess.run([candidate, "--version"], capture_output=True, text=True)
-        version = re.match(r"v(\d+)\.", asked.stdout)
-        if version and int(version.group(1)) >= 22:
+        version = re.match(r"v(\d+)\.(\d+)\.", asked.stdout)
+        if version and (int(version[1]), int(version[2])) >= at_least:
             return candidate
     return None
 
@@ -241,6 +248,7 @@ NEEDS: dict[str, Need] = {
     "moto": Need(found=_moto, install="sh tests/tools/install-moto.sh"),
     "postgres": Need(found=_postgres, install="apt-get install postgresql"),
     "node22": Need(found=_node22, install="sh tests/conformance/install.sh"),
+    "node-env-proxy": Need(found=_node_env_proxy, install="sh tests/conformance/install.sh"),
     "node-tools": Need(found=_node_tools, install="sh tests/conformance/install.sh"),
     "langchain": Need(found=_langchain, install="sh tests/conformance/install-langchain.sh"),
 }
@@ -257,7 +265,7 @@ def missing(tool: str) -> str | None:
 def main(tools: Sequence[str]) -> int:
     answers = {tool: missing(tool) for tool in tools or sorted(NEEDS)}
     for tool, answer in answers.items():
-        print(f"{tool:<12}{answer or 'ok'}")
+        print(f"{tool:<16}{answer or 'ok'}")
     return 1 if any(answers.values()) else 0
 
 

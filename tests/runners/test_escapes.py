@@ -60,7 +60,7 @@ def _inside(change: Callable[[list[str]], list[str]], *, filtered: bool = True) 
     bwrap = find(None, for_others=False)
     assert bwrap is not None
     walls = list(WALLS)
-    for flag in ("--block-fd", "--sync-fd", "--info-fd", "--seccomp", "--args"):
+    for flag in ("--block-fd", "--info-fd", "--seccomp", "--args"):
         at = walls.index(flag)
         del walls[at : at + 2]
     made = run_options(JailRequest(argv=(), tmp_bytes=8 << 20, over=()))

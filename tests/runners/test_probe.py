@@ -23,7 +23,7 @@ Options = list[str]
 def _options() -> Options:
     """A run's options, without the descriptors that only the spawner makes."""
     walls = list(WALLS)
-    for flag in ("--block-fd", "--sync-fd", "--info-fd", "--seccomp", "--args"):
+    for flag in ("--block-fd", "--info-fd", "--seccomp", "--args"):
         at = walls.index(flag)
         del walls[at : at + 2]
     made = run_options(JailRequest(argv=(), tmp_bytes=looks.TMP_MB << 20, over=()))

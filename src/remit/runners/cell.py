@@ -4,8 +4,9 @@
 
 `held` is the sandbox with every namespace made, the way out listening where there is one, and the
 command not begun: bubblewrap waits on `--block-fd`. It takes the end of that pipe for a release,
-so the pipe's write end also goes in as `--sync-fd`: the sandbox holds it open itself, and the
-death of spawner and gateway can never be read as a start. What is executed to make the sandbox is
+so that descriptor is open for writing too: the sandbox keeps the pipe open itself, and the death
+of spawner and gateway can never be read as a start. Nothing of it is left open in the sandbox
+afterwards: whether the release was read says that the command began, and nobody may change that. What is executed to make the sandbox is
 a `recipe`'s business. Imported by the spawner: standard library only.
 """
 
@@ -47,9 +48,10 @@ class Cell(Life):
                 raise ValueError("there is no control group in which reads of disks can be limited")
             block_r, self._block = os.pipe()
             own.append(block_r)
+            own.append(os.open(f"/proc/self/fd/{block_r}", os.O_RDWR | os.O_CLOEXEC))
             self._info, info_w = os.pipe()
             own.append(info_w)
-            order = self._recipe.order(self.request, self._pipes(fds, *own), uid=self.uid)
+            order = self._recipe.order(self.request, self._pipes(fds, *own[1:]), uid=self.uid)
             own += order.own
             self._monitor = launch(self._launch(order))
         except (OSError, ValueError):
@@ -65,13 +67,12 @@ class Cell(Life):
         self._loop.watch(self._info, self._on_info)
         self._loop.watch(self._monitor_fd, self._on_monitor_exit)
 
-    def _pipes(self, fds: Sequence[int], block_r: int, info_w: int) -> Pipes:
+    def _pipes(self, fds: Sequence[int], block: int, info: int) -> Pipes:
         files = len(self.request.files)
         return Pipes(
             stdio=(fds[0], fds[1], fds[2]),
-            block_r=block_r,
-            block_w=self._block,
-            info_w=info_w,
+            block=block,
+            info=info,
             files=tuple(fds[3 : 3 + files]),
             trust=fds[3 + files] if self.request.egress else None,
         )

@@ -24,8 +24,8 @@ DEFAULT_ENV = {
 
 # Descriptors that bwrap finds open; everything above the last file is closed before exec. A slot
 # has two more that its command finds open, and shells name descriptors of one digit only.
-BLOCK_FD, SYNC_FD, INFO_FD, ARGS_FD, SECCOMP_FD, FILES_FD = 3, 4, 5, 6, 7, 8
-SLOT_FDS = (8, 9)
+BLOCK_FD, INFO_FD, ARGS_FD, SECCOMP_FD, FILES_FD = 3, 4, 5, 6, 7
+SLOT_FDS = (7, 8)
 _CREDENTIALS_BYTES = 1 << 20
 
 PASSWD = b"root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\njob:x:1000:1000:job:/job:/bin/sh\n"
@@ -71,7 +71,7 @@ WALLS = (
     *("--unshare-cgroup-try", "--disable-userns"),
     *("--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--cap-drop", "ALL"),
     *("--hostname", "job", "--die-with-parent", "--new-session", "--clearenv"),
-    *("--block-fd", str(BLOCK_FD), "--sync-fd", str(SYNC_FD), "--info-fd", str(INFO_FD)),
+    *("--block-fd", str(BLOCK_FD), "--info-fd", str(INFO_FD)),
     *("--seccomp", str(SECCOMP_FD), "--args", str(ARGS_FD)),
 )
 """Namespaces, privileges and the block, for every run the same. They are on the command line, so

@@ -69,7 +69,7 @@ class Life:
         self._later: tuple[float, Callable[[], None]] | None = None
         self._end: dict[str, Any] = {}
         self._monitor = self._monitor_fd = self._init = self._init_fd = -1
-        self._info = self._block = self._namespace = self._worker_fd = -1
+        self._info = self._block = self._namespace = self._worker_fd = self._orphan = -1
         self._said = b""
         self._informed = False
         self._status: int | None = None
@@ -135,17 +135,37 @@ class Life:
     # -------------------------------------------------------------------------------- ended
 
     def _on_monitor_exit(self) -> None:
+        if self._init < 0:
+            self._find_init()
         _, self._status, _ = os.wait4(self._monitor, 0)
         self._ended_at = time.monotonic()
         self._seen.end(self._ended_at)
         self._close_watched("_monitor_fd")
+        if self._orphan >= 0:
+            reap(self._orphan)
+            os.close(self._orphan)
+            self._orphan = -1
         self._finish_when_dead()
 
+    def _find_init(self) -> None:
+        """A monitor that was killed before it told of PID 1 has left it to this process: the one
+        child of its process group, whose number is not given anew before the monitor is reaped."""
+        for pid in children_of(os.getpid()):
+            with contextlib.suppress(OSError):
+                if pid != self._monitor and os.getpgid(pid) == self._monitor:
+                    self._init, self._init_fd = pid, os.pidfd_open(pid)
+                    self._loop.watch(self._init_fd, self._on_init_exit)
+                    return
+
     def _on_init_exit(self) -> None:
-        """PID 1 becomes waitable only when every process of its namespace is gone."""
+        """PID 1 becomes waitable only when every process of its namespace is gone.
+
+        It comes to this process once the monitor is dead: where that dies after it without having
+        waited for it, it is reaped then.
+        """
+        if not reap(self._init_fd) and self._status is None:
+            self._orphan = os.dup(self._init_fd)
         self._close_watched("_init_fd")
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._init, os.WNOHANG)
         self._finish_when_dead()
 
     def _finish_when_dead(self) -> None:
@@ -302,18 +322,26 @@ class Life:
         setattr(self, name, -1)
 
 
+def reap(process: int) -> bool:
+    """Take a dead process off the kernel's table; false where it is another's child, or gone."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitid(os.P_PIDFD, process, os.WEXITED | os.WNOHANG) is not None
+    return False
+
+
 def children(pid: int) -> list[int]:
     """All processes below one, by the kernel's own list."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            direct = [int(each) for each in file.read().split()]
-        for child in direct:
-            found += [child, *children(child)]
-    return found
+    return [each for child in children_of(pid) for each in (child, *children(child))]
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a process of one thread, by the kernel's own list; dead ones too."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(each) for each in file.read().split()]
+    return []
 
 
 def emptied(pipe: int) -> bool:
-    """Whether all that was written to a pipe was read."""
+    """Whether all that was written to a pipe or socket was read; of a socket, its reading end."""
     waiting = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
     return bool(struct.unpack("i", waiting)[0] == 0)

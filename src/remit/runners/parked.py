@@ -24,8 +24,8 @@ PYTHON_PREFIX = ("python3",)
 
 # A shell whose exported variables are its own affair (bash, ksh, zsh) says 2; dash and ash say 1.
 GREETING: Mapping[str, bytes] = {
-    "shell": b'if [ "$BASH_VERSION$KSH_VERSION$ZSH_VERSION" ];then echo 2 >&9;else echo 1 >&9;fi\n'
-    b"exec 9>&-\n",
+    "shell": b'if [ "$BASH_VERSION$KSH_VERSION$ZSH_VERSION" ];then echo 2 >&8;else echo 1 >&8;fi\n'
+    b"exec 8>&-\n",
     "python": b"",
 }
 
@@ -146,14 +146,14 @@ def _shell(argv: Sequence[str], env: Mapping[str, str], *, empty: bool, plain: b
     if argv[0].startswith("-"):
         raise ValueError("a shell would take the command for an option")
     words = b" ".join(_quoted(each) for each in argv)
-    source = b"</dev/null" if empty else b"<&8"
+    source = b"</dev/null" if empty else b"<&7"
     given = b" ".join(name.encode("ascii") + b"=" + _quoted(env[name]) for name in env)
     if plain and not any(_OF_SHELLS.fullmatch(name) for name in env):
-        return b"export %s;exec %s %s 8<&-\n" % (given, words, source)
+        return b"export %s;exec %s %s 7<&-\n" % (given, words, source)
     if "=" in argv[0]:
         raise ValueError("env would take the command for a variable")
     given += b" PWD=" + _quoted(JOB_DIR)
-    return b"exec env -i %s %s %s 8<&-\n" % (given, words, source)
+    return b"exec env -i %s %s %s 7<&-\n" % (given, words, source)
 
 
 def _python(form: PythonForm, argv: Sequence[str], env: Mapping[str, str], *, empty: bool) -> bytes:

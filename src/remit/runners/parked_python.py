@@ -18,15 +18,15 @@ def park():
         posix._exit(3)
     # The first compilation of a process costs more than all that is left to do.
     exec(compile('import sys\ndef f(a, *b):\n return [c for c in b if a + c]\nf(1)', '', 'exec'), {})
-    posix.write(9, b'1')
-    posix.close(9)
+    posix.write(8, b'1')
+    posix.close(8)
     told = b''
     while len(told) < 8 or len(told) < 8 + int(told[:8]):
-        part = posix.read(8, 65536)
+        part = posix.read(7, 65536)
         if not part:
             posix._exit(0)
         told += part
-    posix.close(8)
+    posix.close(7)
     fields = told[8:].split(b'\0')
     text = [each.decode('utf-8', 'surrogateescape') for each in fields]
     mode, empty, subject = text[:3]

@@ -9,7 +9,8 @@ recipe owns what is executed to make the environment, and speaks this protocol w
   process, in this PID namespace, that ends last of all of the environment; its `ns/net` and
   `ns/mnt` are where `Inside` says. The pipe may say more; it is not read further.
 - It then waits for one byte on the block pipe, and runs nothing of the command before. The end
-  of that pipe is not a release: the program holds its write end (`Pipes.block_w`) open itself.
+  of that pipe is not a release, and there is none: its descriptor can be written to as well. It
+  is closed before the command begins: whoever could write there would take the release back.
 
 Imported by the spawner: standard library only.
 """
@@ -30,14 +31,13 @@ class Pipes:
     """The descriptors a cell brings: it closes them after the fork, the recipe never does.
 
     `extra` are a slot's (its standard input or command pipe, and its ready pipe), which have to
-    be numbers 8 and 9 of the command; `files` those for the job directory, `trust` the file of
+    be numbers 7 and 8 of the command; `files` those for the job directory, `trust` the file of
     certificate authorities where the run has egress.
     """
 
     stdio: tuple[int, int, int]
-    block_r: int
-    block_w: int
-    info_w: int
+    block: int
+    info: int
     extra: tuple[int, ...] = ()
     files: tuple[int, ...] = ()
     trust: int | None = None

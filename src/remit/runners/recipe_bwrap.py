@@ -41,8 +41,8 @@ class Bubble:
             close_all(own)
             raise
         trust = () if pipes.trust is None else (pipes.trust,)
-        # The order is that of the numbers in `jail`: block, sync, info, args, seccomp, then files.
-        numbered = (pipes.block_r, pipes.block_w, pipes.info_w, *own[:2], *pipes.extra)
+        # The order is that of the numbers in `jail`: block, info, args, seccomp, then files.
+        numbered = (pipes.block, pipes.info, *own[:2], *pipes.extra)
         fds = (*pipes.stdio, *numbered, *own[2:], *trust, *pipes.files)
         rules = landlock.ruleset(request.egress)
         return Order(

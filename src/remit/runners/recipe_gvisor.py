@@ -44,7 +44,7 @@ _KERNEL = b"runsc-sandbox"  # what `runsc boot` is called in its own argument 0
 _OPEN_FILES = 4096
 """What gVisor itself may have open; the command's own limit is gVisor's to hold."""
 
-_BLOCK, _SYNC, _INFO, _ARGS, _FILES = 3, 4, 5, 6, 7
+_BLOCK, _INFO, _ARGS, _FILES = 3, 4, 5, 6
 PASSWD = b"job:x:0:0:job:/job:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 _SYSTEM = (("etc/passwd", PASSWD), ("etc/group", GROUP), ("etc/hosts", HOSTS))
 
@@ -52,7 +52,7 @@ WALLS = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
     *("--unshare-cgroup-try", "--uid", "0", "--gid", "0", "--cap-add", "ALL"),
     *("--hostname", "job", "--die-with-parent", "--new-session", "--clearenv"),
-    *("--block-fd", str(_BLOCK), "--sync-fd", str(_SYNC), "--info-fd", str(_INFO)),
+    *("--block-fd", str(_BLOCK), "--info-fd", str(_INFO)),
     *("--args", str(_ARGS)),
 )
 """The capabilities are in the run's own user namespace; gVisor drops them for what it runs."""
@@ -83,7 +83,7 @@ class Gvisor:
             close_all(own)
             raise
         trust = () if pipes.trust is None else (pipes.trust,)
-        first = (*pipes.stdio, pipes.block_r, pipes.block_w, pipes.info_w, *own)
+        first = (*pipes.stdio, pipes.block, pipes.info, *own)
         fds = (*first, *trust, *pipes.files)
         rules = landlock.ruleset(request.egress)
         return Order(

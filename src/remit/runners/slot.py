@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 import time
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class Slot(Cell):
     _plain = True
     _script = b""
     _claimed = False
-    _command = _ready = _stdin = _listening = -1
+    _command = _told = _ready = _stdin = _listening = -1
     _waiting = -1
 
     @property
@@ -55,23 +56,25 @@ class Slot(Cell):
         self.kind, self._prefix = kind, self.request.argv
         self.request = replace(self.request, argv=parked.command(kind, self._prefix))
         self._stdin = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        command, self._command = os.pipe()
+        # A socket, which nobody can open again by /proc and write to, as one could a pipe.
+        told, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._told, self._command = told.detach(), telling.detach()
         self._ready, ready = os.pipe()
         reading = os.open(f"/proc/self/fd/{self._stdin}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # A shell reads its commands at 0 and finds the input at 8, an interpreter the reverse.
-            ends = (command, reading) if kind == "shell" else (reading, command)
+            # A shell reads its commands at 0 and finds the input at 7, an interpreter the reverse.
+            ends = (self._told, reading) if kind == "shell" else (reading, self._told)
             self.launch((ends[0], *fds, ends[1], ready))
         except (OSError, ValueError):
             self._close_own()
             raise
         finally:
-            close_all((command, reading, ready))
+            close_all((reading, ready))
         os.set_blocking(self._command, False)
         self._loop.watch(self._ready, self._on_ready)
 
-    def _pipes(self, fds: Sequence[int], block_r: int, info_w: int) -> Pipes:
-        pipes = super()._pipes(fds[:-2], block_r, info_w)
+    def _pipes(self, fds: Sequence[int], block: int, info: int) -> Pipes:
+        pipes = super()._pipes(fds[:-2], block, info)
         return replace(pipes, extra=tuple(fds[-2:]))
 
     def _stands(self, listening: Sequence[int]) -> None:
@@ -163,7 +166,7 @@ class Slot(Cell):
 
     def _consumed(self) -> bool:
         """Whether the waiting command read all of its script."""
-        return self._released_at is not None and emptied(self._command)
+        return self._released_at is not None and emptied(self._told)
 
     def _remove(self) -> None:
         self._close_own()
@@ -173,7 +176,7 @@ class Slot(Cell):
         if self._ready >= 0:
             with contextlib.suppress(KeyError):
                 self._loop.forget(self._ready)
-        for name in ("_command", "_ready", "_stdin", "_listening"):
+        for name in ("_command", "_told", "_ready", "_stdin", "_listening"):
             self._close(name)
 
     def _close(self, name: str) -> None:

@@ -63,7 +63,7 @@ def plain_path(prefix: str) -> bool:
         return False
     segments = prefix.removesuffix("/").split("/")[1:]
     return len(segments) <= MAX_SEGMENTS and all(
-        _SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in segments
+        _SEGMENT.fullmatch(segment) and segment.strip(".") for segment in segments
     )
 
 

@@ -24,6 +24,16 @@ secrets = st.text(
 junk = st.binary(max_size=40)
 
 
+_CAPITAL = re.compile(r"\\u[0-9a-f]{4}")
+
+
+def _in_json(secret: str, further: str) -> str:
+    """As a JSON writer spells it that escapes more than it has to."""
+    return "".join(
+        f"\\u{ord(each):04x}" if each in further else json.dumps(each)[1:-1] for each in secret
+    )
+
+
 @given(secrets, junk, junk)
 def test_a_secret_is_not_found_after_blanking_as_it_is(secret, before, after):
     data, found = blank(before + secret.encode() + after, forms(secret))
@@ -63,6 +73,13 @@ def test_base64_of_anything_around_a_secret_keeps_at_most_its_edges(secret, befo
         lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
         lambda secret: json.dumps(secret)[1:-1].replace("/", "\\/"),
         html.escape,
+        lambda secret: _in_json(secret, "<>&"),
+        lambda secret: _in_json(secret, "<>&='"),
+        lambda secret: _CAPITAL.sub(
+            lambda each: "\\u" + each[0][2:].upper(), _in_json(secret, "<>&'\"+`")
+        ),
+        lambda secret: html.escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
+        lambda secret: html.escape(secret).replace("=", "&#x3D;").replace("`", "&#x60;"),
     ],
     ids=[
         "path",
@@ -77,6 +94,11 @@ def test_base64_of_anything_around_a_secret_keeps_at_most_its_edges(secret, befo
         "utf8",
         "js",
         "html",
+        "go",
+        "gson",
+        "net",
+        "markup",
+        "handlebars",
     ],
 )
 def test_each_spelling_is_blanked(spell, secret):
@@ -133,3 +155,19 @@ def test_a_secret_that_holds_the_fill_itself_is_still_blanked():
 def test_nothing_is_looked_for_when_there_is_no_secret():
     assert forms("") == ()
     assert blank(b"anything", ()) == (b"anything", 0)
+
+
+@pytest.mark.parametrize(
+    "spelt", [b"swordfish-77", b"c3dvcmRmaXNoLTc3", b"73776f7264666973682d3737"]
+)
+def test_a_secret_that_the_end_cuts_is_blanked_as_far_as_it_goes(spelt):
+    for size in range(8, len(spelt)):
+        data, found = blank(b"x" * 20 + spelt[:size], forms("swordfish-77"), cut=True)
+        assert (data, found) == (b"x" * 20 + b"*" * size, 1)
+
+
+def test_what_is_only_a_little_like_a_beginning_stays_at_the_end():
+    wanted = forms("swordfish-77")
+    assert blank(b"a swordfi", wanted, cut=True) == (b"a swordfi", 0)
+    assert blank(b"a swordfish-77 sword", wanted, cut=True) == (b"a " + b"*" * 12 + b" sword", 1)
+    assert blank(b"a swordfish-77", wanted, cut=True) == (b"a " + b"*" * 12, 1)

@@ -18,9 +18,28 @@ from urllib.parse import quote, quote_plus
 MIN_CORE = 6
 """Shortest piece of base64 or hex that is looked for: a shorter one stands in any text."""
 
+MIN_BEGINNING = 8
+"""Shortest beginning of a form that is taken for one that was cut off."""
+
 _FILLS = b"*#~^|_"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"}
+_ALWAYS = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_MARKUPS = (
+    {**_ALWAYS, '"': "&quot;", "'": "&#x27;"},  # Python's html
+    {**_ALWAYS, '"': "&#34;", "'": "&#39;"},  # Go's html, Jinja
+    {**_ALWAYS, '"': "&#34;", "'": "&#39;", "+": "&#43;"},  # Go's html/template
+    {**_ALWAYS, '"': "&quot;", "'": "&#39;"},  # Ruby, JavaScript's lodash
+    {**_ALWAYS, '"': "&quot;", "'": "&#039;"},  # PHP
+    {**_ALWAYS, '"': "&quot;", "'": "&#x27;", "`": "&#x60;", "=": "&#x3D;"},  # Handlebars
+)
+_ESCAPES = (
+    ("", False),
+    ("<>&", False),  # Go, Ruby on Rails
+    ("<>&", True),  # PHP
+    ("<>&='", False),  # Gson
+    ("<>&'\"+`", True),  # .NET
+)
+"""What is written `\\uXXXX` in JSON though it need not be, and whether its digits are capitals."""
 
 
 def forms(secret: str) -> tuple[bytes, ...]:
@@ -32,17 +51,31 @@ def forms(secret: str) -> tuple[bytes, ...]:
     raw = secret.encode("utf-8", "surrogateescape")
     if not raw:
         return ()
-    found = {raw, json.dumps(secret)[1:-1].encode("ascii")}
-    found.add(json.dumps(secret, ensure_ascii=False)[1:-1].encode("utf-8", "surrogateescape"))
+    found = {raw, *_json(secret)}
     found |= {form.replace(b"/", b"\\/") for form in found}
-    found.add(
-        "".join(_MARKUP.get(each, each) for each in secret).encode("utf-8", "surrogateescape")
-    )
+    found |= {
+        "".join(markup.get(each, each) for each in secret).encode("utf-8", "surrogateescape")
+        for markup in _MARKUPS
+    }
     found |= {quote(raw).encode("ascii"), quote(raw, safe="").encode("ascii")}
     found.add(quote_plus(raw).encode("ascii"))
     found |= {re.sub(b"%..", lambda each: each[0].lower(), form) for form in found if b"%" in form}
     found |= set(_cores(raw))
     return tuple(sorted(found, key=lambda form: (-len(form), form)))
+
+
+def _json(secret: str) -> Iterator[bytes]:
+    """The secret as JSON's usual writers write it within a string."""
+    for pure in (True, False):
+        written = [json.dumps(each, ensure_ascii=pure)[1:-1] for each in secret]
+        for further, capital in _ESCAPES:
+            spelt = "".join(
+                f"\\u{ord(each):04x}" if each in further else form
+                for each, form in zip(secret, written, strict=True)
+            )
+            if capital:
+                spelt = re.sub(r"\\u....", lambda each: "\\u" + each[0][2:].upper(), spelt)
+            yield spelt.encode("utf-8", "surrogateescape")
 
 
 def _cores(raw: bytes) -> Iterator[bytes]:
@@ -69,14 +102,18 @@ def all_forms(secrets: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(sorted(found, key=lambda form: (-len(form), form)))
 
 
-def blank(data: bytes, forms: Sequence[bytes]) -> tuple[bytes, int]:
+def blank(data: bytes, forms: Sequence[bytes], *, cut: bool = False) -> tuple[bytes, int]:
     """The data with every form overwritten, in its length, and how many places that were.
 
     Forms that overlap are one place. What is written is a character that none of the forms has,
     as long as there is one of `*#~^|_`, so that nothing blanked is found again.
+
+    Args:
+        cut: the data may have been cut off anywhere: a beginning of a form at its end, of
+            `MIN_BEGINNING` bytes or more, is overwritten too.
     """
     blanker = Blanker(forms)
-    return blanker.feed(data) + blanker.finish(), blanker.found
+    return blanker.feed(data) + blanker.finish(cut=cut), blanker.found
 
 
 class Blanker:
@@ -99,9 +136,13 @@ class Blanker:
         data = self._held + data
         return self._release(data, self._safe(data))
 
-    def finish(self) -> bytes:
-        """The rest."""
-        return self._release(self._held, len(self._held))
+    def finish(self, *, cut: bool = False) -> bytes:
+        """The rest; with `cut`, blanked where it is long enough to be more than a coincidence."""
+        held = len(self._held)
+        if cut and held >= max(MIN_BEGINNING, self._covered + 1):
+            self.found += 1
+            return self._fill * held
+        return self._release(self._held, held)
 
     def _release(self, data: bytes, end: int) -> bytes:
         """Blank and give what is before `end`; hold the rest as it is.

@@ -54,6 +54,8 @@ SPELT = {
     "percent": quote(SECRET, safe="").encode(),
     "hex": RAW.hex().encode(),
     "json": b'{"a":"' + RAW.replace(b"/", b"\\/") + b'"}',
+    "json of Go": b'{"a":"' + RAW.replace(b"&", b"\\u0026") + b'"}',
+    "json of .NET": b'{"a":"' + RAW.replace(b"&", b"\\u0026").replace(b"+", b"\\u002B") + b'"}',
 }
 
 
@@ -154,6 +156,20 @@ async def test_headers_reason_interim_answers_and_trailers_are_clean(site):
         assert each.lower() not in got.lower()
     assert b"X-Echo: a " + b"*" * len(RAW) + b" b" in got or b"x-echo: a ***" in got
     assert (await found.traffic()).echoed
+
+
+async def test_a_secret_is_not_in_the_name_of_a_header_in_small_letters_either(certs):
+    async with destination(certs.chain) as there, one(certs, there) as found:
+        found.open(rule("one.test", there.port, "GET"))
+        found.lend(
+            credential("one.test", there.port, value="Bearer AbCdEf-77", secrets=["AbCdEf-77"])
+        )
+        there.reply = lambda asked: ok(b"", "X-AbCdEf-77: name")
+        client = await found.tunnel("one.test", there.port)
+        _, headers, _ = await client.ask("GET", "/", f"one.test:{there.port}")
+        assert "abcdef-77" not in repr(headers).lower()
+        await client.close()
+        assert (await found.traffic()).echoed
 
 
 async def test_a_head_answer_with_a_coding_is_passed_on(site):

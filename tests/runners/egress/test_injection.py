@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -108,6 +109,49 @@ async def test_it_is_not_sent_to_a_host_that_cannot_be_verified(certs):
         assert (await ask(client, "/", there))[1]["x-remit-refused"] == "upstream_tls"
         assert there.asked == []
         await client.close()
+
+
+@pytest.mark.threat("T-34")
+async def test_what_is_taken_back_while_its_request_still_connects_is_not_sent(sites, monkeypatch):
+    found, first, _ = sites
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def look(host: str, port: int) -> list[str]:
+        asked.set()
+        await go.wait()
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(found.runs._upstream, "_look", look)
+    client = await found.tunnel("one.test", first.port)
+    asking = asyncio.create_task(ask(client, "/v1", first))
+    await asked.wait()
+    found.runs.forget("run_1")
+    go.set()
+    assert (await asking)[0] == 200
+    assert "authorization" not in first.asked[0].headers
+    await client.close()
+    assert (await found.traffic()).connections[0].injected == ()
+
+
+async def test_the_runs_own_is_dropped_however_its_name_is_spelt(certs):
+    async with destination(certs.chain) as there, one(certs, there) as found:
+        found.open(rule("one.test", there.port))
+        found.lend(credential("one.test", there.port, header="Private-Token", value="lent-one"))
+        client = await found.tunnel("one.test", there.port)
+        await ask(client, "/", there, "Private_Token: own", "PRIVATE_token: own too")
+        (asked,) = there.asked
+        assert "own" not in repr(asked.headers)
+        assert asked.headers["private-token"] == "lent-one"
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    "header", ["Host", "Content-Length", "Transfer-Encoding", "connection", "Proxy-Authorization"]
+)
+async def test_a_header_that_frames_the_request_is_not_lent(sites, header):
+    found, first, _ = sites
+    with pytest.raises(Unwilling):
+        found.lend(credential("one.test", first.port, header=header, value="5"))
 
 
 async def test_of_two_for_one_header_the_longer_path_wins(certs):

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from remit.runners.egress.addresses import Reach
 from remit.runners.egress.refusals import Refusal
-from tests.runners.egress.world import Certificates, World, destination, ok, one, rule
+from tests.runners.egress.world import Certificates, World, destination, ok, one, rule, world
 
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-32")]
 
@@ -66,6 +67,12 @@ async def test_an_allowed_request_arrives_and_is_recorded(site):
         ("GET", "/v1/x%00", "path"),
         ("GET", "/v1/x%0d%0a", "path"),
         ("GET", "/v1/x%zz", "path"),
+        ("GET", "/v1/.../v2", "path"),
+        ("GET", "/v1/..%20/v2", "path"),
+        ("GET", "/v1/%c0%ae%c0%ae/v2", "path"),
+        ("GET", "/v1/%ef%bc%8e%ef%bc%8e/v2", "path"),
+        ("GET", "/v1/%e2%80%a5/v2", "path"),
+        ("GET", "/v1/x%ef%bc%8fv2", "path"),
         ("GET", "/v1\\..\\v2", "malformed"),
         ("GET", "/v1/x#y", "malformed"),
         ("GET", "/v1/\x7f", "malformed"),
@@ -90,6 +97,48 @@ async def test_another_method_or_path_is_refused_and_not_asked(site, method, tar
     traffic = await found.traffic()
     assert traffic.refused == 1
     assert traffic.connections[0].refused == code
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ("X-HTTP-Method-Override: DELETE", "method"),
+        ("x_http_method_override: DELETE", "method"),
+        ("X-HTTP-Method: DELETE", "method"),
+        ("X-Method-Override: DELETE", "method"),
+        ("X-Original-URL: /v2", "path"),
+        ("X_Rewrite_Url: /v2", "path"),
+        ("Destination: https://one.test/v2", "path"),
+    ],
+)
+async def test_a_header_that_means_another_method_or_path_is_refused(site, header, code):
+    found, there = site
+    client = await found.tunnel("one.test", there.port)
+    _, headers, _ = await client.ask("POST", "/v1/x", f"one.test:{there.port}", header)
+    assert headers["x-remit-refused"] == code
+    await client.close()
+    assert there.connections == 0
+
+
+async def test_such_a_header_passes_where_it_decides_nothing(certs):
+    async with destination(certs.chain) as there, one(certs, there) as found:
+        found.open(rule("one.test", there.port, "POST"), rule("two.test", there.port, path="/v1"))
+        for name, header in (("one", "X-Original-URL: /"), ("two", "X-HTTP-Method: DELETE")):
+            client = await found.tunnel(f"{name}.test", there.port)
+            status, _, _ = await client.ask("POST", "/v1", f"{name}.test:{there.port}", header)
+            assert status == 200
+            await client.close()
+
+
+async def test_this_machine_is_not_reached_by_a_public_address_of_its_own(certs, monkeypatch):
+    monkeypatch.setattr("remit.runners.egress.upstream.reach", lambda address: Reach.PUBLIC)
+    async with destination(certs.chain) as there, world(certs.authority, []) as found:
+        found.open(rule("one.test", there.port, "GET"))
+        client = await found.tunnel("one.test", there.port)
+        _, headers, _ = await client.ask("GET", "/", f"one.test:{there.port}")
+        assert headers["x-remit-refused"] == "address"
+        await client.close()
+        assert there.asked == []
 
 
 @pytest.mark.parametrize(

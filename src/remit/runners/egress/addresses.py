@@ -29,6 +29,9 @@ _METADATA = {
     "fd00:ec2::254",
     "fd00:ec2::23",
     "fd20:ce::254",  # Google
+    "fd00:c1::a9fe:a9fe",  # Oracle
+    "fd00:42::42",  # Scaleway
+    "fd00:a9fe:a9fe::1",  # Akamai
 }
 METADATA_NAMES = frozenset(
     {

@@ -103,6 +103,12 @@ def _check_framing(head: Head) -> None:
         raise Refusal("upgrade")
 
 
+def like_a_variable(name: bytes) -> bytes:
+    """The one name for all headers that a server may take for the same: many hand headers on as
+    variables (RFC 3875 §4.1.18), where `-` and `_` are one."""
+    return name.replace(b"_", b"-")
+
+
 def end_to_end(headers: list[tuple[bytes, bytes]]) -> Headers:
     """Headers that are not of one connection alone, nor named as such by `Connection`."""
     named = {

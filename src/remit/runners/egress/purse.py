@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from remit.runners.egress.addresses import authority, split_authority
+from remit.runners.egress.heads import HOP_BY_HOP, like_a_variable
 from remit.runners.egress.refusals import Refusal, Unwilling
 from remit.runners.egress.rules import covers, path_key
 from remit.runners.traces import Blanker, all_forms, blank
@@ -19,6 +20,8 @@ _MAX_HANDED = 4_096
 _MIN_WORD = 6
 
 _DOUBTFUL_LOCATION = re.compile(rb"(?i)///|https?:(?!//[^/])")
+
+_FRAMING = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 
 _DROPPED_WHILE_GUARDED = (b"accept-encoding", b"range", b"if-range", b"te")
 
@@ -51,11 +54,14 @@ def read_injection(facts: dict[str, Any]) -> tuple[Injection, tuple[str, ...]]:
     prefix = facts.get("path_prefix")
     if place is None or not value.isprintable() or not value or value != value.strip():
         raise Unwilling("not an injection")
+    header = str(facts["header"]).lower().encode("ascii")
+    if header in _FRAMING or header.startswith(b"proxy-"):
+        raise Unwilling("this header is not for credentials")
     injection = Injection(
         ref=str(facts["ref"]),
         host=place[0],
         port=place[1],
-        header=str(facts["header"]).lower().encode("ascii"),
+        header=header,
         value=value.encode("latin-1"),
         path_prefix=None if prefix is None else str(prefix),
     )
@@ -137,7 +143,7 @@ class Purse:
         }
         if self.guarded:
             dropped.update(_DROPPED_WHILE_GUARDED)
-        kept = [(name, value) for name, value in headers if name not in dropped]
+        kept = [each for each in headers if like_a_variable(each[0]) not in dropped]
         if self.guarded:
             kept.append((b"accept-encoding", b"identity"))
         return kept + [(each.header, each.value) for each in put]

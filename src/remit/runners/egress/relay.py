@@ -219,9 +219,11 @@ async def _final(upstream: Peer) -> h11.Response:
 
 def _response_headers(order: Order, response: h11.Response) -> tuple[Headers, bool]:
     """The answer's headers as the run may see them, and whether its body has to be unpacked."""
-    given = [(bytes(name), bytes(value)) for name, value in response.headers]
-    if len(given) > _MAX_ANSWERED:
+    # Names as they came, since a secret may stand in capitals in them; h11 hands them on in small.
+    came = [(bytes(name), bytes(value)) for name, value in response.headers.raw_items()]
+    if len(came) > _MAX_ANSWERED:
         raise Refusal("upstream")
+    given = [(_clean(order, name, b"")[0].lower(), value) for name, value in came]
     coding = (
         b",".join(value for name, value in given if name == b"content-encoding").strip().lower()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,11 @@ _PCHAR = r"-A-Za-z0-9._~!$&'()*+,;=:@"
 _TARGET = re.compile(rf"/[{_PCHAR}/%]*(?:\?[\x21-\x22\x24-\x7e]*)?")
 _PLAIN_SEGMENT = re.compile(rf"(?:[{_PCHAR}]|%[0-9A-Fa-f]{{2}})+")
 _DOUBTFUL = re.compile(rb"[\x00-\x1f\x7f/\\%]")
+
+_OTHER_METHOD = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
+_OTHER_PATH = frozenset({b"destination", b"x-original-url", b"x-rewrite-url"})
+"""Headers by which servers take a request for one of another method or path: `Destination` of
+WebDAV (RFC 4918 §10.3), the others of frameworks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +76,9 @@ def split_target(target: str) -> tuple[str, str]:
 def plain_path(path: str) -> bool:
     """Whether every server reads this path the same way.
 
-    No empty segment but the last, no `.` or `..` (with or without parameters behind `;`), and no
-    percent-encoded dot segment, separator, percent sign or control character.
+    No empty segment but the last, none of dots and spaces only (with or without parameters behind
+    `;`), and no percent-encoded dot segment, separator, percent sign, control character or broken
+    UTF-8.
     """
     if not path.startswith("/"):
         return False
@@ -87,7 +94,12 @@ def _plain_segment(segment: str) -> bool:
     decoded = unquote_to_bytes(segment)
     if _DOUBTFUL.search(decoded) is not None:
         return False
-    return decoded.split(b";", 1)[0] not in (b"", b".", b"..")
+    try:
+        # Full-width and other forms of `.`, `/` and `\\` are these for servers that fold them.
+        folded = unicodedata.normalize("NFKC", decoded.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+    return not {"/", "\\"} & {*folded} and folded.split(";", 1)[0].strip(" .") != ""
 
 
 def covers(prefix: str | None, path: str) -> bool:
@@ -128,10 +140,20 @@ class Rules:
             for rule in self._by_place.get((host, port), ())
         )
 
-    def check(self, host: str, port: int, method: str, path: str, *, strict: bool) -> None:
+    def check(
+        self,
+        host: str,
+        port: int,
+        method: str,
+        path: str,
+        names: frozenset[bytes] = frozenset(),
+        *,
+        strict: bool,
+    ) -> None:
         """Let this request through or not.
 
         Args:
+            names: of its headers, in lower case and with `-` for `_`.
             strict: a path decides there for another reason too (an injected credential's).
 
         Raises:
@@ -141,10 +163,12 @@ class Rules:
         if rules is None:
             raise Refusal("not_allowed")
         decides = strict or any(rule.path_prefix is not None for rule in rules)
-        if decides and not plain_path(path):
+        if decides and (not plain_path(path) or names & _OTHER_PATH):
             raise Refusal("path")
         fitting = [rule for rule in rules if covers(rule.path_prefix, path)]
         if not fitting:
             raise Refusal("path")
-        if not any(rule.methods is None or method in rule.methods for rule in fitting):
+        if any(rule.methods is None for rule in fitting):
+            return
+        if names & _OTHER_METHOD or not any(method in (rule.methods or ()) for rule in fitting):
             raise Refusal("method")

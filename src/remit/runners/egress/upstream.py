@@ -113,8 +113,15 @@ class Upstream:
                     left = len(addresses) - number
                     sock = await _connected(address, port, CONNECT_S / left)
                     if sock is not None:
+                        self._check_elsewhere(sock, host, port)
                         return PlainStream(sock), address
         raise Refusal("connect")
+
+    def _check_elsewhere(self, sock: socket.socket, host: str, port: int) -> None:
+        """Refuse this very machine, which may listen on a public address of its own for itself."""
+        if (host, port) not in self._internal and sock.getsockname()[0] == sock.getpeername()[0]:
+            sock.close()
+            raise Refusal("address")
 
     async def secure(self, plain: PlainStream, host: str) -> TlsStream:
         """TLS to the host that the connection was made for, verified.

@@ -14,7 +14,7 @@ import h11
 
 from remit.runners.egress.addresses import split_authority
 from remit.runners.egress.greeting import read_greeting
-from remit.runners.egress.heads import Head, HeadReader, read_head
+from remit.runners.egress.heads import Head, HeadReader, like_a_variable, read_head
 from remit.runners.egress.refusals import Refusal, answer_bytes
 from remit.runners.egress.relay import ClientGone, Order, Peer, relay
 from remit.runners.egress.rules import split_target
@@ -243,13 +243,15 @@ class Visit:
         self, reader: HeadReader, raw: bytes, head: Head, entry: Entry, *, secure: bool, target: str
     ) -> bool:
         """Check one request and pass it on; whether another may follow on this connection."""
-        order = self._order(head, entry, secure=secure, target=target)
+        self._check(head, entry, target)
         client = Peer(reader.stream, h11.SERVER, "malformed")
         client.h11.receive_data(raw + reader.rest)
         first = await client.event()
         if not isinstance(first, h11.Request) or first.target != head.target.encode("ascii"):
             raise Refusal("malformed")  # the two parsers do not agree
         upstream = await self._peer(entry, secure=secure)
+        # Only now: what was lent may have been taken back while it was connected to.
+        order = self._order(head, entry, secure=secure, target=target)
         entry.requests += 1
         entry.injected += [each.ref for each in order.put if each.ref not in entry.injected]
         try:
@@ -267,13 +269,19 @@ class Visit:
         reader.rest = client.h11.trailing_data[0]
         return client.finished
 
-    def _order(self, head: Head, entry: Entry, *, secure: bool, target: str) -> Order:
-        run, host, port = self._run, entry.host, entry.port
+    def _check(self, head: Head, entry: Entry, target: str) -> tuple[str, str]:
+        """Path and query of a request that is let through."""
         path, query = split_target(target)
         if head.method in ("CONNECT", "TRACE"):
             raise Refusal("method")
-        strict = run.purse.path_decides(host, port)
-        run.rules.check(host, port, head.method, path, strict=strict)
+        strict = self._run.purse.path_decides(entry.host, entry.port)
+        names = frozenset(like_a_variable(name) for name, _ in head.headers)
+        self._run.rules.check(entry.host, entry.port, head.method, path, names, strict=strict)
+        return path, query
+
+    def _order(self, head: Head, entry: Entry, *, secure: bool, target: str) -> Order:
+        run, host, port = self._run, entry.host, entry.port
+        path, query = self._check(head, entry, target)
         safe = secure or (host, port) in run.unsafe_plain
         return Order(
             host=host,

@@ -38,7 +38,11 @@ class Wired:
     """One spawner. Reports that come out of turn are kept."""
 
     def __init__(
-        self, state: Path, interpreter: str = sys.executable, runsc: dict[str, str] | None = None
+        self,
+        state: Path,
+        interpreter: str = sys.executable,
+        runsc: dict[str, str] | None = None,
+        bwrap: str | None = None,
     ) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = str(ROOT / "src/remit/runners/spawner.py")
@@ -47,13 +51,13 @@ class Wired:
             argv = [interpreter, "-I", "-S", script, str(number)]
             self.process = subprocess.Popen(argv, env={}, cwd="/", pass_fds=[number])
         self._kept: list[tuple[dict[str, Any], list[int]]] = []
-        bwrap = find(None, for_others=True)
-        assert bwrap is not None
+        found = find(None, for_others=True)
+        assert found is not None
         self.tell(
             op="hello",
             gateway=f"wired-{os.getpid()}",
             state=str(state),
-            bwrap=bwrap.path,
+            bwrap=bwrap or found.path,
             uid_base=UID_BASE,
             max_runs=8,
             max_slots=8,
@@ -180,8 +184,10 @@ def _request(op: str, **more: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def wired(state: Path, runsc: dict[str, str] | None = None) -> Iterator[Wired]:
-    spawner = Wired(state, runsc=runsc)
+def wired(
+    state: Path, runsc: dict[str, str] | None = None, bwrap: str | None = None
+) -> Iterator[Wired]:
+    spawner = Wired(state, runsc=runsc, bwrap=bwrap)
     try:
         yield spawner
     finally:

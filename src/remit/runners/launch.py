@@ -123,6 +123,7 @@ def launch(what: Launch) -> int:
             os.setgroups(())
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+        os.setpgid(0, 0)  # by which what it leaves is known to be its own
         _LIBC.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
         if narrow is not None:
             narrow()

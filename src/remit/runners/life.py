@@ -135,7 +135,7 @@ class Life:
     # -------------------------------------------------------------------------------- ended
 
     def _on_monitor_exit(self) -> None:
-        if self._init < 0:
+        if not self._informed:
             self._find_init()
         _, self._status, _ = os.wait4(self._monitor, 0)
         self._ended_at = time.monotonic()
@@ -148,8 +148,11 @@ class Life:
         self._finish_when_dead()
 
     def _find_init(self) -> None:
-        """A monitor that was killed before it told of PID 1 has left it to this process: the one
+        """A monitor that died before it was heard of PID 1 has left it to this process: the one
         child of its process group, whose number is not given anew before the monitor is reaped."""
+        self._loop.forget(self._info)
+        self._informed = True
+        self.kill("setup")
         for pid in children_of(os.getpid()):
             with contextlib.suppress(OSError):
                 if pid != self._monitor and os.getpgid(pid) == self._monitor:

@@ -80,5 +80,4 @@ def apart(pid: int) -> bool:
 
 def found(where: Iterator[tuple[str, bytes]], wanted: Sequence[bytes]) -> list[str]:
     """Where any of the wanted stands."""
-    pattern = re.compile(b"|".join(re.escape(each) for each in wanted))
-    return [name for name, data in where if pattern.search(data)]
+    return [name for name, data in where if any(each in data for each in wanted)]

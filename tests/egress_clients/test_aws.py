@@ -95,20 +95,17 @@ class World:
 
 
 def key_forms(pem: str) -> set[bytes]:
-    """A private key as PEM (its lines, however they are joined), DER, and its numbers."""
+    """A piece of a private key's secret numbers, in every spelling that PEM, DER, JWK and memory have."""
     key = serialization.load_pem_private_key(pem.encode(), None)
     assert isinstance(key, rsa.RSAPrivateKey)
     numbers = key.private_numbers()
-    raw = [
-        key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        for form in (serialization.Encoding.DER,)
-    ]
+    found = {line.encode() for line in pem.splitlines()[10:13]}
     for number in (numbers.d, numbers.p, numbers.q):
-        size = (number.bit_length() + 7) // 8
-        raw += [number.to_bytes(size, "big"), number.to_bytes(size, "little")]
-    found = {line.encode() for line in pem.splitlines() if len(line) == 64}
-    for data in raw:
-        found |= set(forms(data.decode("utf-8", "surrogateescape")))
+        piece = number.to_bytes((number.bit_length() + 7) // 8, "big")[40:64]
+        found |= {piece, piece[::-1], piece.hex().encode(), piece.hex().upper().encode()}
+        for before in range(3):  # base64 has it in one of three ways, by what stands before
+            core = base64.b64encode(bytes(before) + piece)[4:-4]
+            found |= {core, core.translate(bytes.maketrans(b"+/", b"-_"))}
     return found
 
 
@@ -188,9 +185,9 @@ def test_the_session_is_gone_with_its_run(world: World) -> None:
 def test_the_search_would_find_the_issuers_key(world: World) -> None:
     """The same spellings, over the file in which the keeper has it."""
     stored = (world.place.folder / "data/keeper/issuer.keys").read_bytes()
-    der = [
-        base64.b64decode("".join(each["pem"].splitlines()[1:-1]))
-        for each in json.loads(stored)["keys"]
-    ]
-    held = [("keeper", stored), *(("der", each) for each in der)]
-    assert len(Look(held=held).holds(*world.long_lived())) == 1 + len(der)
+    held = [("keeper", stored)]
+    for each in json.loads(stored)["keys"]:
+        der = base64.b64decode("".join(each["pem"].splitlines()[1:-1]))
+        held += [("der", der), ("within", base64.urlsafe_b64encode(b"x" + der)), ("der", der[::-1])]
+        held += [("pem", each["pem"].encode()), ("hex", der.hex().encode())]
+    assert len(Look(held=held).holds(*world.long_lived())) == len(held) > 1

@@ -32,6 +32,8 @@ GIVE = HEAD + (
 KEY = "a" * 64
 CALLER = Caller(tenant="default", subject="bot", kind=CallerKind.AGENT, key_id="k1")
 ISSUER = "https://remit.example.com"
+TOPS = ("/job", "/tmp", "/run", "/dev/shm", "/etc", "/mnt/hold", "/var")
+"""Where a run could have put something, or been given it."""
 
 HOLD_PY = """
 import os, time
@@ -148,6 +150,8 @@ class Place:
                 {**here, "path_prefix": "/who", "value": "Bearer {token}"},
             ],
         }
+        lent = {"broker": "static", "secret": "file:token", "file": {"name": "token"}}
+        self.credentials["on-disk"] = lent
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Place]:
@@ -177,7 +181,7 @@ class Place:
         )
         return await self.gateway.call(call, Heard())
 
-    async def watched(self, name: str, tops: Sequence[str] = ("/job", "/tmp", "/run")) -> Look:
+    async def watched(self, name: str, tops: Sequence[str] = TOPS) -> Look:
         """Call it; once its client has done what it came for, look at all that the run holds."""
         look = Look()
         for path in self.hold.iterdir():

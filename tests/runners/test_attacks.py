@@ -8,16 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from remit.runners.bubblewrap import find
 from tests.plugins.machine import CGROUPS
 from tests.runners.attacks_script import beginnings
 from tests.runners.test_unprivileged import as_user, delegated, source
-from tests.runners.wired import Wired, wired
+from tests.runners.wired import UID_BASE, Wired, wired
 
 __all__ = ["source"]
 
 pytestmark = pytest.mark.needs("bwrap", "userns", "cgroup")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user; be root")
 ALL_BEGAN = {"cold": True, "shell": True, "python": True}
+
+
+SWAP = """#!/bin/sh
+cd {parent} && mv source aside && ln -s /etc source || exit 9
+exec {bwrap} "$@"
+"""
+"""Bubblewrap for which somebody is quicker: a mount's source is another by the time it is mounted."""
 
 
 @pytest.fixture
@@ -39,3 +47,47 @@ def test_nor_can_a_run_that_acts_as_the_gateways_own_user(source: Path) -> None:
     with delegated("memory", "pids", "cpu", "unified") as groups:
         said = as_user(source, groups, module="tests.runners.attacks_script")
     assert said == {"uids": "one", "began": ALL_BEGAN}
+
+
+@pytest.mark.threat("T-37")
+def test_a_mount_is_the_directory_that_was_checked_or_nothing_runs(
+    tmp_path: Path, reachable: Path
+) -> None:
+    """A run that can write above another's mount can put a link to the host's files there."""
+    bwrap = find(None, for_others=True)
+    assert bwrap is not None
+    parent = reachable / "shared"
+    (parent / "source").mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(parent, UID_BASE, UID_BASE)
+    quicker = reachable / "bwrap"
+    quicker.write_text(SWAP.format(parent=parent, bwrap=bwrap.path))
+    quicker.chmod(0o755)
+    with wired(tmp_path, bwrap=str(quicker)) as spawner:
+        mounts = [["data", str(parent / "source"), False]]
+        lease, out = spawner.provision("/bin/ls", "/mnt/data", mounts=mounts)
+        report = spawner.hear("ended", "provisioned", lease=lease)[0]
+        assert out.read() == b""
+    assert (parent / "source").readlink() == Path("/etc")
+    assert (report["ev"], report["began"], report["why"]) == ("ended", False, "setup")
+
+
+@pytest.mark.threat("T-37", "T-16")
+def test_no_mount_holds_the_gateways_own_state_or_leads_through_a_link(
+    spawner: Wired, tmp_path: Path, reachable: Path
+) -> None:
+    (reachable / "there/deep").mkdir(parents=True)
+    (reachable / "link").symlink_to("there")
+    (tmp_path / "leases").mkdir()
+    wrong = {
+        tmp_path: "the gateway's own state",
+        tmp_path.parent: "the gateway's own state",
+        tmp_path / "leases": "the gateway's own state",
+        reachable / "link": "symbolic link",
+        reachable / "link/deep": "symbolic link",
+    }
+    for place, why in wrong.items():
+        lease, _ = spawner.provision("/bin/true", mounts=[["data", str(place), False]])
+        report = spawner.hear("refused", "provisioned", lease=lease)[0]
+        assert report["ev"] == "refused"
+        assert why in report["fault"]

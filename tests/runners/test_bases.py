@@ -238,3 +238,18 @@ def test_a_base_is_checked_while_others_run(spawner: Wired, tree: Path) -> None:
     assert spawner.hear("provisioned", lease=behind)
     spawner.tell(op="destroy", lease=behind)
     assert spawner.hear("ended", lease=behind)[0]["began"] is False
+
+
+@SANDBOXED
+def test_a_base_whose_etc_leads_out_writes_no_file_of_the_host(
+    spawner: Wired, tree: Path, reachable: Path
+) -> None:
+    outside = reachable / "outside"
+    outside.mkdir()
+    outside.chmod(0o777)
+    shutil.rmtree(tree / "etc")
+    for target in (f"/oldroot{outside}", f"../../oldroot{outside}", "srv", "/newroot/srv"):
+        (tree / "etc").symlink_to(target)
+        assert "symbolic link" in _refused(spawner, _profile("directory", tree))
+        (tree / "etc").unlink()
+    assert list(outside.iterdir()) == []

@@ -269,7 +269,7 @@ async def test_a_mount_that_is_a_link_or_leads_out_is_refused(
             await run(runner, shell("true", mounts=(Mount(name="x", source=source),)))
     through = tmp_path / "etc"
     through.symlink_to("/etc")
-    with pytest.raises(RunnerFault, match="never shown"):
+    with pytest.raises(RunnerFault, match="leads through"):
         mount = Mount(name="x", source=f"{through}/ssl")
         await run(runner, shell("true", mounts=(mount,)))
 

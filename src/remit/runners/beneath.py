@@ -27,17 +27,27 @@ def directory(path: str) -> int:
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
+def plain_path(path: str) -> int:
+    """A descriptor of whatever is at an absolute path that leads through no symlink.
+
+    Raises:
+        OSError: there is none.
+    """
+    return _open(-1, path, os.O_PATH, 0, _NO_MAGICLINKS | _NO_SYMLINKS)
+
+
 def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
     """Open `path` below the directory.
 
     Raises:
         OSError: it is not there, or would lead elsewhere.
     """
-    how = _OpenHow(
-        flags=flags | os.O_CLOEXEC,
-        mode=mode,
-        resolve=_NO_XDEV | _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH,
-    )
+    resolve = _NO_XDEV | _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH
+    return _open(directory, path, flags, mode, resolve)
+
+
+def _open(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
     fd = _LIBC.syscall(
         _SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
     )

@@ -130,16 +130,30 @@ class Cell(Life):
             self._when_mounted(())
 
     def _when_mounted(self, listening: Sequence[int]) -> None:
-        """Go on, but with files to hand over not before there is a place for them."""
+        """Go on; with files to hand over or mounts to look at, not before everything is mounted."""
         try:
-            if self.request.handed and not self._recipe.stands(self._init):
-                again = [os.dup(fd) for fd in listening]
-                self.later(_LOOK_AGAIN_S, lambda: self._mounted_yet(again))
-                return
+            if self.request.handed or self.request.mounts:
+                if not self._recipe.stands(self._init):
+                    again = [os.dup(fd) for fd in listening]
+                    self.later(_LOOK_AGAIN_S, lambda: self._mounted_yet(again))
+                    return
+                self._look_at_mounts()
         except OSError:
             self.kill("setup")
             return
         self._stands(listening)
+
+    def _look_at_mounts(self) -> None:
+        """Bubblewrap finds a mount's source by its name, which may be another directory's by then.
+
+        Raises:
+            OSError: it is.
+        """
+        there = f"/proc/{self._init}/root{self._recipe.inside(self.name).mounts}"
+        for (name, _, _), shown in zip(self.request.mounts, self.request.shown, strict=True):
+            found = os.stat(f"{there}/{name}")
+            if (found.st_dev, found.st_ino) != shown:
+                raise OSError("another directory is mounted")
 
     def _mounted_yet(self, listening: Sequence[int]) -> None:
         if self.state == "launched" and self.why is None:

@@ -1,7 +1,8 @@
 """What a run sees and may do, as bubblewrap's options: a pure function of the host and the run.
 
-Mounts go only to paths fixed here, below a tmpfs that nothing untrusted has ever written to; that
-is why set-up cannot be led astray by a symlink (CVE-2026-87766 in bubblewrap before 0.12).
+Mounts go only to paths fixed here, below a tmpfs that nothing untrusted has ever written to, and
+files only into directories that are no symlink of a base's; that is why set-up cannot be led
+astray by a symlink (CVE-2026-87766 in bubblewrap before 0.12).
 Imported by the spawner: standard library only.
 """
 
@@ -15,6 +16,7 @@ from remit.runners.messages import CREDENTIALS_DIR, TRUST_FILE
 
 INSIDE_UID = 1000
 JOB_DIR = "/job"
+MOUNTS_DIR = "/mnt"
 DEFAULT_ENV = {
     "PATH": "/usr/bin:/bin",
     "HOME": JOB_DIR,
@@ -110,8 +112,15 @@ def tree_options(root: str) -> list[str]:
 
 
 def laid_over(root: str) -> tuple[str, ...] | None:
-    """Which of `SYSTEM_FILES` a base has as plain files, to be covered by ours; None: no `/etc`."""
-    if not os.path.isdir(os.path.join(root, "etc")):
+    """Which of `SYSTEM_FILES` a base has as plain files, to be covered by ours; None: no `/etc`.
+
+    Raises:
+        ValueError: its `/etc` is a symlink: bubblewrap would follow it, out of the new root too.
+    """
+    etc = os.path.join(root, "etc")
+    if os.path.islink(etc):
+        raise ValueError("its /etc is a symbolic link")
+    if not os.path.isdir(etc):
         return None
     paths = (path for path, _ in SYSTEM_FILES)
     return tuple(path for path in paths if _is_file(os.path.join(root, path[1:])))
@@ -183,7 +192,7 @@ def run_options(request: JailRequest) -> list[str]:
         size = str(_CREDENTIALS_BYTES)
         options += ["--size", size, "--perms", "0700", "--tmpfs", CREDENTIALS_DIR]
     for name, source, writable in request.mounts:
-        options += ["--bind" if writable else "--ro-bind", source, f"/mnt/{name}"]
+        options += ["--bind" if writable else "--ro-bind", source, f"{MOUNTS_DIR}/{name}"]
     for name, value in {**DEFAULT_ENV, **dict(request.env)}.items():
         options += ["--setenv", name, value]
     return [*options, "--remount-ro", "/", "--chdir", JOB_DIR]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from remit.runners.jail import JOB_DIR
+from remit.runners.jail import JOB_DIR, MOUNTS_DIR
 from remit.runners.messages import CREDENTIALS_DIR
 from remit.runners.request import Request
 
@@ -70,6 +70,7 @@ class Inside:
 
     job: str = JOB_DIR
     credentials: str = CREDENTIALS_DIR
+    mounts: str = MOUNTS_DIR
     shared: bool = False
 
 

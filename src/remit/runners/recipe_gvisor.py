@@ -183,7 +183,7 @@ class Gvisor:
 
     def inside(self, lease: str) -> Inside:
         """Below `/gv`, where gVisor's own file server has them."""
-        return Inside(job=f"{_HOME}/job", credentials=f"{_HOME}/credentials")
+        return Inside(job=f"{_HOME}/job", credentials=f"{_HOME}/credentials", mounts=f"{_HOME}/mnt")
 
     def stands(self, init: int) -> bool:
         """Whether bubblewrap moved into its new root."""

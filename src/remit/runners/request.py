@@ -14,7 +14,15 @@ from typing import Any
 
 from remit.runners.group import GroupLimits
 from remit.runners.jail import JailRequest
-from remit.runners.mounts import IDENTIFIER, NAME, env_fault, file_fault, source_fault
+from remit.runners.mounts import (
+    IDENTIFIER,
+    NAME,
+    Identity,
+    SourceFault,
+    env_fault,
+    file_fault,
+    shown,
+)
 
 MIB = 1024 * 1024
 _MAX_ARGUMENTS = 4096
@@ -47,12 +55,14 @@ class BaseWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What one cell is to be, with each limit in the unit that the kernel takes."""
+    """What one cell is to be, with each limit in the unit that the kernel takes. `shown` says which
+    directories its mounts are, in their order."""
 
     lease: str
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[tuple[str, str, bool], ...] = ()
+    shown: tuple[Identity, ...] = ()
     files: tuple[str, ...] = ()
     collect: tuple[str, ...] = ()
     deadline_ms: int
@@ -97,8 +107,8 @@ class Request:
         )
 
 
-def read(message: Mapping[str, Any], *, mount_uid: int | None) -> Request:
-    """The request of a provision message.
+def read(message: Mapping[str, Any], *, mount_uid: int | None, state: str | None = None) -> Request:
+    """The request of a provision message; `state` is the gateway's own directory.
 
     Raises:
         ValueError: with a reason that names no value of the message.
@@ -111,11 +121,12 @@ def read(message: Mapping[str, Any], *, mount_uid: int | None) -> Request:
         handed=message.get("handed") is True,
     )
     _check_command(request)
-    _check_mounts(request, mount_uid)
-    return request
+    return _with_mounts(request, mount_uid, state)
 
 
-def read_park(message: Mapping[str, Any], *, mount_uid: int | None) -> Request:
+def read_park(
+    message: Mapping[str, Any], *, mount_uid: int | None, state: str | None = None
+) -> Request:
     """The request of a slot; its command is the caller's to fill in. Errors as `read`."""
     request = Request(
         **_limits(message["limits"]),
@@ -125,8 +136,7 @@ def read_park(message: Mapping[str, Any], *, mount_uid: int | None) -> Request:
         deadline_ms=_milliseconds(message["deadline_ms"]),
         handed=True,
     )
-    _check_mounts(request, mount_uid)
-    return request
+    return _with_mounts(request, mount_uid, state)
 
 
 def read_claim(message: Mapping[str, Any], slot: Request) -> Request:
@@ -236,12 +246,16 @@ def _check_command(request: Request) -> None:
             raise ValueError(f"a file {fault}")
 
 
-def _check_mounts(request: Request, mount_uid: int | None) -> None:
+def _with_mounts(request: Request, mount_uid: int | None, state: str | None) -> Request:
     names = [name for name, _, _ in request.mounts]
     if len(set(names)) != len(names):
         raise ValueError("two mounts have the same name")
+    found: list[Identity] = []
     for name, source, _ in request.mounts:
         if not NAME.fullmatch(name):
             raise ValueError("a mount's name is not plain letters, digits, - and _")
-        if fault := source_fault(source, uid=mount_uid):
-            raise ValueError(f"the mount {name} {fault}")
+        try:
+            found.append(shown(source, uid=mount_uid, state=state))
+        except SourceFault as fault:
+            raise ValueError(f"the mount {name} {fault}") from None
+    return replace(request, shown=tuple(found))

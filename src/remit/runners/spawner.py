@@ -177,7 +177,7 @@ class Spawner(Control):
             cell = self._new(Cell, request, base)
             self._keep(cell, lambda: cell.launch(given))
 
-        read = functools.partial(requests.read, message, mount_uid=self._users.mounting)
+        read = functools.partial(requests.read, message, **self._around())
         self._make(message, fds, read, stand_up)
 
     def _park(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -187,8 +187,12 @@ class Spawner(Control):
             slot = self._new(Slot, request, base)
             self._keep(slot, lambda: slot.park(str(message.get("kind")), given))
 
-        read = functools.partial(requests.read_park, message, mount_uid=self._users.mounting)
+        read = functools.partial(requests.read_park, message, **self._around())
         self._make(message, fds, read, stand_up)
+
+    def _around(self) -> dict[str, Any]:
+        """What mounts are judged by."""
+        return {"mount_uid": self._users.mounting, "state": self._state}
 
     def _make(
         self,

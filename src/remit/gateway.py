@@ -137,9 +137,19 @@ class Gateway(Administration):
         """What was found of a profile; a tier of `none` where the runner does not have it."""
         found = self._backends.runner.profile(name)
         if found is None:
-            return {"name": name, "tier": Tier.NONE.value, "missing": ["runner"], "hint": None}
-        missing, hint = list(found.missing), found.hint
-        return {"name": name, "tier": found.tier.value, "missing": missing, "hint": hint}
+            tier, missing, fault, hint = Tier.NONE, ["runner"], None, None
+        else:
+            tier, missing, fault, hint = found.tier, [*found.missing], found.fault, found.hint
+        return {
+            "name": name, "tier": tier.value, "missing": missing, "fault": fault, "hint": hint
+        }  # fmt: skip
+
+    def refused_profiles(self) -> Sequence[Mapping[str, Any]]:
+        """The profiles in which nothing runs, as in `status`."""
+        degraded = "unsafe_degraded" in self.settings.unsafe
+        running = {Tier.SANDBOX, Tier.GVISOR, Tier.REMOTE, *([Tier.DEGRADED] if degraded else [])}
+        facts = map(self._profile_facts, sorted(self.settings.profiles))
+        return [each for each in facts if Tier(each["tier"]) not in running]
 
     async def ready(self) -> Sequence[str]:
         """Why calls cannot be served now; empty when they can."""

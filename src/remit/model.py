@@ -808,8 +808,8 @@ class Capabilities:
     """What a runner was found, by running probe jobs, to enforce on this machine.
 
     `digest` covers all that identifies the runner (binary, base, profile) and goes into each
-    plan. `missing` says what does not hold, `hint` the one command that mends it. `profile` is
-    the profile that all of this is about.
+    plan. `missing` says what does not hold, `hint` the one thing that mends it, `fault` what the
+    runner said where it could not even try. `profile` is the profile that all of this is about.
     """
 
     name: str
@@ -820,6 +820,7 @@ class Capabilities:
     missing: tuple[str, ...] = ()
     hint: str | None = None
     profile: str = "sandbox"
+    fault: str | None = None
 
 
 class Channel(StrEnum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -127,15 +128,15 @@ def sandbox_settings(settings: Settings, state_dir: Path, name: str) -> SandboxS
     return SandboxSettings(
         state_dir=state_dir,
         gateway=name,
-        bwrap=None if chosen.bwrap is None else Path(chosen.bwrap),
-        runsc=None if runsc is None else Path(runsc),
+        bwrap=None if chosen.bwrap is None else settings.file.parent / chosen.bwrap,
+        runsc=None if runsc is None else settings.file.parent / runsc,
         gvisor_platform=section.gvisor.platform,
         unsafe_degraded=chosen.unsafe_degraded,
         uid_base=chosen.uid_base,
         max_runs=settings.sections.limits.concurrent_runs,
         profiles=settings.profiles,
         classes=slot_classes(settings),
-        authorities=_authorities(settings).encode(),
+        authorities=authorities(settings).encode(),
     )
 
 
@@ -179,7 +180,7 @@ def egress_settings(settings: Settings) -> EgressSettings:
     return EgressSettings(
         internal=tuple(section.internal),
         unsafe_plain=tuple(section.unsafe_plain),
-        ca_pem=_authorities(settings),
+        ca_pem=authorities(settings),
         connections=section.connections,
         bytes_mb=section.bytes_mb,
         uid=_uid(settings, 2),
@@ -193,19 +194,27 @@ def _uid(settings: Settings, below: int) -> int | None:
     return uid if os.geteuid() == 0 and exist_here(uid, uid) else None
 
 
-def _authorities(settings: Settings) -> str:
+def authorities(settings: Settings) -> str:
+    """The authorities (PEM) of `runners.egress.ca_file`, or nothing.
+
+    Raises:
+        ConfigError: `config_invalid`: the file cannot be read, or holds none.
+    """
     named = settings.sections.runners.egress.ca_file
     if named is None:
         return ""
+    place = settings.sources.where("runners.egress.ca_file")
     try:
-        return (settings.file.parent / named).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(
-            Code.CONFIG_INVALID,
-            "the file of authorities cannot be read as PEM",
-            place=settings.sources.where("runners.egress.ca_file"),
-            hint="check the path and who may read it",
-        ) from None
+        pem = (settings.file.parent / named).read_text(encoding="ascii")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        fault, hint = "holds no certificates in PEM", "it begins with -----BEGIN CERTIFICATE-----"
+    except OSError as error:
+        fault, hint = f"cannot be read: {error.strerror}", "check the path and who may read it"
+    else:
+        return pem
+    message = f"the file of authorities (runners.egress.ca_file) {fault}"
+    raise ConfigError(Code.CONFIG_INVALID, message, place=place, hint=hint)
 
 
 async def _keeper(settings: Settings) -> KeeperClient:

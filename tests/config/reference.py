@@ -36,9 +36,21 @@ def _rows(model: type[BaseModel], path: str) -> Iterator[str]:
         here = f"{path}.{name}"
         meaning = f"{field.description} {_range(field.metadata)}".strip()
         yield f"| `{here}` | {_default(field)} | {meaning} |"
-        inner = _model(field.annotation)
-        if inner is not None:
-            yield from _rows(inner, here)
+        models = _models(field.annotation)
+        if len(models) > 1:
+            yield from _choices(models, here)
+        elif models:
+            yield from _rows(models[0], here)
+
+
+def _choices(models: list[type[BaseModel]], path: str) -> Iterator[str]:
+    """Rows of models of which one is chosen: first what all of them have, then each one's own."""
+    rows = [list(_rows(model, path)) for model in models]
+    common = [row for row in rows[0] if all(row in each for each in rows)]
+    yield from common
+    for model, each in zip(models, rows, strict=True):
+        yield f"| | | **{' '.join((model.__doc__ or '').split())}** |"
+        yield from (row for row in each if row not in common)
 
 
 def _range(metadata: list[Any]) -> str:
@@ -67,10 +79,13 @@ def _plain(value: Any) -> Any:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
+    return next(iter(_models(annotation)), None)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model(inner) for inner in get_args(annotation))
-    return next((model for model in found if model is not None), None)
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ _LOADER = re.compile(
 """Variables by which a loader, an interpreter or a common program finds code or configuration."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PRIVATE = ("/", "/proc", "/sys", "/dev", "/run")
+_PRIVATE = ("/proc", "/sys", "/dev", "/run", "/boot", "/etc")
 
 
 def check_command(command: Command, scalars: frozenset[str], *, place: str) -> None:
@@ -211,7 +211,7 @@ def check_mounts(mounts: tuple[Mount, ...], place: str) -> None:
         source = mount.source
         if not source.startswith("/") or source != os.path.normpath(source) or "\0" in source:
             raise invalid("the source must be an absolute path, written plainly", here)
-        if source in _PRIVATE or source.startswith(("/proc/", "/sys/", "/dev/")):
+        if source == "/" or any(f"{source}/".startswith(f"{each}/") for each in _PRIVATE):
             raise invalid(
                 "this directory would undo the sandbox", here, "mount only what the command needs"
             )

@@ -37,7 +37,7 @@ def check(invocation: Invocation, file: Path | None, form: str) -> None:
     lines: list[dict[str, Any]] = [_line("configuration", str(path), problems)]
     if settings is not None:
         lines.append(_line("catalog", f"{len(settings.tools)} tools", []))
-        lines += [*_policy(settings), *_opa(settings)]
+        lines += [*_policy(settings), *_opa(settings), *_egress(settings)]
         for warning in (*settings.warnings(), *_doubts(settings)):
             note(f"warning: {warning}")
     good = all(line["ok"] for line in lines)
@@ -121,6 +121,21 @@ def _opa(settings: Settings) -> Iterator[dict[str, Any]]:
         yield _line("opa", str(binary), [error])
     else:
         yield _line("opa", f"{binary}, not run", [])
+
+
+def _egress(settings: Settings) -> Iterator[dict[str, Any]]:
+    """A line about the authorities that destinations are held to, where a file names some."""
+    from remit.processes import authorities
+
+    named = settings.sections.runners.egress.ca_file
+    if named is None:
+        return
+    try:
+        authorities(settings)
+    except RemitError as error:
+        yield _line("egress", named, [error])
+    else:
+        yield _line("egress", f"authorities of {named}", [])
 
 
 def _line(name: str, about: str, problems: Sequence[RemitError]) -> dict[str, Any]:

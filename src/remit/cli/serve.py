@@ -155,6 +155,9 @@ def announce(gateway: Gateway, at: Sequence[tuple[str, int]]) -> None:
         log.warning(
             "no_runner", missing=list(gateway.runner.missing), hint=gateway.runner.hint or ""
         )
+    for each in gateway.refused_profiles():
+        why = each["fault"] or ", ".join(each["missing"])
+        log.warning("profile_refused", profile=each["name"], why=why, hint=each["hint"] or "")
 
 
 @click.command("serve")

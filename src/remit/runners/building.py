@@ -11,7 +11,7 @@ from remit.runners import orders
 from remit.runners.attempt import Attempt
 from remit.runners.attempts import Attempts
 from remit.runners.channel import Channel
-from remit.runners.faults import unavailable
+from remit.runners.faults import ASK_DOCTOR, unavailable
 from remit.runners.wayout import WayOut, check_within
 
 
@@ -69,7 +69,7 @@ class Builder:
         if not attempt.out:
             return b""
         if self._out is None:
-            raise unavailable("runs have no way out here", hint="run: remit doctor")
+            raise unavailable("runs have no way out here", hint=ASK_DOCTOR)
         attempt.way, trust = await self._out.prepare(attempt.lease.id, profile)
         return trust
 

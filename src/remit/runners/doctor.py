@@ -59,7 +59,7 @@ async def machine_checks(
         looked = _Looked(capabilities=capabilities)
     found = looked.capabilities
     lines = [
-        _bubblewrap(find(bwrap, for_others=os.geteuid() == 0)),
+        _bubblewrap(find(bwrap, for_others=os.geteuid() == 0), named=bwrap is not None),
         _namespaces(found),
         _cgroups(found, looked.mode, unsafe_degraded=unsafe_degraded),
         _tier(found, unsafe_degraded=unsafe_degraded),
@@ -70,7 +70,7 @@ async def machine_checks(
         return lines
     wanted = any(each.runner is RunnerKind.GVISOR for each in profiles.values())
     gvisors = gvisor.find(runsc, gvisor_platform, for_others=os.geteuid() == 0)
-    return [*lines, _processes(), _gvisor(gvisors, wanted=wanted), *looked.blocks]
+    return [*lines, _processes(), _gvisor(gvisors, wanted, named=runsc is not None), *looked.blocks]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +99,9 @@ async def _look(settings: SandboxSettings, profiles: Mapping[str, Profile]) -> _
         await runner.aclose()
 
 
-def _bubblewrap(bwrap: Bubblewrap | None) -> Check:
+def _bubblewrap(bwrap: Bubblewrap | None, *, named: bool = False) -> Check:
     if bwrap is None:
-        fix = hints.install_bubblewrap()
+        fix = hints.named("bubblewrap") if named else hints.install_bubblewrap()
         return Check(name="bubblewrap", status="fail", found="none that runs can use", fix=fix)
     kind = "bundled" if bwrap.bundled else "the system's"
     if bwrap.version >= SOUND:
@@ -166,11 +166,12 @@ def _processes() -> Check:
     return Check(name="user of processes", status="ok", found=found)
 
 
-def _gvisor(found: Runsc | None, *, wanted: bool) -> Check:
+def _gvisor(found: Runsc | None, wanted: bool, *, named: bool) -> Check:
     if found is None:
         said = "no runsc that runs can use"
         if wanted:
-            return Check(name="gvisor", status="fail", found=said, fix=hints.install_runsc())
+            fix = hints.named("runsc") if named else hints.install_runsc()
+            return Check(name="gvisor", status="fail", found=said, fix=fix)
         return Check(name="gvisor", status="ok", found=f"{said}; no profile asks for it")
     said = f"{found.version}, platform {found.platform}"
     if wanted and found.old:

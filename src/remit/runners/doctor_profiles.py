@@ -48,6 +48,9 @@ def _refused(name: str, found: Capabilities | None) -> Check:
     """A profile in which nothing runs."""
     if found is None:
         return Check(name=f"profile {name}", status="fail", found="it was not probed")
+    if found.fault is not None:
+        said = f"{found.tier}: refused: {found.fault}"
+        return Check(name=f"profile {name}", status="fail", found=said, fix=found.hint)
     missing = ", ".join(found.missing)
     said = f"{found.tier}: refused, because these do not hold: {missing}"
     return Check(name=f"profile {name}", status="fail", found=said, fix=found.hint)

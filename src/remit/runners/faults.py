@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from remit.errors import Code, RunnerFault
 
+ASK_DOCTOR = "run: remit doctor"
+
 
 def unavailable(message: str, *, hint: str | None = None, started: bool = False) -> RunnerFault:
     """A fault to raise; `started` says whether the command may have run."""

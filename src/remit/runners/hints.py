@@ -47,6 +47,12 @@ def install_bubblewrap() -> str:
     return next((line for name, line in _INSTALL.items() if name in known), "install bubblewrap")
 
 
+def named(program: str) -> str:
+    """What to do about a program whose path the configuration names."""
+    key = {"bubblewrap": "sandbox.bwrap", "runsc": "gvisor.runsc"}[program]
+    return f"mend runners.{key} in remit.yaml: no {program} that runs can use is at that path"
+
+
 def user_namespaces() -> str:
     """How unprivileged user namespaces are allowed where something refuses them."""
     if setting("/proc/sys/user/max_user_namespaces") == "0":

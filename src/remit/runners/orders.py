@@ -11,7 +11,7 @@ from remit.profile import Profile
 from remit.runners import wayout
 from remit.runners.attempt import Attempt
 from remit.runners.channel import Channel
-from remit.runners.faults import unavailable
+from remit.runners.faults import ASK_DOCTOR, unavailable
 from remit.runners.wire import close_all, sealed_file
 
 
@@ -162,6 +162,17 @@ def accept(answer: dict[str, Any] | None) -> None:
         case {"ev": "provisioned" | "parked" | "claimed"}:
             return
         case {"ev": "refused", "fault": fault}:
-            raise unavailable(str(fault))
+            raise unavailable(str(fault), hint=_mend(str(fault)))
         case _:
-            raise unavailable("bubblewrap could not make the sandbox", hint="run: remit doctor")
+            raise unavailable("bubblewrap could not make the sandbox", hint=ASK_DOCTOR)
+
+
+def _mend(fault: str) -> str | None:
+    """What an operator can do about a refusal of the spawner's."""
+    if fault.endswith("another digest than the configuration says"):
+        return "`remit doctor --digest PATH` prints what base.digest has to be"
+    if fault.startswith("the base "):
+        return "look at the profile's `base` in remit.yaml, and at who owns what is there"
+    if fault.startswith("the mount "):
+        return "look at `mounts` in remit.yaml, and at who owns and may write what is there"
+    return None

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from remit.canonical import digest_of
+from remit.errors import RunnerFault
 from remit.model import Capabilities, Ending, Limits, RunResult, RunSpec, Tier
 from remit.profile import Profile, RunnerKind, profile_facts
 from remit.runners import hints, landlock, looks, recipe_gvisor, seccomp
 from remit.runners.bubblewrap import Bubblewrap
+from remit.runners.faults import ASK_DOCTOR
 from remit.runners.gvisor import Runsc
 from remit.runners.jail import WALLS, JailRequest, base_options, run_options
 from remit.runners.messages import EGRESS_PORT
@@ -65,9 +67,10 @@ _SMALL = Limits(
 _FEW = replace(_SMALL, pids=looks.PIDS)
 NOTHING = RunSpec(argv=("true",), limits=_SMALL)
 
-Run = Callable[[RunSpec, str, Profile], Awaitable[RunResult | None]]
-"""Runs a job of that name in a profile, whatever its tier; None if it could not be made. The job
-`look` of a profile that is examined with egress has to get its way out."""
+Run = Callable[[RunSpec, str, Profile], Awaitable[RunResult | RunnerFault | None]]
+"""Runs a job of that name in a profile, whatever its tier; a fault, given and not raised, or None if
+it could not be made. The job `look` of a profile that is examined with egress has to get its way
+out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class Tools:
 
     bwrap: Bubblewrap | None
     runsc: Runsc | None = None
+    named: frozenset[str] = frozenset()
+    """Those whose path the configuration names, so that nothing else is taken."""
 
 
 def walls(profile: Profile) -> tuple[str, ...]:
@@ -89,9 +94,11 @@ def nothing(
     """What is known before a probe has run: nothing holds."""
     profile = profile or Profile()
     if tools.bwrap is None:
-        missing, hint = "bubblewrap", hints.install_bubblewrap()
+        missing = "bubblewrap"
+        hint = hints.named(missing) if missing in tools.named else hints.install_bubblewrap()
     elif profile.runner is RunnerKind.GVISOR and tools.runsc is None:
-        missing, hint = "runsc", hints.install_runsc()
+        missing = "runsc"
+        hint = hints.named(missing) if missing in tools.named else hints.install_runsc()
     else:
         missing, hint = walls(profile)[0], hints.user_namespaces()
     return Capabilities(
@@ -133,7 +140,10 @@ async def examine(
     results = await asyncio.gather(
         *(run(spec, name, slowest if name == "disk" else plain) for name, spec in jobs.items())
     )
-    found = dict(zip(jobs, results, strict=True))
+    found = {
+        name: None if isinstance(each, RunnerFault) else each
+        for name, each in zip(jobs, results, strict=True)
+    }
     look, bombed = found["look"], found.get("memory", found["look"])
     seen = set((look.stdout if look else b"").decode("ascii", "replace").split())
     holds = {name: name in seen for name in walls(profile)}
@@ -147,7 +157,16 @@ async def examine(
     holds[EGRESS] = egress and holds["network_none"]
     if profile.io_mb_per_s is not None:
         holds[IO_LIMIT] = _slowed(found["disk"])
-    return _judged(holds, tools, profile, egress_digest)
+    return _told(_judged(holds, tools, profile, egress_digest), results)
+
+
+def _told(judged: Capabilities, results: Sequence[RunResult | RunnerFault | None]) -> Capabilities:
+    """What was found of a profile, and what the runner said where it made no sandbox of it."""
+    fault = next((each for each in results if isinstance(each, RunnerFault)), None)
+    if fault is None or judged.tier is not Tier.NONE:
+        return judged
+    known = fault.hint not in {None, ASK_DOCTOR}
+    return replace(judged, fault=fault.message, hint=fault.hint if known else judged.hint)
 
 
 _WAY_OUT = f"listens=0100007F:{EGRESS_PORT:04X}"

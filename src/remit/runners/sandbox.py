@@ -296,8 +296,8 @@ class SandboxRunner:
             await self._out.sweep(live | self.attempts.held)
         return await self.attempts.sweep(live)
 
-    async def _probe(self, spec: RunSpec, name: str, profile: Profile) -> RunResult | None:
-        """Run a probe job, whatever the tier; None if no sandbox could be made."""
+    async def _probe(self, spec: RunSpec, name: str, profile: Profile) -> RunResult | RunnerFault:
+        """Run a probe job, whatever the tier; why not, if no sandbox could be made."""
         lease = Lease(
             id=f"probe-{profile.name}-{name}-{os.getpid()}",
             gateway=self.settings.gateway,
@@ -310,8 +310,8 @@ class SandboxRunner:
             await self._builder.make(lease, spec, profile, out=out)
             await self.start(lease)
             return await self.collect(lease)
-        except RunnerFault:
-            return None
+        except RunnerFault as fault:
+            return fault
         finally:
             await self.destroy(lease)
 
@@ -323,7 +323,9 @@ def find_tools(settings: SandboxSettings, *, gvisors: bool = False) -> probe.Too
         gvisors: a profile names gVisor; else nobody looks for it, since that takes a while.
     """
     others = os.geteuid() == 0
+    named = {"bubblewrap": settings.bwrap, "runsc": settings.runsc}
     return probe.Tools(
+        named=frozenset(name for name, path in named.items() if path is not None),
         bwrap=find(settings.bwrap, for_others=others),
         runsc=gvisor.find(settings.runsc, settings.gvisor_platform, for_others=others)
         if gvisors

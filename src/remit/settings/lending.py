@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from remit.backends import Delivery
 from remit.command import Placeholder, parse_template
 from remit.errors import Code, ConfigError
+from remit.loopback import address_fault
 from remit.model import CredentialRule, EgressRule, Tool
 from remit.profile import Profile, Tls
 from remit.reach import meet_egress, plain_host, plain_path
@@ -40,6 +41,8 @@ _FRAMING = frozenset({
 
 def read_deliveries(section: RunnersSection, add: Add) -> Mapping[str, Delivery]:
     """How each credential reaches a run, each section checked."""
+    if section.issuer is not None:
+        _check_address("runners.issuer.url", section.issuer.url, add)
     for ref, each in section.credentials.items():
         _check(section, each, f"runners.credentials.{ref}", add)
     return {ref: _delivery(each) for ref, each in section.credentials.items()}
@@ -66,11 +69,19 @@ def _check(runners: RunnersSection, section: CredentialSection, place: str, add:
             f"is of the broker {section.broker}, which needs a token of Remit's own issuer",
             "write runners.issuer with the address at which its keys can be read",
         )
+    for name in ("address", "endpoint", "api", "token_url", "revocation_url"):
+        _check_address(f"{place}.{name}", getattr(section, name, None), add)
     known = _fields(section)
     for index, each in enumerate(section.inject):
         _check_inject(each, known, f"{place}.inject[{index}]", add)
     if section.file is not None:
         _check_template(section.file.content, known, f"{place}.file.content", add)
+
+
+def _check_address(place: str, url: str | None, add: Add) -> None:
+    """An address from which secrets come, or at which others look for what vouches for tokens."""
+    if url is not None and (fault := address_fault(url)) is not None:
+        add(place, fault, "write https://")
 
 
 def _fields(section: CredentialSection) -> frozenset[str] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,12 +22,12 @@ def problems_of(error: ValidationError, top: type[BaseModel], where: Where) -> l
 
 
 def _problem(found: Any, top: type[BaseModel], where: Where) -> ConfigError:
-    path: tuple[str | int, ...] = found["loc"]
+    path, inner = _walk(top, found["loc"])
     here = dotted(path)
 
     match found["type"]:
         case "extra_forbidden":
-            known = _keys(top, path[:-1])
+            known = list(inner.model_fields) if inner is not None else []
             near = get_close_matches(str(path[-1]), known, 1)
             message = f"unknown key {here}"
             listed = ", ".join(known) or "none"
@@ -38,6 +39,11 @@ def _problem(found: Any, top: type[BaseModel], where: Where) -> ConfigError:
         case "dict_type":
             message = f"{here}: must be a mapping of keys to values"
             hint = f"write {path[-1]}: {{…}}, and {path[-1]}: {{}} where nothing is to stand in it"
+        case "union_tag_not_found" | "union_tag_invalid" as kind:
+            key = found["ctx"]["discriminator"].strip("'")
+            here = f"{here}.{key}"
+            wrong = "is missing" if kind == "union_tag_not_found" else "is not one that is known"
+            message, hint = f"{here} {wrong}", f"write {key}: and one of {', '.join(_tags(inner))}"
         case _:
             said = found["msg"].replace("Input should", "must").replace("String should", "must")
             message, hint = f"{here}: {said}", _hint(found["type"])
@@ -50,21 +56,62 @@ def _hint(kind: str) -> str:
     return "docs/configuration.md says what each key takes"
 
 
-def _keys(top: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at a path."""
-    model: Any = top
+Path = tuple[str | int, ...]
+
+
+def _walk(top: type[BaseModel], path: Path) -> tuple[Path, Any]:
+    """A path of pydantic's as it stands in the file, and what is known where its last key stands.
+
+    Pydantic puts the choice of a union into it (`static`, of `broker: static`), and `[key]` where
+    it is the name of an entry that is wrong. Neither is a key of the file.
+    """
+    shown: list[str | int] = []
+    here: Any = top
+    last: Any = None
     for part in path:
-        if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):
-            model = _model(model.model_fields[part].annotation)
-    return list(model.model_fields) if model is not None else []
+        if part == "[key]":
+            continue
+        kind = _bare(here)
+        if isinstance(part, str) and (chosen := _tags(kind).get(part)) is not None:
+            here = last = chosen
+            continue
+        last, here = kind, _inside(kind, part)
+        shown.append(part)
+    ends_in_union = _tags(_bare(here))
+    return tuple(shown), _bare(here) if ends_in_union else _model(last)
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model inside `X`, `X | None` or `list[X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in get_args(annotation):
-        found = _model(inner)
-        if found is not None:
-            return found
-    return None
+def _bare(annotation: Any) -> Any:
+    """What an annotation is about, without remarks and without `None`."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        given = [each for each in get_args(annotation) if each is not type(None)]
+        return _bare(given[0]) if len(given) == 1 else annotation
+    return annotation
+
+
+def _inside(kind: Any, part: str | int) -> Any:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(str(part))
+        return field.annotation if field is not None else None
+    arguments = get_args(kind)
+    return arguments[-1] if arguments else None
+
+
+def _tags(kind: Any) -> dict[str, Any]:
+    """The models of a union by the word that chooses each; nothing for what is no such union."""
+    if get_origin(kind) not in {Union, UnionType}:
+        return {}
+    return {
+        word: model
+        for model in get_args(kind)
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is Literal and field.is_required()
+        for word in get_args(field.annotation)
+    }
+
+
+def _model(kind: Any) -> Any:
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None

@@ -76,7 +76,7 @@ def _base(section: BaseSection, place: str, base: Path, add: Add) -> BaseSystem:
     if section.kind is not BaseKind.HOST and not all(given):
         add(
             place,
-            f"is a {section.kind.value} and needs both path and digest",
+            f"is of kind {section.kind.value} and needs both path and digest",
             "`remit doctor --digest PATH` prints the digest",
         )
     path = None if section.path is None else os.path.normpath(base / section.path)
@@ -98,7 +98,11 @@ def _checked(check: Callable[[], None], place: str, add: Add) -> None:
     try:
         check()
     except ConfigError as error:
-        add(f"{place}.{error.place}", error.message, error.hint or "mend it")
+        add(
+            f"{place}.{error.place}",
+            error.message,
+            error.hint or "docs/configuration.md says what it takes",
+        )
 
 
 def _inside_tls(rule: EgressRule) -> bool:

@@ -85,14 +85,15 @@ async def look(config: Path) -> list[Check]:
 async def _sandbox(settings: Settings | None) -> list[Check]:
     chosen = None if settings is None else settings.sections.runners.sandbox
     gvisor = None if settings is None else settings.sections.runners.gvisor
+    base = Path() if settings is None else settings.file.parent
     data_dir = machine.existing(Path.cwd() if settings is None else settings.data_dir)
     try:
         with tempfile.TemporaryDirectory(prefix="remit-doctor-") as state:
             checks = await machine_checks(
                 Path(state),
                 profiles={DEFAULT: Profile()} if settings is None else settings.profiles,
-                bwrap=Path(chosen.bwrap) if chosen and chosen.bwrap else None,
-                runsc=Path(gvisor.runsc) if gvisor and gvisor.runsc else None,
+                bwrap=base / chosen.bwrap if chosen and chosen.bwrap else None,
+                runsc=base / gvisor.runsc if gvisor and gvisor.runsc else None,
                 gvisor_platform=gvisor.platform.value if gvisor and gvisor.platform else None,
                 unsafe_degraded=bool(chosen and chosen.unsafe_degraded),
                 data_dir=data_dir,

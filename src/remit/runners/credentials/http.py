@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from remit import __version__
 from remit.canonical import encode, parse
 from remit.errors import Code, ConfigError, InputError
-from remit.loopback import is_loopback
+from remit.loopback import address_fault
 from remit.runners.credentials.broker import BrokerFault, Issuer
 
 if TYPE_CHECKING:
@@ -301,24 +301,8 @@ def _tls(ca: bytes | None) -> ssl.SSLContext:
 
 def _checked(url: str, place: str) -> str:
     """The address without a slash at its end."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise ConfigError(Code.CONFIG_INVALID, "this is no address", place=place) from None
-    if not host or parts.username is not None or parts.password is not None:
+    if (fault := address_fault(url)) is not None:
         raise ConfigError(
-            Code.CONFIG_INVALID, "an address has a host, and no user in it", place=place
-        )
-    if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ConfigError(
-            Code.CONFIG_INVALID, "an address has no query and no fragment", place=place
-        )
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise ConfigError(
-            Code.CONFIG_INVALID,
-            "credentials are only got over https, or over http from this machine itself",
-            place=place,
-            hint="write https://",
+            Code.CONFIG_INVALID, f"the address {fault}", place=place, hint="write https://"
         )
     return url.rstrip("/")

@@ -120,6 +120,16 @@ STORIES: dict[str, tuple[Change, int, str]] = {
     "an outcome that is still open": (setting(OUTCOME, state="started"), 3, "cannot end in"),
     "an intent while frozen": (inserting(2, "gateway.frozen"), 3, "was frozen"),
     "an approval that is not named": (without(INTENT_2, "approval"), 8, "names none"),
+    "approvers who did not approve": (
+        setting(INTENT_2, approvers=["mallory"]),
+        8,
+        "not those who approved",
+    ),
+    "approvers without an approval": (
+        setting(INTENT_3, approvers=["mallory"]),
+        12,
+        "no approval",
+    ),
     "an approval that was not opened": (dropping(OPENED), 5, "not opened before"),
     "an approval opened twice": (repeating(OPENED, 6), 6, "opened before"),
     "an approval that nobody gave": (dropping(VOTED), 7, "not enough people"),

@@ -70,7 +70,7 @@ async def test_an_edited_entry_is_named(lines: Lines, key: VerifierKey) -> None:
 async def test_an_edit_with_its_hash_is_found_by_the_next_checkpoint(
     lines: Lines, key: VerifierKey
 ) -> None:
-    edit(lines, 6, lambda entry: entry.update(voter="mallory"))
+    edit(lines, 6, lambda entry: entry.update(groups=["mallory"]))
     problem = check(lines, key).problem
     assert problem is not None
     assert problem.code is Code.LOG_TAMPERED

@@ -22,6 +22,7 @@ from remit.model import (
     Outcome,
     RequestState,
     Run,
+    Verdict,
     Vote,
 )
 
@@ -71,8 +72,8 @@ def idempotency_digest(caller_id: str, tool_name: str, key: str | None) -> str |
     return digest_of("remit.idempotency/1", [caller_id, tool_name, key])
 
 
-def intent(value: Intent, fence: int) -> EntryDraft:
-    """The entry that must be durable before any effect."""
+def intent(value: Intent, fence: int, approval: Approval | None) -> EntryDraft:
+    """The entry that must be durable before any effect; `approval` is the one that it uses."""
     evaluation = value.decision.evaluation
     public: dict[str, Any] = {
         "run": value.run_id,
@@ -95,6 +96,7 @@ def intent(value: Intent, fence: int) -> EntryDraft:
     }
     optional = {
         "approval": value.approval_id,
+        "approvers": [] if approval is None else _approvers(approval),
         "parent_run": value.parent_run_id,
         "idempotency": idempotency_digest(value.caller.id, value.tool_name, value.idempotency_key),
     }
@@ -103,6 +105,11 @@ def intent(value: Intent, fence: int) -> EntryDraft:
     # The caller's own words may hold anything, and have to be erasable.
     sealed = {"claimed": encode(claims)} if claims else {}
     return EntryDraft(event=Event.INTENT.value, public=public, sealed=sealed)
+
+
+def _approvers(approval: Approval) -> list[str]:
+    """Who approved: what the tokens of the run say of them."""
+    return sorted(vote.subject for vote in approval.votes if vote.verdict is Verdict.APPROVE)
 
 
 def _claims(claims: Claims) -> dict[str, str]:

@@ -6,12 +6,12 @@ for good: the keeper may lose the right to open the files, never what it has ope
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remit.canonical import digest
+from remit.canonical import digest, parse
+from remit.errors import InputError
 from remit.ledger.entry import rfc3339
 from remit.ledger.merkle import HASH_BYTES, inclusion_proof, leaf_hash, verify_inclusion
 from remit.ledger.schema import connect_reader
@@ -26,10 +26,6 @@ SELECT run.fence, run.kind, run.state, run.started_ms, run.plan_hash, run.call_d
 FROM run JOIN plan ON plan.hash = run.plan_hash WHERE run.id = ?"""
 _ENTRY = "SELECT text FROM entry WHERE seq = ?"
 _NODES = "SELECT nodes FROM entry WHERE seq = ?"
-_VOTES = """
-SELECT vote.subject FROM vote JOIN approval ON approval.id = vote.approval_id
-WHERE approval.id = ? AND approval.run_id = ? AND approval.plan_hash = ?
-  AND vote.verdict = 'approve' ORDER BY vote.subject"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +74,7 @@ class LendingReader:
         """The run; None if there is none, or if what is stored does not fit together.
 
         Checks that the plan's text has the plan's hash and that the intent's entry is of this run,
-        this plan, this fence and this deadline.
+        this plan, this fence, effect and deadline, and of the approval that the run used.
         """
         self._db.execute("BEGIN")
         try:
@@ -95,10 +91,10 @@ class LendingReader:
         intent = self._intent(row, run_id)
         if intent is None or digest(PLAN, text) != row["plan_hash"]:
             return None
-        plan = json.loads(text)
-        if plan.get("call_digest") != row["call_digest"]:
+        plan = _read(text)
+        effect = "read" if row["kind"] == "preview" else plan.get("effect")
+        if plan.get("call_digest") != row["call_digest"] or effect != row["effect"]:
             return None
-        votes = self._db.execute(_VOTES, (row["approval_id"], run_id, row["plan_hash"])).fetchall()
         return Standing(
             run_id=run_id,
             fence=row["fence"],
@@ -115,14 +111,14 @@ class LendingReader:
             intent=intent,
             intent_index=row["intent_index"],
             approval_id=row["approval_id"],
-            approvers=tuple(subject for (subject,) in votes),
+            approvers=tuple(intent.get("approvers", ())),
         )
 
     def _intent(self, row: dict[str, Any], run_id: str) -> dict[str, Any] | None:
         entries = self._db.execute(_ENTRY, (row["intent_index"],)).fetchall()
         if not entries:
             return None
-        found: dict[str, Any] = json.loads(entries[0][0])
+        found = _read(bytes(entries[0][0]))
         wanted = {
             "event": "call.intent",
             "seq": row["intent_index"],
@@ -131,6 +127,8 @@ class LendingReader:
             "call_digest": row["call_digest"],
             "fence": row["fence"],
             "kind": row["kind"],
+            "effect": row["effect"],
+            "approval": row["approval_id"],
             "deadline": rfc3339(row["deadline_ms"]),
         }
         same = all(found.get(name) == value for name, value in wanted.items())
@@ -156,6 +154,21 @@ class LendingReader:
         rows = self._db.execute(_NODES, (seq,)).fetchall()
         nodes = bytes(rows[0][0]) if rows else b""
         return nodes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    """A document, read strictly: nothing in it can be read in two ways.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        found = parse(text)
+    except InputError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("not a document")  # noqa: TRY004
+    return found
 
 
 _COLUMNS = (

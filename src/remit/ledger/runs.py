@@ -86,7 +86,7 @@ def commit_intent(tx: Transaction, intent: Intent, drafts: Sequence[EntryDraft])
     tx.db.execute(_INSERT_PLAN, {"hash": intent.plan.hash, "text": intent.plan.text})
     index = tx.next_index + len(drafts)
     fence = tx.db.execute(_INSERT_RUN, _row(intent, index)).lastrowid or 0
-    tx.append([*drafts, events.intent(intent, fence)])
+    tx.append([*drafts, events.intent(intent, fence, approval)])
     return Grant(
         run_id=intent.run_id,
         plan=intent.plan,

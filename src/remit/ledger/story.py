@@ -47,6 +47,10 @@ class _Approval:
         rule = ApprovalRule(required=first.required, groups=first.groups, also=tuple(others))
         return met(rule, self.votes.values())
 
+    @property
+    def approvers(self) -> list[str]:
+        return sorted(v.subject for v in self.votes.values() if v.verdict is Verdict.APPROVE)
+
 
 @dataclass(frozen=True, slots=True)
 class _OpenRun:
@@ -145,6 +149,8 @@ class Story:
             self._spend(index, entry, plan_hash)
         elif entry["verdict"] == "require_approval":
             raise _wrong(index, "policy required an approval and the intent names none")
+        elif "approvers" in entry:
+            raise _wrong(index, "the intent names approvers and no approval")
         self._fence = fence
         self._open[run] = _OpenRun(index, fence, plan_hash)
         self.plans.add(plan_hash)
@@ -173,6 +179,8 @@ class Story:
             raise _wrong(index, "not enough people had approved before the intent")
         if approval.expires <= _text(index, entry, "checked"):
             raise _wrong(index, "the approval had expired before the intent")
+        if entry.get("approvers", approval.approvers) != approval.approvers:
+            raise _wrong(index, "the approvers of the intent are not those who approved")
         approval.over = "spent"
 
     def _outcome(self, index: int, entry: Document) -> None:

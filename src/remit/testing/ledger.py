@@ -65,7 +65,7 @@ class MemoryLedger(MemoryLog):
         if key is not None:
             state.keys[intent.run_id] = key
         fence = len(state.runs) + 1
-        index = self._append([*drafts, events.intent(intent, fence)])[-1]
+        index = self._append([*drafts, events.intent(intent, fence, approval)])[-1]
         state.runs[intent.run_id] = _run(intent, fence, index)
         who = intent.caller.tenant, intent.caller.subject
         state.touches[intent.run_id] = (*who, touch_of(intent))

@@ -1,0 +1,3 @@
+from tests.runners.fixtures import reachable
+
+__all__ = ["reachable"]

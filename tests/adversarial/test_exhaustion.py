@@ -9,6 +9,7 @@ import asyncio
 import os
 import resource
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.runners.support import (
     contained,
     eventually,
     first_line,
+    groups_naming,
     limited,
     processes_of,
     python,
@@ -223,3 +225,31 @@ async def test_twenty_runs_that_ignore_everything_are_gone_at_once(runner: Sandb
     assert time.monotonic() - started < 1
     assert all(each.complete for each in evidence)
     assert eventually(lambda: alive(pids) == [], seconds=0.1)
+
+
+async def test_what_waits_in_sockets_is_counted_and_limited(limited_runner: SandboxRunner) -> None:
+    source = """
+import socket, time
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setblocking(False)
+held = []
+try:
+    for n in range(200):
+        held.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        held[-1].bind(("127.0.0.1", 0))
+        for _ in range(8):
+            sender.sendto(b"x" * 60_000, held[-1].getsockname())
+except OSError:
+    pass
+print("full", flush=True)
+time.sleep(60)
+"""
+    lease = await begin(limited_runner, limited(python(source), memory_mb=32))
+    assert await first_line(limited_runner, lease) == b"full"
+    groups = groups_naming(lease.id)
+    group = next((each for each in groups if "/memory/" in each), groups[0])
+    apart = Path(group, "memory.kmem.tcp.usage_in_bytes")
+    counted = apart if apart.exists() else Path(group, "memory.current")
+    assert 16 << 20 < int(counted.read_text()) <= 32 << 20
+    assert (await limited_runner.destroy(lease)).complete

@@ -9,6 +9,7 @@ Code = list[tuple[int, int, int, int]]
 
 KILL, ALLOW = 0x8000_0000, 0x7FFF_0000
 EPERM, ENOSYS, NO_PROTOCOL, NO_FAMILY = 0x50001, 0x50026, 0x5005D, 0x50061
+NO_MEMORY, AS_IF_DONE = 0x5000C, 0x50000
 
 
 def decoded(program: bytes) -> Code:

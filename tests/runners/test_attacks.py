@@ -91,3 +91,13 @@ def test_no_mount_holds_the_gateways_own_state_or_leads_through_a_link(
         report = spawner.hear("refused", "provisioned", lease=lease)[0]
         assert report["ev"] == "refused"
         assert why in report["fault"]
+
+
+@pytest.mark.threat("T-36")
+@pytest.mark.parametrize("memory_mb", [32, 512])
+def test_a_slot_takes_on_the_memory_of_its_run_be_it_more_or_less(
+    spawner: Wired, memory_mb: int
+) -> None:
+    slot, out, _ = spawner.park("shell")
+    said, end = spawner.become(slot, out, "/bin/echo", "yes", limits={"memory_mb": memory_mb})
+    assert (said, end["code"]) == (b"yes\n", 0)

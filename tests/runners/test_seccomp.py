@@ -15,10 +15,12 @@ from remit.runners.seccomp import (
 from remit.runners.syscalls import NEWEST_KNOWN
 from tests.runners.bpf import (
     ALLOW,
+    AS_IF_DONE,
     ENOSYS,
     EPERM,
     KILL,
     NO_FAMILY,
+    NO_MEMORY,
     NO_PROTOCOL,
     decoded,
     verdict,
@@ -27,7 +29,21 @@ from tests.runners.bpf import (
 pytestmark = pytest.mark.threat("T-16")
 
 both = pytest.mark.parametrize("arch", [X86_64, AARCH64], ids=lambda arch: arch.name)
-JUDGED = {"clone", "clone3", "ioctl", "personality", "socket", "socketpair"}
+JUDGED = {
+    *(
+        "clone",
+        "clone3",
+        "ioctl",
+        "personality",
+        "socket",
+        "socketpair",
+        "open",
+        "openat",
+        "openat2",
+    ),
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "creat", "mknod", "mknodat", "io_setup"),
+    *("mmap", "memfd_create", "shmget", "setrlimit", "prlimit64"),
+}
 TREE = {each.name: decoded(program(each)) for each in ARCHITECTURES.values()}
 
 DANGEROUS = """
@@ -55,7 +71,7 @@ def judge(arch: Architecture, number: int, *arguments: int, audit: int | None = 
 @both
 def test_what_the_table_names_is_allowed_and_all_else_is_refused(arch: Architecture) -> None:
     named = {arch.numbers[name] for name in arch.numbers.keys() - JUDGED}
-    judged = {arch.numbers[name] for name in JUDGED}
+    judged = {arch.numbers[name] for name in JUDGED & arch.numbers.keys()}
     known = range(NEWEST_KNOWN + 1)
     assert {number for number in known if judge(arch, number) == ALLOW} - judged == named
     others = set(known) - named - judged
@@ -135,12 +151,51 @@ def test_sockets_are_local_or_of_the_internet(arch: Architecture) -> None:
 
 
 @both
+def test_no_file_is_made_or_changed_to_act_as_its_owner(arch: Architecture) -> None:
+    numbers, high = arch.numbers, 1 << 32
+    modes = {"fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "mknodat": 2, "chmod": 1, "creat": 1}
+    for name, at in modes.items():
+        for mode in (0o4755, 0o2755, 0o6000, high | 0o4000):
+            if name in numbers:
+                assert judge(arch, numbers[name], *(0,) * at, mode) == EPERM, name
+                assert judge(arch, numbers[name], *(0,) * at, mode & 0o1777) == ALLOW, name
+    for making in (0o100, 0o20200000, 0o1101, high | 0o100):
+        assert judge(arch, numbers["openat"], 3, 0, making, 0o4755) == EPERM
+        assert judge(arch, numbers["openat"], 3, 0, making, 0o1777) == ALLOW
+    assert judge(arch, numbers["openat"], 3, 0, 2, 0o4755) == ALLOW  # no file is made: no mode
+    assert judge(arch, numbers["openat2"], 3, 0, 0, 24) == ENOSYS
+
+
+@both
+def test_what_no_group_counts_or_all_share_is_not_given(arch: Architecture) -> None:
+    numbers = arch.numbers
+    assert judge(arch, numbers["mmap"], 0, 1 << 21, 3, 0x40022) == NO_MEMORY
+    assert judge(arch, numbers["mmap"], 0, 1 << 21, 3, 0x22) == ALLOW
+    assert judge(arch, numbers["memfd_create"], 0, 5) == NO_MEMORY
+    assert judge(arch, numbers["shmget"], 0, 1 << 21, 0o5600) == NO_MEMORY
+    assert judge(arch, numbers["io_setup"], 1) == ENOSYS
+
+
+@both
+def test_the_limit_on_core_files_can_be_asked_for_and_stays(arch: Architecture) -> None:
+    numbers = arch.numbers
+    assert judge(arch, numbers["setrlimit"], 4, 1000) == AS_IF_DONE
+    assert judge(arch, numbers["setrlimit"], 7, 1000) == ALLOW
+    for pointer in (1000, 1 << 32):
+        assert judge(arch, numbers["prlimit64"], 0, 4, pointer) == AS_IF_DONE
+        assert judge(arch, numbers["prlimit64"], 0, 7, pointer) == ALLOW
+    assert judge(arch, numbers["prlimit64"], 0, 4, 0, 1000) == ALLOW
+
+
+@both
 def test_jumps_stay_inside_the_program(arch: Architecture) -> None:
     code = TREE[arch.name]
     assert len(code) < 4096
-    for at, (operation, if_true, if_false, _) in enumerate(code):
+    for at, (operation, if_true, if_false, distance) in enumerate(code):
         if operation in {0x15, 0x35, 0x45}:
             assert at + 1 + max(if_true, if_false) < len(code)
+        if operation == 0x05:
+            assert at + 1 + distance < len(code)
     assert code[-1][0] == 0x06
 
 

@@ -106,10 +106,21 @@ class Group:
             write(f"{own}/pids.max", pids)
             write(f"{own}/cpu.max", f"{quota} {_PERIOD_US}")
             return
-        write(f"{self._paths['memory']}/memory.limit_in_bytes", memory)
-        self._optional(f"{self._paths['memory']}/memory.memsw.limit_in_bytes", memory)
+        self._limit_memory(self._paths["memory"], memory)
         write(f"{self._paths['pids']}/pids.max", pids)
         write(f"{self._paths['cpu']}/cpu.cfs_quota_us", quota)
+
+    def _limit_memory(self, own: str, memory: str) -> None:
+        """Memory, swap with it, and apart from both what waits in sockets of TCP and UDP, which
+        version 1 does not even count before it is limited."""
+        both = f"{own}/memory.memsw.limit_in_bytes"
+        try:
+            write(f"{own}/memory.limit_in_bytes", memory)
+        except OSError:  # not above what was allowed with swap until now: that has to be raised first
+            self._optional(both, memory)
+            write(f"{own}/memory.limit_in_bytes", memory)
+        self._optional(both, memory)
+        self._optional(f"{own}/memory.kmem.tcp.limit_in_bytes", memory)
 
     @staticmethod
     def _optional(path: str, text: str) -> None:

@@ -150,7 +150,8 @@ def tasks_of(uid: int | None) -> int:
 def _limits(ceilings: Ceilings) -> list[tuple[int, tuple[int, int]]]:
     """What to set, never above what this process may have itself."""
     wanted = (
-        (resource.RLIMIT_CORE, 0),
+        # 1, not 0: the kernel hands no crash to the host's handler then, pipe or file (core(5)).
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_NOFILE, ceilings.open_files),
         (resource.RLIMIT_FSIZE, ceilings.file_bytes),
         (resource.RLIMIT_AS, ceilings.memory_bytes),

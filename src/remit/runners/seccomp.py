@@ -4,7 +4,9 @@ What the filter does, in this order (`man 2 seccomp`, linux/seccomp.h):
 
 1. a system call of another architecture, or of the x32 ABI, kills the process;
 2. a system call newer than `syscalls` is answered ENOSYS, so that libraries fall back;
-3. `clone`, `clone3`, `ioctl`, `personality`, `socket` and `socketpair` are judged by what they ask;
+3. some calls are judged by what they ask: `clone` and its kin, sockets, `ioctl`, `personality`, what
+   gives a file its mode, what takes huge pages or memory of the kernel's for input and output,
+   and what would let the host's handler of crashes be called;
 4. what `syscalls` names is allowed;
 5. everything else is answered EPERM: namespaces, mounts, keys, traces, modules, rings and more.
 
@@ -21,7 +23,8 @@ from dataclasses import dataclass
 from remit.runners import syscalls
 from remit.runners.syscalls import NEWEST_KNOWN
 
-_LOAD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _JEQ, _JGE, _JSET, _JUMP, _RET = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
+_FARTHEST = 255  # that a comparison can jump
 
 _KILL = 0x8000_0000
 _ALLOW = 0x7FFF_0000
@@ -29,6 +32,8 @@ _EPERM = 0x0005_0000 | 1
 _ENOSYS = 0x0005_0000 | 38
 _NO_PROTOCOL = 0x0005_0000 | 93  # EPROTONOSUPPORT: what a kernel without that protocol answers
 _NO_FAMILY = 0x0005_0000 | 97  # EAFNOSUPPORT: the same for a family
+_NO_MEMORY = 0x0005_0000 | 12  # ENOMEM: what a host whose huge pages are all in use answers
+_AS_IF_DONE = 0x0005_0000  # 0: the call is not made, and says that it was
 
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
 _X32 = 0x4000_0000
@@ -55,6 +60,31 @@ PROTOCOLS = {INET: (0, 1, 6, 17), INET6: (0, 6, 17, 58)}
 a run has no use for; raw sockets need a capability that it has not."""
 
 _NETLINK_ROUTE = 0
+
+SET_IDS = 0o6000
+"""S_ISUID and S_ISGID. In a directory of the host that a run may write to, such a file would let
+other users of the host act as the run's user, which can be the gateway's own."""
+
+_MODES = {
+    "chmod": 1,
+    "fchmod": 1,
+    "fchmodat": 2,
+    "fchmodat2": 2,
+    "creat": 1,
+    "mknod": 1,
+    "mknodat": 2,
+}
+"""Which argument is a mode."""
+
+_OPENS = {"open": (1, 2), "openat": (2, 3)}
+"""Which arguments are the flags, and the mode that counts only where a file may be made."""
+
+_MAKES_FILE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
+
+_HUGE = {"mmap": (3, 0x40000), "memfd_create": (1, 0x4), "shmget": (2, 0o4000)}
+"""The flag that asks for huge pages, by argument. No control group that we have counts them."""
+
+_RLIMIT_CORE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +116,8 @@ _Block = list[bytes]
 def _steps(arch: Architecture) -> list[tuple[int, _Block]]:
     """Where, counted up from 0, the answer changes, and what it is from there on."""
     blocks = {number: [_give(_ALLOW)] for number in arch.numbers.values()}
-    blocks |= {arch.numbers[name]: block for name, block in _judged().items()}
+    judged = _judged().items()
+    blocks |= {arch.numbers[name]: block for name, block in judged if name in arch.numbers}
     refused, missing = [_give(_EPERM)], [_give(_ENOSYS)]
     steps: list[tuple[int, _Block]] = []
     for number in range(NEWEST_KNOWN + 2):
@@ -102,9 +133,9 @@ def _search(steps: Sequence[tuple[int, _Block]]) -> _Block:
         return steps[0][1]
     middle = len(steps) // 2
     below, above = _search(steps[:middle]), _search(steps[middle:])
-    if len(below) > 255:
-        raise ValueError("a jump of classic BPF is too short for this many system calls")
-    return [_op(_JGE, steps[middle][0], len(below), 0), *below, *above]
+    if len(below) <= _FARTHEST:
+        return [_op(_JGE, steps[middle][0], len(below), 0), *below, *above]
+    return [_op(_JGE, steps[middle][0], 0, 1), _op(_JUMP, len(below)), *below, *above]
 
 
 def _judged() -> dict[str, _Block]:
@@ -112,16 +143,41 @@ def _judged() -> dict[str, _Block]:
 
     Only the low half of an argument is read: these calls take 32-bit values, and of `clone`'s
     flags the upper half means nothing. The flags of `clone3` lie behind a pointer, which a filter
-    cannot read; libraries use `clone` where it does not exist.
+    cannot read; libraries use `clone` where it does not exist. The same goes for `openat2`, whose
+    mode lies behind a pointer. `io_setup` takes from a store that all of the host shares.
     """
     return {
+        **{name: _unless(at, SET_IDS, _EPERM) for name, at in _MODES.items()},
+        **{name: _open(flags, mode) for name, (flags, mode) in _OPENS.items()},
+        **{name: _unless(at, flag, _NO_MEMORY) for name, (at, flag) in _HUGE.items()},
+        "openat2": [_give(_ENOSYS)],
+        "io_setup": [_give(_ENOSYS)],
+        "setrlimit": [_argument(0), *_case((_RLIMIT_CORE,), _AS_IF_DONE), _give(_ALLOW)],
+        "prlimit64": _prlimit(),
         "clone3": [_give(_ENOSYS)],
-        "clone": [_argument(0), _op(_JSET, NEW_NAMESPACE, 0, 1), _give(_EPERM), _give(_ALLOW)],
+        "clone": _unless(0, NEW_NAMESPACE, _EPERM),
         "ioctl": [_argument(1), *_case(REFUSED_IOCTLS, _EPERM), _give(_ALLOW)],
         "personality": [_argument(0), *_case(SAME_PERSONALITIES, _ALLOW), _give(_EPERM)],
         "socket": _socket(),
         "socketpair": [_argument(0), *_case((UNIX,), _ALLOW), _give(_NO_FAMILY)],
     }
+
+
+def _unless(index: int, bits: int, verdict: int) -> _Block:
+    """Allowed, but with any of these bits in an argument."""
+    return [_argument(index), _op(_JSET, bits, 0, 1), _give(verdict), _give(_ALLOW)]
+
+
+def _open(flags: int, mode: int) -> _Block:
+    judged = _unless(mode, SET_IDS, _EPERM)
+    return [_argument(flags), _op(_JSET, _MAKES_FILE, 0, len(judged) - 1), *judged]
+
+
+def _prlimit() -> _Block:
+    """A limit may be asked for; that on core files stays. The new limit is a pointer, of 64 bits."""
+    code = [_argument(1), _op(_JEQ, _RLIMIT_CORE, 0, 4)]
+    code += [_argument(2), _op(_JEQ, 0, 0, 3), _op(_LOAD, _ARGUMENTS + 8 * 2 + 4)]
+    return [*code, _op(_JEQ, 0, 0, 1), _give(_ALLOW), _give(_AS_IF_DONE)]
 
 
 def _socket() -> _Block:

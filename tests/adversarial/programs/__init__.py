@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.adversarial.hostile import Hostile
-from tests.adversarial.programs import files, ipc, kernel, network, processes
+from tests.adversarial.programs import files, ipc, kernel, network, processes, shared
 
 PROGRAMS: tuple[Hostile, ...] = (
     *files.PROGRAMS,
@@ -11,4 +11,5 @@ PROGRAMS: tuple[Hostile, ...] = (
     *kernel.PROGRAMS,
     *ipc.PROGRAMS,
     *network.PROGRAMS,
+    *shared.PROGRAMS,
 )

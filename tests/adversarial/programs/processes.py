@@ -316,7 +316,8 @@ for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE
             if soft == -1 or wanted <= soft:
                 continue
             resource.setrlimit(kind, (wanted, max(hard, wanted) if hard != -1 else hard))
-            got(kind, wanted)
+            if resource.getrlimit(kind)[0] != soft:
+                got(kind, wanted)
             resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
 """,
     ),

@@ -131,7 +131,7 @@ class Place:
                 },
                 "limits": {"wall_s": 60, "memory_mb": 512, "pids": 64},
                 "egress": [rule if methods is None else rule | {"methods": list(methods)}],
-                "credentials": [{"ref": credential, "scopes": list(scopes)}],
+                "credentials": [{"ref": credential, "scopes": list(scopes)}] if credential else [],
             }
         )
 

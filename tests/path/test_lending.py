@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from remit.backends import Delivery
-from remit.model import Channel, Ending, Frame, RunResult, RunSpec, RunState
+from remit.model import (
+    Channel,
+    Connection,
+    Ending,
+    Frame,
+    RunResult,
+    RunSpec,
+    RunState,
+    Traffic,
+)
 from remit.testing.credentials import BLANK, MemoryCredentials
 from remit.testing.scripted import ends
 from tests.path.conftest import HEAD, OLGA, MakePath, Path_, tool
@@ -19,6 +28,7 @@ from tests.path.test_path import code
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-33")]
 
 SECRET = "s3cr3t-that-lives-long"
+REFUSED = "not_allowed"
 KEY = {"ref": "ci/token"}
 GIVE = (
     HEAD + 'decision := answer("allow", {"constraints": {"credentials": [{"ref": "ci/token"}]}})\n'
@@ -110,6 +120,34 @@ async def test_traces_in_output_and_files_are_blanked_before_anything_is_kept_or
     assert found["blanked"] == 3
     (artifact,) = path.artifacts.kept.values()
     assert artifact == b"kept " + BLANK
+
+
+def went_to(*hosts: str) -> Traffic:
+    made = [
+        Connection(host=host, port=443, kind="tunnel", opened_ms=1, closed_ms=1, refused=REFUSED)
+        for host in hosts
+    ]
+    return Traffic(connections=tuple(made), refused=len(made), closed_ms=1)
+
+
+async def test_hosts_that_a_run_asked_for_are_searched_too(make_path: MakePath) -> None:
+    path = await a_path(make_path)
+
+    async def call_home(_: RunSpec) -> RunResult:
+        hosts = went_to("example.com", f"{SECRET}.example.com", "", "example.org")
+        return RunResult(ending=Ending.EXIT, exit_code=1, traffic=hosts)
+
+    path.runner.behave = call_home
+    reply = await path.call("deploy")
+    assert SECRET.encode() not in reply.content.text + await everything(path)
+    found = await outcome(path)
+    named = [each["host"] for each in found["traffic"]["connections"]]
+    assert named == ["example.com", f"{BLANK.decode()}.example.com", "", "example.org"]
+    assert found["blanked"] == 1
+    path.credentials.broken = ["scrub"]
+    reply = await path.call("look")
+    assert b"example.com" not in reply.content.text + json.dumps(await outcome(path)).encode()
+    assert len((await outcome(path))["traffic"]["connections"]) == 4
 
 
 async def test_record_says_what_was_lent_and_that_it_ended(make_path: MakePath) -> None:

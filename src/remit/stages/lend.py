@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from remit.errors import Code, RunnerFault
-from remit.model import Destruction, Lease, Lent, Loan, RunResult
+from remit.model import Destruction, Lease, Lent, Loan, RunResult, Traffic
 from remit.ports import Clock, Credentials
 from remit.stages.redact import UNSCRUBBED, withheld
 from remit.telemetry import logger
@@ -54,7 +54,8 @@ def close_files(lent: Lent) -> None:
 
 
 async def scrubbed(credentials: Credentials, lease: Lease, result: RunResult) -> RunResult:
-    """The result without a trace of what the run was lent, or without anything it printed."""
+    """The result without a trace of what the run was lent, or without anything that it printed or
+    named."""
     try:
         async with asyncio.timeout(SCRUB_WITHIN_S):
             stdout, out = await _clean(credentials, lease, result.stdout)
@@ -64,16 +65,41 @@ async def scrubbed(credentials: Credentials, lease: Lease, result: RunResult) ->
             for path, data in result.files.items():
                 files[path], more = await _clean(credentials, lease, data)
                 found += more
+            traffic, named = await _clean_hosts(credentials, lease, result.traffic)
+            found += named
     except Exception as fault:  # whatever it is, what was not searched is not kept
         log.critical("output_not_scrubbed", run=lease.id, exc_info=fault)
-        return replace(withheld(result), limits_hit=(*result.limits_hit, UNSCRUBBED))
+        traffic = _named(result.traffic, None)
+        marks = (*result.limits_hit, UNSCRUBBED)
+        return replace(withheld(result), limits_hit=marks, traffic=traffic)
     if found:
         log.warning("secret_in_output", run=lease.id, traces=found)
-    return replace(result, stdout=stdout, stderr=stderr, files=files, blanked=found)
+    return replace(
+        result, stdout=stdout, stderr=stderr, files=files, traffic=traffic, blanked=found
+    )
 
 
 async def _clean(credentials: Credentials, lease: Lease, data: bytes) -> tuple[bytes, int]:
     return await credentials.scrub(lease, data) if data else (data, 0)
+
+
+async def _clean_hosts(
+    credentials: Credentials, lease: Lease, traffic: Traffic | None
+) -> tuple[Traffic | None, int]:
+    """The record of where it went: the hosts that it asked for are its own words too."""
+    hosts = [] if traffic is None else [each.host for each in traffic.connections]
+    if not any(hosts):
+        return traffic, 0
+    data, found = await _clean(credentials, lease, "\n".join(hosts).encode())
+    return _named(traffic, data.decode("utf-8", "replace").split("\n")), found
+
+
+def _named(traffic: Traffic | None, hosts: Sequence[str] | None) -> Traffic | None:
+    """With these hosts, one for each connection, or with none."""
+    if traffic is None:
+        return None
+    pairs = zip(traffic.connections, hosts or [""] * len(traffic.connections), strict=True)
+    return replace(traffic, connections=tuple(replace(each, host=host) for each, host in pairs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

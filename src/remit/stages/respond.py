@@ -28,6 +28,7 @@ from remit.model import (
     Tool,
 )
 from remit.stages.files import file_facts
+from remit.stages.reached import way_out_said
 from remit.stages.redact import UNSCRUBBED
 from remit.telemetry import mask
 
@@ -112,6 +113,9 @@ def failure_content(
     text = " ".join(parts)
     if hidden and state is not RunState.NEVER_STARTED and code is not Code.OUTPUT_WITHHELD:
         text += "\nPolicy does not let its output back."
+    shown = code in _MAYBE_EGRESS and not hidden and UNSCRUBBED not in result.limits_hit
+    if shown and (said := way_out_said(result.traffic)):
+        text += "\n" + mask(said)
     tail = printable(result.stdout + result.stderr)[-MAX_ERROR_TAIL:].strip()
     if tail and code not in _NO_TAIL and state is not RunState.NEVER_STARTED:
         text += "\n" + tail
@@ -123,6 +127,7 @@ _NOT_SEARCHED = (
 )
 
 _NO_TAIL = frozenset({Code.OUTPUT_INVALID, Code.OUTPUT_WITHHELD})
+_MAYBE_EGRESS = frozenset({Code.RUN_FAILED, Code.RUN_TIMED_OUT})
 
 _WHAT: Mapping[Code, str] = {
     Code.RUN_FAILED: "The command failed.",

@@ -153,7 +153,7 @@ async def test_a_listener_of_another_network_namespace_is_the_only_way_out(place
         ours.send(b"g")
         said, _ = await asyncio.to_thread(process.communicate, timeout=20)
     assert said.splitlines() == [
-        "HTTP/1.1 200 OK | HTTP/1.1 403 Forbidden",
+        "HTTP/1.1 200 OK | HTTP/1.1 403 Forbidden (Remit egress: not_allowed)",
         "unreachable",
         "unreachable",
     ]

@@ -60,6 +60,7 @@ def answer(code: str) -> tuple[int, list[tuple[str, str]], bytes]:
 def answer_bytes(code: str) -> bytes:
     """The same as one HTTP/1.1 message."""
     status, headers, body = answer(code)
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    # Of a CONNECT that fails, clients show this line at most, and never the body.
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase} (Remit egress: {code})"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body

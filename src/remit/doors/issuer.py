@@ -29,6 +29,7 @@ MAX_AGE_S = 300
 """How long an answer may be kept; a new key is published for much longer before it signs."""
 
 FRESH_S = 5.0
+RETRY_S = 1.0
 
 CLAIMS = (
     *("iss", "sub", "aud", "iat", "nbf", "exp", "jti", "act"),
@@ -88,7 +89,9 @@ class _Pages:
                     self._known = _bytes(await self._issuer.keys())
                     self._asked_s = time.monotonic()
                 except RemitError:
-                    pass  # those that were known still verify what was signed with them
+                    # Those that were known still verify what was signed with them. A keeper that
+                    # fails is not asked anew for each request of a stranger either.
+                    self._asked_s = time.monotonic() - FRESH_S + RETRY_S
         return self._answer(request, self._known)
 
     def _answer(self, request: Request, body: bytes | None) -> Response:

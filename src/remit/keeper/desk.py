@@ -98,6 +98,8 @@ class Desk:
             case "proxy":
                 self._opened.proxy.connect(socket.socket(fileno=fds.pop(0)))
                 return {"ev": "done"}, []
+            case "ledger" if self._lending.opened:
+                raise Unentitled("the keeper has its ledger")
             case "ledger":
                 self._lending.open(await self._opened.open_ledger(Path(message["path"])))
                 return {"ev": "done"}, []

@@ -79,6 +79,11 @@ class Lending:
             self._runs[run_id] = run
             self._end_soon(run)
 
+    @property
+    def opened(self) -> bool:
+        """Whether it has its ledger; it never takes another."""
+        return self._ledger is not None
+
     # ------------------------------------------------------------------------------ lending
 
     async def lend(self, run_id: str, fence: int) -> Delivery:

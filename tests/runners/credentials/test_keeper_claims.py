@@ -99,3 +99,12 @@ async def test_an_older_run_that_is_called_a_read_by_its_row_alone_is_lent_nothi
         )
         with pytest.raises(RunnerFault, match="no such run"):
             await world.keeper.lend(lease(older))
+
+
+async def test_a_keeper_takes_no_second_ledger(tmp_path: Path) -> None:
+    async with keeping(tmp_path, {"there": oidc()}, issuer=ISSUER) as world:
+        grant = await world.granted("there")
+        path = tmp_path / "ledger.db"
+        with pytest.raises(RunnerFault, match="has its ledger"):
+            await world.keeper.ledger(path, world.store)
+        assert (await claims(world, grant))["run"] == grant.run_id

@@ -72,6 +72,22 @@ async def test_after_a_hundred_connections_the_rest_is_only_counted(site):
     assert (len(traffic.connections), traffic.more, traffic.refused) == (100, 3, 103)
 
 
+async def test_where_a_run_went_is_told_though_it_made_a_hundred_other_connections_before(site):
+    found, there = site
+    for _ in range(101):
+        client = await found.client()
+        await client.ask("GET", "/evil.test/x", "x")
+        await client.close()
+    for _ in range(2):
+        client = await found.tunnel("one.test", there.port)
+        assert (await client.ask("GET", "/", f"one.test:{there.port}"))[0] == 200
+        await client.close()
+    traffic = await found.traffic()
+    assert (len(traffic.connections), traffic.more) == (101, 2)
+    last = traffic.connections[-1]
+    assert (last.host, last.refused, last.requests) == ("one.test", None, 1)
+
+
 @pytest.mark.parametrize("way", ["tunnel", "terminated"])
 @pytest.mark.parametrize("direction", ["up", "down"])
 async def test_a_run_that_sent_and_received_as_much_as_it_may_is_cut_off(certs, way, direction):

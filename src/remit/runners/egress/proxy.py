@@ -39,9 +39,12 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-if __name__ == "__main__":  # started as a file, so that nothing but `remit` is looked for here
-    sys.path[:] = [each for each in sys.path if each != os.path.dirname(os.path.abspath(__file__))]
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))  # fmt: skip
+if __name__ == "__main__":  # started as a file: the same code as the gateway's, by its place
+    _HERE = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [each for each in sys.path if each != _HERE]
+    _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
+    _OTHERS = (at for at, each in enumerate(sys.path) if each.endswith("-packages"))
+    sys.path.insert(next(_OTHERS, len(sys.path)), _ROOT)
 
 from remit.runners.egress.confine import become, confine
 from remit.runners.egress.purse import read_injection

@@ -9,6 +9,10 @@ from typing import Any
 MAX_CONNECTIONS = 100
 """Connections told one by one; further ones are counted."""
 
+MAX_PLACES = 100
+"""Of those further ones, so many are told all the same: the first to each destination of a rule.
+A run cannot hide where it went behind a hundred connections that nobody minds."""
+
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -41,16 +45,26 @@ class Tally:
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self._entries: list[Entry] = []
+        self._places: set[tuple[str, int]] = set()
         self._more = 0
         self._refused = 0
         self._sent = 0
         self._received = 0
         self._echoed = False
 
-    def open(self, host: str = "", port: int = 0, kind: str = "http") -> Entry:
-        """A new entry; it is in the record from now on, if there is room."""
+    def open(
+        self, host: str = "", port: int = 0, kind: str = "http", *, named: bool = False
+    ) -> Entry:
+        """A new entry; it is in the record from now on, if there is room.
+
+        Args:
+            named: a rule of the run is about this destination.
+        """
         entry = Entry(host=host, port=port, kind=kind)
-        if len(self._entries) < MAX_CONNECTIONS:
+        first = named and (host, port) not in self._places and len(self._places) < MAX_PLACES
+        if first:
+            self._places.add((host, port))
+        if first or len(self._entries) < MAX_CONNECTIONS:
             self._entries.append(entry)
         else:
             self._more += 1

@@ -97,7 +97,8 @@ class Visit:
         if entry is None or (entry.host, entry.port) != (host, port):
             if entry is not None:
                 self._run.tally.close(entry)
-            entry = self._entry = self._run.tally.open(host, port, kind)
+            named = self._run.rules.names(host, port)
+            entry = self._entry = self._run.tally.open(host, port, kind, named=named)
             (sent, received), self._before = self._before, (0, 0)
             self._count(sent, received)
         return entry

@@ -125,7 +125,9 @@ def test_credentials_for_a_run_that_was_made_without_a_place_for_them_end_it(
 ) -> None:
     lease, _ = spawner.provision("/bin/true")
     spawner.hear("provisioned", lease=lease)
-    assert spawner.start(lease, token=b"x")["ev"] == "refused"
+    refused = spawner.start(lease, token=b"x")
+    assert refused["ev"] == "refused"
+    assert refused["fault"] == "the credentials could not be handed over (ENOENT)"
     assert spawner.hear("ended", lease=lease)[0]["began"] is False
 
 

@@ -212,8 +212,9 @@ class Cell(Life):
             if status == 0 and self.state == "held" and self.why is None:
                 self._release()
             else:
+                told = self.why or handed.why(status)
                 self.kill("handing")
-                self.refuse("start", "the credentials could not be handed over")
+                self.refuse("start", f"the credentials could not be handed over ({told})")
 
         self.hand(what, done, "start")
 

@@ -8,6 +8,7 @@ that namespace, never a disk of the host. Imported by the spawner: standard libr
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -18,6 +19,8 @@ from remit.runners import beneath
 from remit.runners.enter import become, enter
 
 _PATIENCE_S = 10
+_FAULT = 255
+"""How the writer ends where it was not the kernel that refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,10 @@ class Handing:
 
 
 def start(what: Handing, namespace: int | None, uid: int | None, *, privileged: bool) -> int:
-    """Fork the writer; it ends 0 if every file was written. The descriptors stay the caller's."""
+    """Fork the writer. The descriptors stay the caller's.
+
+    It ends 0 if every file was written, with the number of the error if the kernel refused.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -53,8 +59,18 @@ def start(what: Handing, namespace: int | None, uid: int | None, *, privileged: 
         for name, fd in zip(what.names, what.fds, strict=True):
             _write(directory, name, fd, what.mode)
         os._exit(0)
+    except OSError as error:
+        os._exit(error.errno or _FAULT)
     finally:
-        os._exit(1)
+        os._exit(_FAULT)
+
+
+def why(status: int) -> str:
+    """What a writer's wait status says of how it ended."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return f"ended by signal {-code}"
+    return errno.errorcode.get(code, f"status {code}")
 
 
 def _write(directory: int, name: str, source: int, mode: int) -> None:

@@ -251,7 +251,8 @@ class SandboxRunner:
         if answer is None:
             raise unavailable("the spawner was lost during the start", started=True)
         if answer["ev"] != "started":
-            raise unavailable("the sandbox ended before its start")
+            told = answer.get("fault")
+            raise unavailable(f"the sandbox ended before its start{f': {told}' if told else ''}")
 
     async def stream(self, lease: Lease) -> AsyncIterator[Frame]:
         attempt = self.attempts.known(lease)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from remit.runners import parked
+from remit.runners import handed, parked
 from remit.runners.cell import Cell
 from remit.runners.handed import Handing
 from remit.runners.life import HELD_S, emptied
@@ -138,8 +138,9 @@ class Slot(Cell):
         if status == 0 and self.why is None:
             self._take_over()
         else:
+            told = self.why or handed.why(status)
             self.kill("claim")
-            self.refuse("claim", "the files could not be written")
+            self.refuse("claim", f"the files could not be written ({told})")
 
     def _take_over(self) -> None:
         self.state = "held"

@@ -269,6 +269,30 @@ def test_tool_and_its_credentials_have_to_fit(
     assert words in found
 
 
+@pytest.mark.parametrize(
+    ("egress", "refs", "fits"),
+    [
+        ([API], ["aws"], True),
+        ([{**API, "methods": ["GET"]}, {**API, "host": "sts.example.com"}], ["aws"], True),
+        ([{**API, "methods": ["GET"]}], ["aws"], False),
+        ([{**API, "path_prefix": "/logs"}], ["aws"], False),
+        ([API], ["aws", "ci"], False),
+        ([API, {**API, "port": 8443}], ["aws", "ci"], True),
+        ([], ["aws"], True),
+        ([{**API, "methods": ["GET"]}], ["ci"], True),
+    ],
+)
+def test_requests_that_aws_clients_sign_need_a_rule_that_leaves_their_signature(
+    tmp_path: Path, egress: list[dict[str, Any]], refs: list[str], fits: bool
+) -> None:
+    runners = credential()
+    runners["credentials"]["aws"] = {**BY_ISSUER["aws"], "file": AWS_FILE}
+    tool = {"egress": egress, "credentials": [{"ref": ref} for ref in refs]}
+    found = problems(tmp_path, {**runners, "issuer": ISSUER}, tool)
+    assert fits == (found == []), found
+    assert all("signature" in each for each in found)
+
+
 def test_two_handles_that_come_to_one_variable_are_refused(tmp_path: Path) -> None:
     files = {name: {**STATIC, "file": {"name": name[-1]}} for name in ("ci/a", "ci-a")}
     files["ci-a"]["file"] = {"name": "other"}

@@ -48,7 +48,7 @@ import os, sys
 import boto3, botocore.config
 from hold import hold
 how = botocore.config.Config(s3={"addressing_style": "path"})
-where = {"endpoint_url": sys.argv[1], "region_name": "us-east-1", "config": how}
+where = {"endpoint_url": sys.argv[1], "config": how}
 print(boto3.client("sts", **where).get_caller_identity()["Arn"])
 s3 = boto3.client("s3", **where)
 s3.create_bucket(Bucket="logs")
@@ -132,12 +132,11 @@ def configure(place: Place, sts: str, port: int, libraries: Path) -> None:
         "policy": json.dumps(SESSION_POLICY),
         "file": {"name": "aws", "content": CONTENT},
     }
-    for tool, methods in (("boto3", None), ("boto3-read", ("GET", "POST", "PUT"))):
-        place.tool(
-            tool, "/usr/bin/python3", "/job/ask.py", f"https://localhost:{port}", ask__py=BOTO3,
-            port=port, methods=methods, credential="session", scopes=["ReadLogs"],
-            libraries=libraries, env={"AWS_SHARED_CREDENTIALS_FILE": FILE},
-        )  # fmt: skip
+    place.tool(
+        "boto3", "/usr/bin/python3", "/job/ask.py", f"https://localhost:{port}", ask__py=BOTO3,
+        port=port, methods=None, credential="session", scopes=["ReadLogs"],
+        libraries=libraries, env={"AWS_SHARED_CREDENTIALS_FILE": FILE, "AWS_DEFAULT_REGION": "us-east-1"},
+    )  # fmt: skip
 
 
 def session(look: Look) -> tuple[str, str]:

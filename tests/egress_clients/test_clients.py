@@ -111,8 +111,15 @@ def world() -> Iterator[World]:
         (folder / "node").mkdir()
         if (node := node_binary()) is not None:
             shutil.copy(node.resolve(), folder / "node" / "node")
-        place.tool("clone", "/bin/sh", "-c", CLONE, "x", f"{base}/git/work.git", port=port)
-        place.tool("pip", PYTHON, "-c", PIP, f"{base}/simple/", libraries=pip, port=port)
+        # The rules of docs/egress.md, as narrow as each client can have them.
+        place.tool(
+            "clone", "/bin/sh", "-c", CLONE, "x", f"{base}/git/work.git",
+            port=port, path_prefix="/git/work.git", credential="git",
+        )  # fmt: skip
+        place.tool(
+            "pip", PYTHON, "-c", PIP, f"{base}/simple/",
+            libraries=pip, port=port, methods=["GET"], path_prefix="/simple", credential="index",
+        )  # fmt: skip
         place.tool("curl", "/bin/sh", "-c", CURL, "x", f"{base}/who", port=port)
         place.tool("urllib", PYTHON, "-c", URLLIB, f"{base}/who", port=port)
         place.tool("httpx", PYTHON, "-c", HTTPX, f"{base}/who", libraries=httpx, port=port)

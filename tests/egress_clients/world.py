@@ -103,10 +103,11 @@ class Place:
         name: str,
         *argv: str,
         port: int,
-        credential: str = "token",
+        credential: str = "api",
         libraries: Path | None = None,
         env: dict[str, str] | None = None,
         methods: Sequence[str] | None = ("GET", "POST"),
+        path_prefix: str | None = None,
         scopes: Sequence[str] = (),
         **files: str,
     ) -> None:
@@ -114,6 +115,10 @@ class Place:
         if libraries is not None:
             mounts.append({"name": "libraries", "source": str(libraries), "writable": False})
         rule: dict[str, Any] = {"host": "localhost", "port": port}
+        if methods is not None:
+            rule["methods"] = list(methods)
+        if path_prefix is not None:
+            rule["path_prefix"] = path_prefix
         texts = {"hold.py": HOLD_PY, "hold.sh": HOLD_SH, "marker.txt": self.marker}
         texts |= {path.replace("__", "."): text for path, text in files.items()}
         self.tools.append(
@@ -130,7 +135,7 @@ class Place:
                     "files": [{"path": path, "content": text} for path, text in texts.items()],
                 },
                 "limits": {"wall_s": 60, "memory_mb": 512, "pids": 64},
-                "egress": [rule if methods is None else rule | {"methods": list(methods)}],
+                "egress": [rule],
                 "credentials": [{"ref": credential, "scopes": list(scopes)}] if credential else [],
             }
         )
@@ -140,16 +145,15 @@ class Place:
 
     def put_in(self, port: int) -> None:
         """The operator's token, as git, an index and an API each want it."""
-        here = {"host": "localhost", "port": port}
-        self.credentials["token"] = {
-            "broker": "static",
-            "secret": "file:token",
-            "inject": [
-                {**here, "path_prefix": "/git", "basic_user": GIT_USER},
-                {**here, "path_prefix": "/simple", "basic_user": GIT_USER},
-                {**here, "path_prefix": "/who", "value": "Bearer {token}"},
-            ],
+        wanted = {
+            "git": {"path_prefix": "/git", "basic_user": GIT_USER},
+            "index": {"path_prefix": "/simple", "basic_user": GIT_USER},
+            "api": {"path_prefix": "/who", "value": "Bearer {token}"},
         }
+        for ref, how in wanted.items():
+            inject = [{"host": "localhost", "port": port, **how}]
+            section = {"broker": "static", "secret": "file:token", "inject": inject}
+            self.credentials[ref] = section
         lent = {"broker": "static", "secret": "file:token", "file": {"name": "token"}}
         self.credentials["on-disk"] = lent
 

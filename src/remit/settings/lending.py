@@ -140,6 +140,7 @@ def check_tools(
             *_missing(tool, section),
             *_undeliverable(tool, deliveries, profiles.get(tool.runner)),
             *_clashing(tool, deliveries),
+            *_unsigned(tool, section, deliveries),
         ]
         problems += [
             ConfigError(
@@ -181,6 +182,22 @@ def _undeliverable(
         if inject and profile is not None and profile.tls is Tls.PASSTHROUGH:
             why = f"uses {rule.ref}, which cannot be injected where TLS passes through"
             yield why, f"write `tls: terminate` for the profile {profile.name}"
+
+
+def _unsigned(tool: Tool, section: RunnersSection, deliveries: Mapping[str, Delivery]) -> _Told:
+    """Requests that the proxy can read lose their Authorization, which is an AWS client's signature."""
+    known = _known(tool, deliveries)
+    signs = [r.ref for r in known if isinstance(section.credentials[r.ref], AwsCredential)]
+    put = {(each.host, each.port) for rule in known for each in deliveries[rule.ref].inject}
+    carried = any(
+        rule.methods is None and rule.path_prefix is None and (rule.host, rule.port) not in put
+        for rule in tool.egress
+    )
+    if signs and tool.egress and not carried:
+        yield (
+            f"signs requests by {signs[0]}, and all of its egress takes the signature away",
+            "give AWS's host a rule of host and port alone; the session policy says what is allowed",
+        )
 
 
 def _clashing(tool: Tool, deliveries: Mapping[str, Delivery]) -> _Told:

@@ -164,7 +164,7 @@ async def test_no_name_is_looked_up_that_the_plan_does_not_have() -> None:
     """Else each question would carry a word out, to whoever answers for that name."""
     asked: list[str] = []
 
-    async def look(host: str, port: int) -> list[str]:
+    async def look(host: str, port: int, share: asyncio.Semaphore) -> list[str]:
         await asyncio.sleep(0)
         asked.append(host)
         return ["127.0.0.1"]

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import threading
 
 import pytest
 
+from remit.runners.egress import upstream
+from remit.runners.egress.refusals import Refusal
 from tests.runners.egress.process import Place
 from tests.runners.egress.world import SECRET, ok, rule
 
@@ -98,3 +101,29 @@ async def test_an_answer_with_headers_without_end_is_none(place):
     status, headers, _ = await client.ask("GET", "/", f"localhost:{place.there.port}")
     assert (status, headers["x-remit-refused"]) == (502, "upstream")
     await client.close()
+
+
+async def test_the_slow_names_of_one_run_do_not_keep_another_from_its_own(monkeypatch):
+    """A name whose servers do not answer holds a thread for longer than anybody waits for it."""
+    go = threading.Event()
+
+    def look(host: str, port: int) -> list[str]:
+        if host.startswith("slow"):
+            go.wait(30)
+        return ["192.0.2.1"]
+
+    monkeypatch.setattr(upstream, "_look", look)
+    monkeypatch.setattr(upstream, "RESOLVE_S", 0.05)
+    resolver = upstream.Resolver()
+    hostile, other = asyncio.Semaphore(upstream.LOOKS), asyncio.Semaphore(upstream.LOOKS)
+    try:
+        for _ in range(4):
+            asked = [resolver.look(f"slow-{n}.test", 443, hostile) for n in range(16)]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert all(isinstance(each, Refusal) for each in found)
+        monkeypatch.setattr(upstream, "RESOLVE_S", ANSWER_S)
+        assert await resolver.look("fast.test", 443, other) == ["192.0.2.1"]
+    finally:
+        go.set()
+    monkeypatch.setattr(upstream, "RESOLVE_S", ANSWER_S)
+    assert await resolver.look("fast.test", 443, hostile) == ["192.0.2.1"]

@@ -116,7 +116,7 @@ async def test_what_is_taken_back_while_its_request_still_connects_is_not_sent(s
     found, first, _ = sites
     asked, go = asyncio.Event(), asyncio.Event()
 
-    async def look(host: str, port: int) -> list[str]:
+    async def look(host: str, port: int, share: asyncio.Semaphore) -> list[str]:
         asked.set()
         await go.wait()
         return ["127.0.0.1"]

@@ -161,6 +161,15 @@ def test_a_control_character_anywhere_is_refused(at, byte):
         read_head(raw[:at] + byte + raw[at:])
 
 
+@pytest.mark.parametrize(
+    "name", ["Transfer_Encoding", "content_length", "keep_alive", "HTTP2_Settings"]
+)
+def test_a_header_that_some_take_for_one_of_the_framing_is_refused(name):
+    raw = f"POST / HTTP/1.1\r\nHost: h\r\n{name}: chunked\r\n\r\n".encode()
+    with pytest.raises(Refusal):
+        read_head(raw)
+
+
 # ------------------------------------------------------------------------------------- paths
 
 segments = st.sampled_from(

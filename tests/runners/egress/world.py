@@ -303,7 +303,7 @@ async def world(
 ) -> AsyncIterator[World]:
     """A proxy's runs; every name resolves to 127.0.0.1 unless `names` says otherwise."""
 
-    async def look(host: str, port: int) -> list[str]:
+    async def look(host: str, port: int, share: asyncio.Semaphore) -> list[str]:
         await asyncio.sleep(0)
         return (names or {}).get(host, ["127.0.0.1"])
 

@@ -1,7 +1,7 @@
 """Reads the head of a request strictly (RFC 9112), before a second parser frames its body.
 
 What two servers could read in two ways is refused: bare CR or LF, folded lines, spaces before a
-colon, two lengths, a length beside a transfer coding, a second Host.
+colon, two lengths, a length beside a transfer coding, a second Host, `Transfer_Encoding`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 """Headers of one connection alone (RFC 9110 §7.6.1); so is everything that begins with `proxy-`."""
+
+_FRAMING = HOP_BY_HOP | frozenset(_ONCE)
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -97,6 +99,7 @@ def _check_framing(head: Head) -> None:
         or (coding is not None and (coding.lower() != b"chunked" or head.minor == 0))
         or (expected is not None and expected.lower() != b"100-continue")
         or (head.minor == 1 and b"host" not in names)
+        or any(name not in _FRAMING and like_a_variable(name) in _FRAMING for name in names)
     ):
         raise Refusal("malformed")
     if b"upgrade" in names or b"http2-settings" in names:

@@ -18,13 +18,13 @@ from remit.runners.egress.refusals import Unwilling, answer_bytes
 from remit.runners.egress.rules import Rules, read_rules
 from remit.runners.egress.streams import PlainStream, TlsStream
 from remit.runners.egress.tally import Tally, now_ms
-from remit.runners.egress.upstream import Upstream
+from remit.runners.egress.upstream import LOOKS, Upstream
 from remit.runners.egress.visit import Visit
 
 MAX_RUNS = 1_024
 MAX_FENCES = 16_384
 _MIB = 1_048_576
-_RESOLVING = 4
+_CONNECTING = 4
 _PAUSE_S = 0.1
 
 
@@ -61,7 +61,8 @@ class Run:
         self._bounds = bounds
         self._listener = listener
         self._upstream = upstream
-        self._resolving = asyncio.Semaphore(_RESOLVING)
+        self._connecting = asyncio.Semaphore(_CONNECTING)
+        self._looking = asyncio.Semaphore(LOOKS)
         self._visits: dict[asyncio.Task[None], Visit] = {}
         self._accepting = asyncio.create_task(self._accept())
         self.over = False
@@ -70,8 +71,8 @@ class Run:
 
     async def connect(self, host: str, port: int) -> tuple[PlainStream, str]:
         """A connection to the destination, a few at a time; see `Upstream.connect`."""
-        async with self._resolving:
-            return await self._upstream.connect(host, port)
+        async with self._connecting:
+            return await self._upstream.connect(host, port, self._looking)
 
     async def secure(self, plain: PlainStream, host: str) -> TlsStream:
         return await self._upstream.secure(plain, host)

@@ -19,8 +19,10 @@ RESOLVE_S = 10.0
 CONNECT_S = 10.0
 TLS_S = 10.0
 MAX_ADDRESSES = 8
-_THREADS = 8
-_WAITING = 64
+_THREADS = 16
+LOOKS = 2
+"""Names that are looked up for one run at once. A look that takes long goes on when nobody waits
+for it any more, and counts until it has ended: one run's slow names are not all that is done."""
 
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -30,8 +32,8 @@ _BUNDLES = (
 )
 """Where distributions keep their authorities, for a Python that looks elsewhere."""
 
-Look = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives the addresses of a name."""
+Look = Callable[[str, int, asyncio.Semaphore], Awaitable[Sequence[str]]]
+"""Gives the addresses of a name; the semaphore is the share of one run in looking names up."""
 
 
 class Resolver:
@@ -39,29 +41,27 @@ class Resolver:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="resolve")
-        self._waiting = 0
 
-    async def look(self, host: str, port: int) -> Sequence[str]:
+    async def look(self, host: str, port: int, share: asyncio.Semaphore) -> Sequence[str]:
         """The name's addresses, in the system's order.
 
         Raises:
             Refusal: `resolve`.
         """
-        if self._waiting >= _WAITING:
-            raise Refusal("resolve")
-        self._waiting += 1
-        asked = asyncio.get_running_loop().run_in_executor(self._threads, _look, host, port)
-        asked.add_done_callback(self._asked)
+
+        def ended(done: asyncio.Future[list[str]]) -> None:
+            share.release()
+            if not done.cancelled():
+                done.exception()  # it is the waiting one's, if anybody still waits
+
         try:
             async with asyncio.timeout(RESOLVE_S):
+                await share.acquire()
+                asked = asyncio.get_running_loop().run_in_executor(self._threads, _look, host, port)
+                asked.add_done_callback(ended)
                 return await asyncio.shield(asked)
         except (TimeoutError, OSError, UnicodeError):
             raise Refusal("resolve") from None
-
-    def _asked(self, done: asyncio.Future[list[str]]) -> None:
-        self._waiting -= 1
-        if not done.cancelled():
-            done.exception()  # it is the waiting one's, if anybody still waits
 
 
 def _look(host: str, port: int) -> list[str]:
@@ -84,7 +84,7 @@ class Upstream:
         self._look = look
         self._context = client_context(ca_pem)
 
-    async def addresses(self, host: str, port: int) -> Sequence[str]:
+    async def addresses(self, host: str, port: int, share: asyncio.Semaphore) -> Sequence[str]:
         """Addresses that may be connected to.
 
         Raises:
@@ -92,7 +92,7 @@ class Upstream:
         """
         if host in METADATA_NAMES:
             raise Refusal("address")
-        found = [host] if is_address(host) else await self._look(host, port)
+        found = [host] if is_address(host) else await self._look(host, port, share)
         if not found:
             raise Refusal("resolve")
         least = min(reach(address) for address in found)
@@ -100,13 +100,15 @@ class Upstream:
             raise Refusal("address")
         return found[:MAX_ADDRESSES]
 
-    async def connect(self, host: str, port: int) -> tuple[PlainStream, str]:
+    async def connect(
+        self, host: str, port: int, share: asyncio.Semaphore
+    ) -> tuple[PlainStream, str]:
         """A connection to one of the checked addresses, and which.
 
         Raises:
             Refusal: `address`, `resolve` or `connect`.
         """
-        addresses = await self.addresses(host, port)
+        addresses = await self.addresses(host, port, share)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_S):
                 for number, address in enumerate(addresses):

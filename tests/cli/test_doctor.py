@@ -204,6 +204,25 @@ def test_key_or_data_open_to_others_fails_with_the_command_that_closes_it(
 
 @pytest.mark.threat("T-01")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may give a directory away")
+def test_secret_of_runs_that_everybody_may_read_fails_with_the_command_that_closes_it(
+    home: Path, remit: Remit
+) -> None:
+    secret = home / "token"
+    secret.write_text("x")
+    secret.chmod(0o644)
+    section = {"broker": "static", "secret": f"file:{secret}", "file": {"name": "t"}}
+    path = home / "remit.yaml"
+    path.write_text(
+        path.read_text() + f"\nrunners: {json.dumps({'credentials': {'t': section}})}\n"
+    )
+    found = {each["name"]: each for each in json.loads(remit("doctor", "-o", "json").out)["checks"]}
+    assert found["secrets of runs"]["status"] == "fail"
+    assert found["secrets of runs"]["fix"] == f"chmod 0600 {secret}"
+    secret.chmod(0o600)
+    found = {each["name"]: each for each in json.loads(remit("doctor", "-o", "json").out)["checks"]}
+    assert found["secrets of runs"]["status"] == "ok"
+
+
 def test_doctor_of_another_account_sends_the_reader_to_the_right_one(
     home: Path, remit: Remit
 ) -> None:

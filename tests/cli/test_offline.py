@@ -196,6 +196,47 @@ def test_check_doubts_what_can_hardly_be_meant(home: Path, remit: Remit) -> None
     assert "the profile small: there is no base system /nowhere/base" in ended.err
 
 
+def test_check_doubts_secrets_that_are_not_there_and_what_everybody_can_change(
+    home: Path, remit: Remit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    open_to_all = home / "shared"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    (home / "wide").write_text("x")
+    (home / "wide").chmod(0o644)
+    (home / "own").write_text("x")
+    (home / "own").chmod(0o600)
+    refs = {"a": "file:none", "b": "file:wide", "c": "env:NOT_SET", "d": "file:own"}
+    credentials = {
+        name: {"broker": "static", "secret": ref, "file": {"name": name}}
+        for name, ref in refs.items()
+    }
+    mounts = [{"name": "m", "source": str(open_to_all)}]
+    runners = {
+        "sandbox": {"bwrap": "bin/none"},
+        "profiles": {"small": {"mounts": mounts}},
+        "credentials": credentials,
+    }
+    (home / "remit.yaml").write_text(json.dumps({"runners": runners}))
+    ended = remit("check")
+    assert ended.code == 0
+    assert "runners.credentials.a.secret names none, which is no file" in ended.err
+    assert "runners.credentials.b.secret names wide, which others can read" in ended.err
+    assert "runners.credentials.c.secret names NOT_SET, which is not set here" in ended.err
+    assert "runners.credentials.d" not in ended.err
+    assert f"everybody can change what runs see of {open_to_all}" in ended.err
+    assert "runners.sandbox.bwrap: there is no program bin/none here" in ended.err
+
+
+def test_check_reads_the_file_of_authorities(home: Path, remit: Remit) -> None:
+    (home / "remit.yaml").write_text(json.dumps({"runners": {"egress": {"ca_file": "ca.pem"}}}))
+    (home / "ca.pem").write_text("nothing")
+    ended = remit("check")
+    assert ended.code == 2
+    assert "runners.egress.ca_file) holds no certificates" in ended.out
+
+
 def test_check_has_no_doubt_about_what_init_writes(home: Path, remit: Remit) -> None:
     ended = remit("check")
     assert ended.code == 0

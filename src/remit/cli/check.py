@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ def check(invocation: Invocation, file: Path | None, form: str) -> None:
 
     FILE is the configuration; by default that of --config. Ends 0 if all is well, 2 if not.
     """
+    from remit.cli.doubts import doubts
     from remit.config import examine
 
     path = file or invocation.config
@@ -38,43 +37,11 @@ def check(invocation: Invocation, file: Path | None, form: str) -> None:
     if settings is not None:
         lines.append(_line("catalog", f"{len(settings.tools)} tools", []))
         lines += [*_policy(settings), *_opa(settings), *_egress(settings)]
-        for warning in (*settings.warnings(), *_doubts(settings)):
+        for warning in (*settings.warnings(), *doubts(settings)):
             note(f"warning: {warning}")
     good = all(line["ok"] for line in lines)
     print_one(form, {"ok": good, "checks": lines}, lambda: "\n".join(map(_text, lines)))
     sys.exit(Exit.YES if good else Exit.USAGE)
-
-
-def _doubts(settings: Settings) -> Iterator[str]:
-    """What is allowed but can hardly be meant, on this machine and today."""
-    if not settings.callers:
-        yield "identity.keys is empty: no agent can call anything (`remit config new-key`)"
-    now_ms = time.time_ns() // 1_000_000
-    holders = [(key.id, key.caller.expires_ms) for key in settings.callers]
-    holders += [(key.id, key.operator.expires_ms) for key in settings.operators]
-    for name, expires_ms in holders:
-        if expires_ms is not None and expires_ms <= now_ms:
-            yield f"the key {name} has expired"
-    for tool in settings.tools:
-        commands = [tool.command, *([tool.preview.command] if tool.preview else [])]
-        for command in commands:
-            if not os.access(command.argv[0], os.X_OK):
-                yield f"the tool {tool.name}: there is no program {visible(command.argv[0])} here"
-            for mount in command.mounts:
-                if not Path(mount.source).is_dir():
-                    yield f"the tool {tool.name}: there is no directory {visible(mount.source)}"
-    yield from _absent(settings)
-
-
-def _absent(settings: Settings) -> Iterator[str]:
-    """What profiles name and this machine does not have."""
-    for name, profile in settings.profiles.items():
-        for mount in profile.mounts:
-            if not Path(mount.source).is_dir():
-                yield f"the profile {name}: there is no directory {visible(mount.source)}"
-        base = profile.base.path
-        if base is not None and not Path(base).exists():
-            yield f"the profile {name}: there is no base system {visible(base)}"
 
 
 def _policy(settings: Settings) -> Iterator[dict[str, Any]]:

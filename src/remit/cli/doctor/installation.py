@@ -14,6 +14,7 @@ from pathlib import Path
 
 from remit.account import readable_by_others, same_user, writable_by_others
 from remit.app import private_files
+from remit.cli.doubts import secret_faults
 from remit.config import DEFAULT_FILE, Settings, examine
 from remit.enforcement import open_policy
 from remit.errors import Code, PolicyFault, RemitError
@@ -49,7 +50,7 @@ def configuration(path: Path) -> tuple[Settings | None, Check]:
 def files(settings: Settings) -> list[Check]:
     """Whether keys and data are for their owner alone, and nobody else can change the rules."""
     try:
-        return [_closed(settings), _unchanged(settings)]
+        return [_closed(settings), _unchanged(settings), *_secrets(settings)]
     except OSError as error:
         found = f"could not be looked at: {error.strerror}"
         return [Check(name="file modes", status="unknown", found=found, fix=_as_owner(settings))]
@@ -77,6 +78,19 @@ def _closed(settings: Settings) -> Check:
         return Check(name=name, status="fail", found=found, fix=fix)
     found = f"{len(secret)} keys and ledger files 0600, {data_dir.name} 0700"
     return Check(name=name, status="ok", found=found)
+
+
+def _secrets(settings: Settings) -> list[Check]:
+    """Whether each secret of runs is where the configuration says, and not for everybody."""
+    if not settings.sections.runners.credentials:
+        return []
+    name, faults = "secrets of runs", list(secret_faults(settings))
+    if faults:
+        place, why, fix = faults[0]
+        more = f" (and {len(faults) - 1} more: `remit check`)" if faults[1:] else ""
+        return [Check(name=name, status="fail", found=f"{place} {why}{more}", fix=fix)]
+    count = len(settings.sections.runners.credentials)
+    return [Check(name=name, status="ok", found=f"{count} credentials, none open to others")]
 
 
 def _as_owner(settings: Settings) -> str:

@@ -59,6 +59,15 @@ def test_a_way_out_that_was_not_taken_is_named() -> None:
     assert way_out_said(None) is None
 
 
+def test_a_tool_whose_destinations_policy_did_not_give_is_told_so() -> None:
+    assert way_out_said(None) is None
+    result = RunResult(ending=Ending.EXIT, exit_code=6)
+    there = tool("act", egress=[{"host": "example.com", "port": 443}])
+    for asked, told in ((there, True), (tool("act"), False)):
+        reply = failure_content(asked, RunState.FAILED, Code.RUN_FAILED, result).value()
+        assert ("policy and the runner's profile gave none" in reply["content"][0]["text"]) == told
+
+
 def test_tls_without_a_request_points_to_the_trust_file() -> None:
     said = way_out_said(traffic(went(kind="https", requests=1), went("two.test", kind="https")))
     assert said is not None

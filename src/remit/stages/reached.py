@@ -50,14 +50,24 @@ _UNUSED = (
 )
 
 
-def way_out_said(traffic: Traffic | None) -> str | None:
+_NONE = (
+    "It had no network: of the destinations that the tool declares, policy and the runner's profile "
+    "gave none."
+)
+
+
+def way_out_said(traffic: Traffic | None, *, declared: bool = False) -> str | None:
     """What there is to say of a way out that may be why a run failed; None if there is nothing.
+
+    Args:
+        traffic: what went through it; None for a run that had none.
+        declared: the run's tool declares destinations.
 
     Hosts are what the run itself asked for. Its caller may not see them where it may not see what
     the run printed.
     """
     if traffic is None:
-        return None
+        return _NONE if declared else None
     told = list(dict.fromkeys(map(_refusal, _refused(traffic))))
     if told:
         lines = [f"Its way out refused {each}." for each in told[:MAX_TOLD]]

@@ -114,7 +114,7 @@ def failure_content(
     if hidden and state is not RunState.NEVER_STARTED and code is not Code.OUTPUT_WITHHELD:
         text += "\nPolicy does not let its output back."
     shown = code in _MAYBE_EGRESS and not hidden and UNSCRUBBED not in result.limits_hit
-    if shown and (said := way_out_said(result.traffic)):
+    if shown and (said := way_out_said(result.traffic, declared=bool(tool.egress))):
         text += "\n" + mask(said)
     tail = printable(result.stdout + result.stderr)[-MAX_ERROR_TAIL:].strip()
     if tail and code not in _NO_TAIL and state is not RunState.NEVER_STARTED:

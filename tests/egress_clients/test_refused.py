@@ -98,6 +98,11 @@ class World:
                     ask__py=SCRIPTS.get(client, ""), ask__js=NODE,
                 )  # fmt: skip
 
+        self.place.tool(
+            "curl-not-given", *commands(f"https://localhost:{self.port}")["curl"],
+            port=self.port, credential="",
+        )  # fmt: skip
+
     @property
     def unlisted(self) -> int:
         return self.port - 1
@@ -174,6 +179,12 @@ def test_a_client_that_goes_by_no_proxy_is_shown_the_way_out(world: World, clien
     said = world.call(f"{client}-direct")
     assert "HTTPS_PROXY" in said, said
     assert world.refused() == []
+
+
+def test_a_host_that_policy_did_not_give_is_told(world: World) -> None:
+    said = world.call("curl-not-given")
+    assert "policy and the runner's profile gave none" in said, said
+    assert "traffic" not in world.wait(world.place.outcome())
 
 
 @pytest.mark.parametrize(

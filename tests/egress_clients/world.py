@@ -27,7 +27,9 @@ from tests.runners.support import processes_of
 
 GIVE = HEAD + (
     'decision := answer("allow", {"constraints": '
-    '{"egress": input.tool.egress, "credentials": input.tool.credentials}})\n'
+    '{"egress": input.tool.egress, "credentials": input.tool.credentials}}) '
+    'if not endswith(input.tool.name, "-not-given")\n'
+    'decision := answer("allow", {}) if endswith(input.tool.name, "-not-given")\n'
 )
 KEY = "a" * 64
 CALLER = Caller(tenant="default", subject="bot", kind=CallerKind.AGENT, key_id="k1")

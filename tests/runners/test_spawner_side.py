@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from remit.runners import handed
+from remit.runners.handed import Handing
 from remit.runners.wire import close_all, sealed_file
 from tests.runners.support import alive, eventually, groups_naming, processes_of
 from tests.runners.wired import LIMITS, Wired, name, source, wired
@@ -127,8 +129,19 @@ def test_credentials_for_a_run_that_was_made_without_a_place_for_them_end_it(
     spawner.hear("provisioned", lease=lease)
     refused = spawner.start(lease, token=b"x")
     assert refused["ev"] == "refused"
-    assert refused["fault"] == "the credentials could not be handed over (ENOENT)"
+    assert refused["fault"] == "files could not be written into the sandbox"
     assert spawner.hear("ended", lease=lease)[0]["began"] is False
+
+
+def test_a_file_that_could_not_be_written_is_told_with_the_kernels_reason(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of somebody else")
+    fd = sealed_file("credential", b"x")
+    what = Handing(directory=str(tmp_path), names=["token"], fds=[fd], mode=0o400)
+    child = handed.start(what, None, None, privileged=True)
+    assert handed.why(os.waitpid(child, 0)[1]) == "EEXIST"
+    os.close(fd)
+    assert (tmp_path / "token").read_text() == "of somebody else"
+    assert handed.why(signal.SIGALRM) == "ended by signal 14"
 
 
 # ----------------------------------------------------------------------------------- slots

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from remit.runners.life import children_of
-from tests.runners.support import eventually, processes_of
+from tests.runners.support import eventually, groups_naming, processes_of
 from tests.runners.wired import Wired, wired
 
 pytestmark = [pytest.mark.needs("bwrap", "userns", "cgroup"), pytest.mark.threat("T-18")]
@@ -57,3 +61,31 @@ def _state(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return None
+
+
+def test_a_spawner_without_gateway_waits_for_what_is_dying_and_does_not_spin(
+    tmp_path: Path,
+) -> None:
+    """A stranger in a group of the run, whom nobody may kill, keeps it from being removed."""
+    with subprocess.Popen(["sleep", "60"]) as stranger, wired(tmp_path) as spawner:
+        slot, _, _ = spawner.park("shell")
+        groups = [Path(each) for each in groups_naming(slot) if "unified" not in each]
+        (groups[0] / "cgroup.procs").write_text(str(stranger.pid))
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started = time.monotonic()
+        spawner.close()
+        took = time.monotonic() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        stranger.kill()
+        stranger.wait()
+        assert eventually(lambda: all(map(_removed, groups)), seconds=5)
+    with wired(tmp_path):
+        pass  # ends with nothing left, and takes the directories of all with it
+    worked = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    assert worked < took / 4, f"{worked:.2f} s of {took:.2f} s"
+
+
+def _removed(group: Path) -> bool:
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()

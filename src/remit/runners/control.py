@@ -34,6 +34,7 @@ class Control:
         self._calls: dict[int, Callable[[], None]] = {}
         self._unsent: list[tuple[dict[str, Any], list[int]]] = []
         self._gone = False
+        self._parent = -1
 
     def obey(self, message: dict[str, Any], fds: list[int]) -> None:
         """Do what a message says; its descriptors are closed afterwards.
@@ -48,11 +49,13 @@ class Control:
         """Also leave when this process ends."""
         self._control.setblocking(False)
         self._poll.register(self._control.fileno(), select.EPOLLIN)
-        self.watch(os.pidfd_open(gateway_pid), self.leave)
+        self._parent = os.pidfd_open(gateway_pid)
+        self.watch(self._parent, self.leave)
 
-    def turn(self, timed: Iterable[Timed]) -> None:
-        """Wait for whatever comes next, and do it."""
-        left = min((each.due() for each in timed), default=float("inf")) - time.monotonic()
+    def turn(self, timed: Iterable[Timed], *, until: float = float("inf")) -> None:
+        """Wait for whatever comes next, at the latest until then (monotonic), and do it."""
+        left = min((each.due() for each in timed), default=until)
+        left = min(left, until) - time.monotonic()
         timeout = -1 if left == float("inf") else max(0.0, left)
         for fd, events in self._poll.poll(timeout):
             if fd == self._control.fileno():
@@ -70,7 +73,11 @@ class Control:
 
     def leave(self) -> None:
         """The gateway is gone, or as good as gone."""
-        self._gone = True
+        if not self._gone:
+            self._gone = True
+            # Both would be readable from now on, and the loop would not wait for what is dying.
+            self._poll.unregister(self._control.fileno())
+            self.forget(self._parent)
 
     # -------------------------------------------------------------------------- the control
 
@@ -114,5 +121,7 @@ class Control:
                 self.leave()
             close_all(fds)
             del self._unsent[0]
+        if self._gone:
+            return
         wanted = select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0)
         self._poll.modify(self._control.fileno(), wanted)

@@ -82,15 +82,16 @@ class Spawner(Control):
         until = time.monotonic() + _LAST_SECONDS
         for cell in self._cells.values():
             cell.kill("gateway_gone")
+        self._drop_removed()
         while self._cells and time.monotonic() < until:
-            self._turn()
+            self._turn(until=until)
             self._drop_removed()
         for root in self._layout.roots.values():
             with contextlib.suppress(OSError):
                 os.rmdir(root)
 
-    def _turn(self) -> None:
-        self.turn(self._cells.values())
+    def _turn(self, *, until: float = float("inf")) -> None:
+        self.turn(self._cells.values(), until=until)
         now = time.monotonic()
         for cell in list(self._cells.values()):
             if now >= cell.due():

@@ -244,6 +244,9 @@ async def test_runs_are_listed_shown_and_their_output_is_exact_in_a_pipe(house: 
     shown = await house.remit("runs", "show", listed["id"])
     assert f"id:               {listed['id']}" in shown.out
     assert "idempotent:       false" in shown.out
+    assert re.search(r"^destroyed: +nothing is left", shown.out, re.MULTILINE)
+    whole = json.loads((await house.remit("runs", "show", listed["id"], "-o", "json")).out)
+    assert whole["destruction"]["complete"] is True
     assert re.search(r"^started: +20\d\d-", shown.out, re.MULTILINE)
     table = (await house.remit("runs", "list")).out
     assert "read_status" in table

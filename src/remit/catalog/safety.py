@@ -105,7 +105,7 @@ def check_placeholder(part: Placeholder, scalars: frozenset[str], place: str) ->
             place,
             f"{nearest(part.name, scalars)}a placeholder must name a property of input_schema of "
             "type string, integer, number or boolean, or with an enum, that is required or has "
-            "a default",
+            "a default; {{ and }} are the braces themselves",
         )
 
 

@@ -14,6 +14,7 @@ from remit.canonical import short
 from remit.cli.invocation import admin_options
 from remit.cli.output import clock, output_option, print_list, print_one
 from remit.cli.run_output import follow_run, print_files, print_stored
+from remit.cli.run_record import RECORDED, recorded
 from remit.doors.client import AdminClient
 from remit.errors import Code, RemitError
 from remit.model import RunState
@@ -56,9 +57,15 @@ def list_runs(client: AdminClient, state: str | None, limit: int, form: str) -> 
 @output_option
 @admin_options
 def show(client: AdminClient, run_id: str, form: str) -> None:
-    """Show one run."""
+    """Show one run, and what the log says of its end.
+
+    That is where it ran, where it went, what it was lent, and what was seen gone when it was over.
+    """
     found = client.run(run_id)
-    print_one(form, found, lambda: _text(found))
+    at = found["outcome_index"]
+    entry = {} if at is None else client.entry(at)["entry"]
+    told = {key: entry[key] for key in RECORDED if key in entry}
+    print_one(form, {**found, **told}, lambda: "\n".join([_text(found), *recorded(told)]))
 
 
 def _plain(value: Any) -> str:

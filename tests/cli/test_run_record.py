@@ -1,0 +1,54 @@
+"""`remit runs show` says where a run went, what it was lent, and what was seen gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remit.cli.run_record import recorded
+
+WENT: dict[str, Any] = {
+    "host": "api.example.com", "port": 443, "kind": "https", "requests": 2, "sent": 10,
+    "received": 20, "injected": ["api"], "echoed": True, "address": "192.0.2.1",
+}  # fmt: skip
+REFUSED = {"host": "other.example.com", "port": 443, "kind": "connect", "refused": "not_allowed"}
+GONE = {
+    "complete": True, "took_us": 1500, "processes_left": 0, "mounts_left": 0, "credentials_left": 0,
+    "cgroup_removed": True, "directory_removed": True, "proxy_closed": True,
+}  # fmt: skip
+
+
+def lines(entry: dict[str, Any]) -> str:
+    return "\n".join(recorded(entry))
+
+
+def test_each_connection_and_each_refusal_has_a_line() -> None:
+    told = lines({"traffic": {"connections": [WENT, REFUSED], "more": 3}})
+    assert "reached:          api.example.com:443 (https), requests 2, 10 B sent, 20 B" in told
+    assert "injected api, sent a secret back, which was blanked" in told
+    assert "refused:          other.example.com:443, not_allowed" in told
+    assert "3 connections more" in told
+
+
+def test_where_it_ran_is_named_with_its_tier() -> None:
+    runner = {"name": "sandbox", "version": "0.12.0", "tier": "sandbox"}
+    told = lines({"runner": {**runner, "profile": "small", "slot": "warm"}})
+    assert told == "ran in:           small (sandbox 0.12.0, tier sandbox), warm"
+
+
+def test_what_was_lent_says_whether_it_is_dead() -> None:
+    loan = {"ref": "db", "broker": "vault", "delivered": "proxy", "revoked": True}
+    note = "it ends by itself"
+    told = lines({"loans": [loan, {**loan, "revoked": False, "note": note}]})
+    assert "was lent:         db from vault, by proxy, revoked\n" in told + "\n"
+    assert "not revoked: it ends by itself" in told
+
+
+def test_what_is_left_of_a_run_is_named() -> None:
+    assert "nothing is left, after 1.5 ms" in lines({"destruction": GONE})
+    left = {**GONE, "complete": False, "processes_left": 2, "cgroup_removed": False}
+    assert "LEFT: processes 2, control group 1" in lines({"destruction": left})
+
+
+def test_a_hosts_name_cannot_write_on_the_terminal() -> None:
+    told = lines({"traffic": {"connections": [{**REFUSED, "host": "a\x1b[2Jb"}]}})
+    assert "\x1b" not in told

@@ -281,3 +281,26 @@ def test_it_needs_no_root(source: Path) -> None:
     assert said["said"] == ["4.4.0", "token", "served"]
     assert said["result"] == "result"
     assert (said["evidence"]["processes_left"], said["evidence"]["cgroup_removed"]) == (0, True)
+
+
+@pytest.mark.threat("T-16")
+def test_no_file_it_leaves_in_a_mount_acts_as_its_owner(spawner: Wired, reachable: Path) -> None:
+    shared = reachable / "shared"
+    shared.mkdir()
+    if os.geteuid() == 0:
+        os.chown(shared, UID_BASE, UID_BASE)
+    source = """
+import os
+for how in (lambda: os.open("/mnt/m/a", os.O_CREAT | os.O_WRONLY, 0o6755),
+            lambda: os.chmod("/mnt/m/b", 0o4755), lambda: os.mkdir("/mnt/m/c")):
+    open("/mnt/m/b", "w").close()
+    try:
+        how()
+    except OSError:
+        pass
+"""
+    said, end = _run(spawner, *PYTHON, source, mounts=[["m", str(shared), True]])
+    assert end["code"] == 0, said
+    modes = {path.name: path.stat().st_mode for path in shared.iterdir()}
+    assert "b" in modes
+    assert not any(mode & 0o6000 for mode in modes.values()), modes

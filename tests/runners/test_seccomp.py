@@ -11,6 +11,7 @@ from remit.runners.seccomp import (
     X86_64,
     Architecture,
     program,
+    program_of_modes,
 )
 from remit.runners.syscalls import NEWEST_KNOWN
 from tests.runners.bpf import (
@@ -205,3 +206,19 @@ def test_numbers_from_424_on_are_the_same_everywhere() -> None:
     for name in common:
         if max(X86_64.numbers[name], AARCH64.numbers[name]) >= 424:
             assert X86_64.numbers[name] == AARCH64.numbers[name], name
+
+
+@both
+def test_the_filter_beside_another_refuses_set_id_files_and_nothing_else(
+    arch: Architecture,
+) -> None:
+    code, numbers = decoded(program_of_modes(arch)), arch.numbers
+
+    def given(number: int, *arguments: int) -> int:
+        return verdict(code, arch.audit, number, arguments)
+
+    assert given(numbers["fchmodat"], 3, 0, 0o4755) == EPERM
+    assert given(numbers["openat"], 3, 0, 0o101, 0o2755) == EPERM
+    refusing = {number for number in range(NEWEST_KNOWN + 40) if given(number) != ALLOW}
+    assert refusing == {numbers["openat2"]}
+    assert verdict(code, 0x40000003, 15) == EPERM

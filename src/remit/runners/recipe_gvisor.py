@@ -6,8 +6,8 @@ What runs sees gVisor's kernel; whoever broke out of that would stand in a names
 (if that), as a user of the run's own, before Landlock and without a single file of the host.
 
 So nothing is left on the host: bundle, container state and directories are in memory of the mount
-namespace and go with it. No filter of ours is on top: `runsc` needs calls that runs do not, and
-has filters of its own. Imported by the spawner: standard library only.
+namespace and go with it. Of our filter there is only what keeps set-id files out of directories of
+the host: `runsc` needs calls that runs do not, and has filters of its own. Imported by the spawner: standard library only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from remit.runners.messages import CREDENTIALS_DIR, REMIT_DIR
 from remit.runners.recipe import Inside, Order, Pipes
 from remit.runners.recipe_bwrap import moved_in
 from remit.runners.request import Request
-from remit.runners.wire import close_all, sealed_file
+from remit.runners.wire import close_all, reopen, sealed_file
 
 _HOME = "/gv"
 _ROOT = f"{_HOME}/root"
@@ -44,7 +44,7 @@ _KERNEL = b"runsc-sandbox"  # what `runsc boot` is called in its own argument 0
 _OPEN_FILES = 4096
 """What gVisor itself may have open; the command's own limit is gVisor's to hold."""
 
-_BLOCK, _INFO, _ARGS, _FILES = 3, 4, 5, 6
+_BLOCK, _INFO, _ARGS, _SECCOMP, _FILES = 3, 4, 5, 6, 7
 PASSWD = b"job:x:0:0:job:/job:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 _SYSTEM = (("etc/passwd", PASSWD), ("etc/group", GROUP), ("etc/hosts", HOSTS))
 
@@ -53,19 +53,20 @@ WALLS = (
     *("--unshare-cgroup-try", "--uid", "0", "--gid", "0", "--cap-add", "ALL"),
     *("--hostname", "job", "--die-with-parent", "--new-session", "--clearenv"),
     *("--block-fd", str(_BLOCK), "--info-fd", str(_INFO)),
-    *("--args", str(_ARGS)),
+    *("--seccomp", str(_SECCOMP), "--args", str(_ARGS)),
 )
 """The capabilities are in the run's own user namespace; gVisor drops them for what it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gvisor:
-    """`runsc` on one platform, with one base."""
+    """`runsc` on one platform, with one base; `modes` is a sealed file of `program_of_modes`."""
 
     bwrap: str
     runsc: str
     platform: str
     base: Base
+    modes: int
 
     def order(self, request: Request, pipes: Pipes, *, uid: int | None) -> Order:
         """bubblewrap with everything below `/gv`, and runsc in it.
@@ -79,6 +80,7 @@ class Gvisor:
         try:
             made = self._options(request, own)
             own.insert(0, sealed_file("options", packed(made)))
+            own.insert(1, reopen(self.modes))
         except OSError:
             close_all(own)
             raise

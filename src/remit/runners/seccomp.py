@@ -107,21 +107,37 @@ def program(arch: Architecture) -> bytes:
     code = [_op(_LOAD, _ARCH), _op(_JEQ, arch.audit, 1, 0), _give(_KILL), _op(_LOAD, _NUMBER)]
     if arch.x32:
         code += [_op(_JGE, _X32, 0, 1), _give(_KILL)]
-    return b"".join([*code, *_search(_steps(arch))])
+    blocks = {number: [_give(_ALLOW)] for number in arch.numbers.values()}
+    blocks |= _numbered(arch, _judged())
+    steps = _steps(blocks, otherwise=[_give(_EPERM)], beyond=[_give(_ENOSYS)])
+    return b"".join([*code, *_search(steps)])
+
+
+def program_of_modes(arch: Architecture) -> bytes:
+    """Nothing but what keeps set-id files from being made, for what has a filter of its own.
+
+    It answers by errors alone, which yield to whatever else another filter does with a call.
+    """
+    head = [_op(_LOAD, _ARCH), _op(_JEQ, arch.audit, 1, 0), _give(_EPERM), _op(_LOAD, _NUMBER)]
+    blocks = _numbered(arch, _of_modes())
+    steps = _steps(blocks, otherwise=[_give(_ALLOW)], beyond=[_give(_ALLOW)])
+    return b"".join([*head, *_search(steps)])
 
 
 _Block = list[bytes]
 
 
-def _steps(arch: Architecture) -> list[tuple[int, _Block]]:
+def _numbered(arch: Architecture, blocks: Mapping[str, _Block]) -> dict[int, _Block]:
+    return {arch.numbers[name]: block for name, block in blocks.items() if name in arch.numbers}
+
+
+def _steps(
+    blocks: Mapping[int, _Block], *, otherwise: _Block, beyond: _Block
+) -> list[tuple[int, _Block]]:
     """Where, counted up from 0, the answer changes, and what it is from there on."""
-    blocks = {number: [_give(_ALLOW)] for number in arch.numbers.values()}
-    judged = _judged().items()
-    blocks |= {arch.numbers[name]: block for name, block in judged if name in arch.numbers}
-    refused, missing = [_give(_EPERM)], [_give(_ENOSYS)]
     steps: list[tuple[int, _Block]] = []
     for number in range(NEWEST_KNOWN + 2):
-        block = missing if number > NEWEST_KNOWN else blocks.get(number, refused)
+        block = beyond if number > NEWEST_KNOWN else blocks.get(number, otherwise)
         if not steps or steps[-1][1] != block or len(block) > 1:
             steps.append((number, block))
     return steps
@@ -147,10 +163,8 @@ def _judged() -> dict[str, _Block]:
     mode lies behind a pointer. `io_setup` takes from a store that all of the host shares.
     """
     return {
-        **{name: _unless(at, SET_IDS, _EPERM) for name, at in _MODES.items()},
-        **{name: _open(flags, mode) for name, (flags, mode) in _OPENS.items()},
+        **_of_modes(),
         **{name: _unless(at, flag, _NO_MEMORY) for name, (at, flag) in _HUGE.items()},
-        "openat2": [_give(_ENOSYS)],
         "io_setup": [_give(_ENOSYS)],
         "setrlimit": [_argument(0), *_case((_RLIMIT_CORE,), _AS_IF_DONE), _give(_ALLOW)],
         "prlimit64": _prlimit(),
@@ -160,6 +174,14 @@ def _judged() -> dict[str, _Block]:
         "personality": [_argument(0), *_case(SAME_PERSONALITIES, _ALLOW), _give(_EPERM)],
         "socket": _socket(),
         "socketpair": [_argument(0), *_case((UNIX,), _ALLOW), _give(_NO_FAMILY)],
+    }
+
+
+def _of_modes() -> dict[str, _Block]:
+    return {
+        **{name: _unless(at, SET_IDS, _EPERM) for name, at in _MODES.items()},
+        **{name: _open(flags, mode) for name, (flags, mode) in _OPENS.items()},
+        "openat2": [_give(_ENOSYS)],
     }
 
 

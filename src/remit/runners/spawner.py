@@ -67,7 +67,7 @@ class Spawner(Control):
         self._state: str | None = None
         self._bwrap = ""
         self._runsc: tuple[str, str] | None = None
-        self._seccomp = -1
+        self._seccomp = self._modes = -1
         self._system_files: Sequence[int] = ()
         self._bases = Bases(self)
         self._recipes: dict[tuple[str, BaseWanted], Recipe] = {}
@@ -126,6 +126,8 @@ class Spawner(Control):
             self._runsc = str(runsc["path"]), str(runsc["platform"])
         arch = seccomp.ARCHITECTURES.get(platform.machine())
         self._seccomp = sealed_file("seccomp", seccomp.program(arch) if arch else b"")
+        modes = seccomp.program_of_modes(arch) if arch else b""
+        self._modes = sealed_file("modes", modes)
         self._system_files = tuple(sealed_file(path, data) for path, data in SYSTEM_FILES)
         fault = unmountable()
         gc.collect()
@@ -159,7 +161,9 @@ class Spawner(Control):
     def _new_recipe(self, runner: str, base: Base) -> Recipe:
         if runner == "gvisor" and self._runsc is not None:
             path, system = self._runsc
-            return Gvisor(bwrap=self._bwrap, runsc=path, platform=system, base=base)
+            return Gvisor(
+                bwrap=self._bwrap, runsc=path, platform=system, base=base, modes=self._modes
+            )
         if runner != "sandbox":
             raise ValueError("there is no such runner")
         return Bubble(

@@ -386,8 +386,12 @@ class TestTools:
 
     def test_demo_tools_are_valid(self, file: Path) -> None:
         text = (ROOT / "src/remit/templates/demo/tools.yaml").read_text()
-        text = text.replace("@state@", "/srv/state").replace("@port@", "1")
-        assert loaded(file, yaml.safe_dump({"catalog": yaml.safe_load(text)})).tools
+        for word, value in {"@state@": "/srv/state", "@port@": "1", "@tickets@": "443"}.items():
+            text = text.replace(word, value)
+        put_in = {"host": "localhost", "path_prefix": "/tickets", "value": "Bearer {token}"}
+        token = {"broker": "static", "secret": "env:TOKEN", "inject": [put_in]}
+        whole = {"catalog": yaml.safe_load(text), "runners": {"credentials": {"tickets": token}}}
+        assert loaded(file, yaml.safe_dump(whole)).tools
 
 
 def test_unsafe_choices_are_listed_and_warned_of(file: Path) -> None:

@@ -316,3 +316,23 @@ def test_problem_of_a_tool_names_its_line(tmp_path: Path) -> None:
 
 def test_headers_that_frame_a_request_are_all_in_lower_case() -> None:
     assert all(name == name.lower() for name in _FRAMING)
+
+
+@pytest.mark.parametrize(
+    ("runners", "place", "keys"),
+    [
+        (
+            {"credentials": {"t": {**STATIC, "file": "token"}}},
+            "file",
+            "its keys are: name, content",
+        ),
+        ({"egress": "all"}, "runners.egress", "its keys are: internal, ca_file"),
+        ({"profiles": {"small": "small.erofs"}}, "profiles.small", "its keys are: runner, base"),
+    ],
+)
+def test_word_where_a_mapping_belongs_is_told_with_the_keys_of_that_mapping(
+    tmp_path: Path, runners: dict[str, Any], place: str, keys: str
+) -> None:
+    _, found = examine(written(tmp_path, runners), environ={})
+    assert found[0].message.endswith(f"{place}: must be a mapping of keys to values")
+    assert str(found[0].hint).startswith(keys)

@@ -36,6 +36,10 @@ def _problem(found: Any, top: type[BaseModel], where: Where) -> ConfigError:
             message, hint = f"{here} is missing", "add it; docs/configuration.md has every key"
         case "value_error":
             message, hint = f"{here}: {found['ctx']['error']}", _hint("")
+        case "model_type":
+            message = f"{here}: must be a mapping of keys to values"
+            wanted = _at(top, path) if inner is None else _bare(_inside(inner, path[-1]))
+            hint = f"its keys are: {', '.join(wanted.model_fields)}"
         case "dict_type":
             message = f"{here}: must be a mapping of keys to values"
             hint = f"write {path[-1]}: {{…}}, and {path[-1]}: {{}} where nothing is to stand in it"
@@ -79,6 +83,14 @@ def _walk(top: type[BaseModel], path: Path) -> tuple[Path, Any]:
         shown.append(part)
     ends_in_union = _tags(_bare(here))
     return tuple(shown), _bare(here) if ends_in_union else _model(last)
+
+
+def _at(top: Any, path: Path) -> Any:
+    """What a mapping of a path is to be, for one that is of one kind only."""
+    here = top
+    for part in path:
+        here = _inside(_bare(here), part)
+    return _bare(here)
 
 
 def _bare(annotation: Any) -> Any:

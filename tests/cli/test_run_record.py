@@ -38,9 +38,9 @@ def test_where_it_ran_is_named_with_its_tier() -> None:
 def test_what_was_lent_says_whether_it_is_dead() -> None:
     loan = {"ref": "db", "broker": "vault", "delivered": "proxy", "revoked": True}
     note = "it ends by itself"
-    told = lines({"loans": [loan, {**loan, "revoked": False, "note": note}]})
-    assert "was lent:         db from vault, by proxy, revoked\n" in told + "\n"
-    assert "not revoked: it ends by itself" in told
+    told = lines({"loans": [loan, {**loan, "revoked": False, "note": note, "expires_ms": 0x10000}]})
+    assert "credential:       db from vault, by proxy, revoked\n" in told + "\n"
+    assert "not revoked, ends at 1970-01-01T00:01:05Z: it ends by itself" in told
 
 
 def test_what_is_left_of_a_run_is_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from remit.cli.output import clock
 from remit.visible import visible
 
 RECORDED = ("runner", "traffic", "loans", "destruction")
@@ -53,8 +54,10 @@ def _traffic(traffic: Json) -> Iterator[str]:
 def _loan(loan: Json) -> str:
     way = f"{loan.get('ref')} from {loan.get('broker')}, by {loan.get('delivered')}"
     end = "revoked" if loan.get("revoked") else "not revoked"
+    if loan.get("expires_ms") and not loan.get("revoked"):
+        end += f", ends at {clock(loan['expires_ms'])}"
     note = f": {loan['note']}" if loan.get("note") else ""
-    return _row("was lent", f"{way}, {end}{note}")
+    return _row("credential", f"{way}, {end}{note}")
 
 
 def _destruction(seen: Json) -> Iterator[str]:

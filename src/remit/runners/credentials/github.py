@@ -177,7 +177,10 @@ def _private_key(text: str) -> rsa.RSAPrivateKey:
         key = None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ConfigError(
-            Code.CONFIG_INVALID, "this is no RSA private key in PEM", place="private_key"
+            Code.CONFIG_INVALID,
+            "this is no RSA private key in PEM",
+            place="private_key",
+            hint="point private_key at the file that GitHub made for the App",
         )
     return key
 

@@ -19,7 +19,10 @@ UNKNOWN = "the keeper ended while it asked; what was given, if anything, ends by
 
 @dataclass(slots=True, kw_only=True)
 class RunLoans:
-    """The loans of one run. `ended` has those that are over, by name."""
+    """The loans of one run. `ended` has those that are over, by name.
+
+    `given_up`: somebody began to end it. `late` are loans that a broker gave after that.
+    """
 
     run_id: str
     fence: int
@@ -28,6 +31,8 @@ class RunLoans:
     owed: dict[str, Owed]
     ended: dict[str, Loan] = field(default_factory=dict)
     injected: bool = False
+    given_up: bool = False
+    late: set[str] = field(default_factory=set)
     told: bool = False
     tries: int = 0
     ending: asyncio.Task[None] | None = None

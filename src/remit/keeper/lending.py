@@ -122,9 +122,11 @@ class Lending:
         try:
             advances = await self._ask_all(run, wanted)
             self._standing(run_id, fence)  # it took a while
+            _check_wanted(run)
             files = await self._deliver(run, wanted, advances)
+            _check_wanted(run)
         except BaseException:
-            await asyncio.shield(self._end_now(run))
+            await asyncio.shield(self._end_late(run))
             raise
         self._end_in_time(run)
         return run.loans, files
@@ -188,6 +190,8 @@ class Lending:
         # Known before it is anywhere else, so that no output goes by that was not searched for it.
         self._learn(run.run_id, advance.secrets)
         self._journal.lent(run.run_id, owed)
+        if run.given_up:
+            run.late.add(owed.loan_id)
         return advance
 
     async def _deliver(
@@ -263,7 +267,20 @@ class Lending:
             run.ending = asyncio.ensure_future(self._end(run))
         await asyncio.shield(run.ending)
 
+    async def _end_late(self, run: RunLoans) -> None:
+        """End a run that is not lent to after all, with what brokers gave when others had ended
+        it already, for whom there was nothing to end yet."""
+        if run.late:
+            if run.ending is not None:
+                await asyncio.shield(run.ending)
+            for loan_id in run.late:
+                run.ended.pop(loan_id, None)
+            self._over.pop(run.run_id, None)
+            self._runs[run.run_id] = run
+        await self._end_now(run)
+
     async def _end(self, run: RunLoans) -> None:
+        run.given_up = True
         try:
             if run.timer is not None:
                 run.timer.cancel()
@@ -332,6 +349,12 @@ class Lending:
 
 
 _KEPT_TASKS: set[asyncio.Task[None]] = set()
+
+
+def _check_wanted(run: RunLoans) -> None:
+    """Raises Unentitled where the run was ended while it was being lent to."""
+    if run.given_up:
+        raise Unentitled("it was taken back before it was lent")
 
 
 def _rules(standing: Standing) -> list[Mapping[str, Any]]:

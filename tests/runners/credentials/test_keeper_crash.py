@@ -20,11 +20,13 @@ import pytest
 from remit.errors import RunnerFault
 from remit.model import Lease, Loan
 from remit.runners.credentials.client import KeeperClient
+from remit.testing import ledger_samples as sample
 from tests.runners.credentials.fakes import FakeGithub, Reply, serving
 from tests.runners.credentials.keeping import (
     APP_KEY,
     World,
     app_key,
+    clock,
     github,
     keeping,
     kill,
@@ -210,6 +212,34 @@ async def test_a_cancelled_loan_ends_though_the_lending_system_is_slow(
     held.set()
     assert loan.returned_ms is not None
     assert journal(world.directory) == []
+
+
+@pytest.mark.threat("T-34")
+@pytest.mark.parametrize("end", ["a sweep", "a newer run"])
+async def test_what_is_given_after_its_run_was_ended_is_revoked_and_not_handed_on(
+    world: World, lender: FakeGithub, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    go, give = threading.Event(), lender._token
+    monkeypatch.setattr(lender, "_token", lambda asked: go.wait(10) and give(asked))
+    grant = await world.granted("code")
+    lending = asyncio.ensure_future(world.keeper.lend(lease(grant)))
+    await until(lambda: bool(lender.seen))
+    newer = None
+    if end == "a sweep":
+        await world.keeper.sweep(frozenset())
+    else:
+        await world.store.settle(
+            sample.outcome(sample.SetClock(clock.now_ms()), grant), sample.outcome_entry()
+        )
+        newer = asyncio.ensure_future(lend(world, lease(await world.granted("code"))))
+        await until(lambda: len(lender.seen) == 2)
+    go.set()
+    with pytest.raises(RunnerFault):
+        await lending
+    if newer is not None:
+        await newer
+    assert len(lender.live) == (1 if newer else 0)
+    assert grant.run_id not in journal(world.directory)
 
 
 @pytest.mark.threat("T-34")

@@ -102,12 +102,12 @@ class _Look:
 
     def processes(self) -> Iterator[str]:
         inside = {pid for pids in self._inside.values() for pid in pids}
-        adopted = _adopted(self._own.ours | self._family)
+        strays = adopted(self._own.ours | self._family)
         for pid in _pids() - self._family - self._waits - {os.getpid()}:
             why = [
                 word
                 for word, holds in (
-                    ("adopted", pid in adopted),
+                    ("adopted", pid in strays),
                     ("in a control group", pid in inside),
                     ("of a run's user", bool(self._own.users) and _user(pid) in self._own.users),
                     ("in the data directory", _opens(pid, self._own.data)),
@@ -115,7 +115,7 @@ class _Look:
                 if holds
             ]
             if why:
-                yield f"process {pid} ({', '.join(why)}): {_about(pid)}"
+                yield f"process {pid} ({', '.join(why)}): {about(pid)}"
 
     def mounts(self) -> Iterator[str]:
         """In the mount table of every process that is none of a waiting slot's."""
@@ -207,7 +207,7 @@ def children() -> frozenset[int]:
     return frozenset(children_of(os.getpid()))
 
 
-def _adopted(known: Collection[int]) -> set[int]:
+def adopted(known: Collection[int]) -> set[int]:
     """Children of this process that it did not start, and that live; dead ones are reaped."""
     found: set[int] = set()
     for pid in children() - frozenset(known):
@@ -233,7 +233,7 @@ def _opens(pid: int, data: Path) -> bool:
     return any((link + "/").startswith(f"{data}/") for link in links)
 
 
-def _about(pid: int) -> str:
+def about(pid: int) -> str:
     """What it is and whose child, as far as it is still there."""
     with contextlib.suppress(OSError, IndexError):
         name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 from remit.ledger.signer import FileSigner
+from tests.chaos.leftovers import about, adopted
 
 POLICY = """package remit
 
@@ -92,32 +92,16 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def orphans(*, within_s: float) -> list[str]:
-    """The adopted processes that still live after so long; dead ones are reaped."""
+def orphans(ours: frozenset[int], *, within_s: float) -> list[str]:
+    """The adopted processes that still live after so long; dead ones are reaped.
+
+    Args:
+        ours: children that are no gateway's: what other tests of this process keep running.
+    """
     until = time.monotonic() + within_s
-    while True:
-        left = []
-        for pid in _children():
-            with contextlib.suppress(OSError):
-                if os.waitpid(pid, os.WNOHANG) == (0, 0):
-                    left.append(_command(pid))
-        if not left or time.monotonic() > until:
-            return left
+    while (left := adopted(ours)) and time.monotonic() < until:
         time.sleep(0.01)
-
-
-def _children() -> list[int]:
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that ended meanwhile has left its children
-            found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def _command(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return str(pid)
+    return sorted(map(about, left))
 
 
 def groups(gateway: str) -> list[Path]:

@@ -8,9 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from remit.errors import RunnerFault
+from remit.model import RunSpec
 from remit.runners.bubblewrap import find
+from remit.runners.sandbox import SandboxRunner
 from tests.plugins.machine import CGROUPS
 from tests.runners.attacks_script import beginnings
+from tests.runners.support import (
+    LIMITS,
+    alive,
+    begin,
+    first_line,
+    new_lease,
+    processes_of,
+    run,
+    shell,
+)
 from tests.runners.test_unprivileged import as_user, delegated, source
 from tests.runners.wired import UID_BASE, Wired, wired
 
@@ -40,13 +53,26 @@ def test_a_run_cannot_make_itself_one_that_never_began(spawner: Wired) -> None:
 
 
 @ROOT_ONLY
-@pytest.mark.threat("T-15")
-def test_nor_can_a_run_that_acts_as_the_gateways_own_user(source: Path) -> None:
+@pytest.mark.threat("T-15", "T-17")
+def test_nor_does_one_that_acts_as_the_gateways_own_user_or_stop_the_others(source: Path) -> None:
     if not (CGROUPS / "memory/cgroup.procs").exists():
         pytest.skip("there is no version 1 hierarchy; to run it: use a hybrid host")
     with delegated("memory", "pids", "cpu", "unified") as groups:
         said = as_user(source, groups, module="tests.runners.attacks_script")
-    assert said == {"uids": "one", "began": ALL_BEGAN}
+    assert said == {"uids": "one", "began": ALL_BEGAN, "hoard": "went on"}
+
+
+@pytest.mark.anyio
+@pytest.mark.threat("T-17")
+async def test_a_call_that_is_too_long_to_be_told_ends_no_other_run(runner: SandboxRunner) -> None:
+    other = await begin(runner, shell("echo on; sleep 60"))
+    assert await first_line(runner, other) == b"on"
+    long = RunSpec(argv=("/bin/true", *("\u00e9" * 60_000,) * 30), limits=LIMITS)
+    with pytest.raises(RunnerFault, match="could not be asked for"):
+        await runner.provision(new_lease(), long)
+    assert alive(processes_of(other.id)) != []
+    assert (await run(runner, shell("exit 3")))[0].exit_code == 3
+    assert (await runner.destroy(other)).complete
 
 
 @pytest.mark.threat("T-37")

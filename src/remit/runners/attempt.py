@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from remit.model import Channel, Ending, Lease, RunResult, RunSpec, Traffic
@@ -113,9 +114,11 @@ class Attempt:
         close_all(report.fds)
 
     def _take_files(self, report: Report) -> None:
-        for (name, found), fd in zip(report.message["files"], report.fds, strict=False):
-            if found == "ok":
-                self.files[name] = read_file(fd, MAX_BYTES)
+        for told, fd in zip_longest(report.message["files"], report.fds):
+            if fd is None:  # it could not be sent
+                told[1] = "irregular"
+            elif told[1] == "ok":
+                self.files[told[0]] = read_file(fd, MAX_BYTES)
 
     def lose(self) -> None:
         """The spawner is gone: nobody will report any more."""

@@ -74,7 +74,7 @@ class Builder:
         return trust
 
     async def _let_out(self, attempt: Attempt) -> None:
-        if attempt.way is None:
+        if attempt.way is None or attempt.listener < 0:
             raise unavailable("the sandbox stands without its way out")
         try:
             await attempt.way.open(attempt.lease, attempt.spec, attempt.listener)

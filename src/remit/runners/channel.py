@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remit.runners.wire import close_all, receive, send
+from remit.runners.wire import OF_THE_MESSAGE, close_all, have_descriptors, receive, send
 
 _GOODBYE_S = 10.0
 
@@ -54,6 +54,7 @@ class Channel:
     @classmethod
     def open(cls) -> Channel:
         """Start a spawner with an empty environment and no descriptor but its socket."""
+        have_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
@@ -78,6 +79,7 @@ class Channel:
 
         Raises:
             SpawnerGone: it did not arrive.
+            OSError: it cannot be sent as it is; the spawner knows nothing of it.
         """
         while True:
             if self.gone:
@@ -86,7 +88,9 @@ class Channel:
                 send(self._control, message, fds)
             except BlockingIOError:
                 await self._until_writable()
-            except OSError:
+            except OSError as exc:
+                if exc.errno in OF_THE_MESSAGE:
+                    raise
                 self._leave()
             else:
                 return

@@ -5,6 +5,7 @@ Imported by the spawner: standard library only.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -117,7 +118,11 @@ class Control:
                 send(self._control, message, fds)
             except BlockingIOError:
                 break
-            except OSError:
+            except OSError as exc:
+                if exc.errno == errno.ETOOMANYREFS and fds:
+                    self._unsent[0] = message, []  # better told without than not at all
+                    close_all(fds)
+                    continue
                 self.leave()
             close_all(fds)
             del self._unsent[0]

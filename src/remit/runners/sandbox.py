@@ -244,8 +244,8 @@ class SandboxRunner:
                 raise unavailable("the sandbox ended before its start")
             try:
                 await orders.start(channel, attempt, files)
-            except SpawnerGone:
-                raise unavailable("the spawner is gone") from None
+            except (SpawnerGone, OSError):
+                raise unavailable("the spawner could not be told to start it") from None
             attempt.starting = True
         answer = await attempt.started.wait()
         if answer is None:

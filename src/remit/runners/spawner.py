@@ -46,7 +46,7 @@ from remit.runners.recipe_gvisor import Gvisor
 from remit.runners.request import BaseWanted, Request
 from remit.runners.slot import Slot
 from remit.runners.users import Users, find_users
-from remit.runners.wire import close_all, sealed_file
+from remit.runners.wire import close_all, have_descriptors, sealed_file
 
 _LAST_SECONDS = 5.0
 
@@ -339,6 +339,7 @@ def _ours(root: str, gateway: str) -> bool:
 
 def main() -> None:
     os.umask(0o077)
+    have_descriptors()
     gc.disable()  # few objects, no cycles, and collecting would unshare pages with each child
     catch_signals()
     parent = os.getppid()

@@ -8,9 +8,11 @@ spawner: standard library only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import resource
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +24,20 @@ MAX_FDS = 200
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _CUT_SHORT = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
 _SEAL_ALL = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+OF_THE_MESSAGE = {errno.EMSGSIZE, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE}
+"""Why one message may not go although the other side is there; another message may."""
+
+
+def have_descriptors() -> None:
+    """Let this process have as many open as it may.
+
+    The kernel lets nobody send one while more than that wait, unreceived, to reach processes of
+    the sender's user (unix(7), ETOOMANYREFS). A run may be of the same user, and have many wait.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def sealed_file(name: str, data: bytes) -> int:
@@ -70,12 +86,14 @@ def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) 
 
     Raises:
         BlockingIOError: the other side does not read fast enough.
-        OSError: the other side is gone.
+        OSError: the other side is gone, or one of `OF_THE_MESSAGE`.
     """
     data = json.dumps(message, separators=(",", ":")).encode("ascii")
     if len(data) <= INLINE_BYTES:
         _send(sock, data, fds)
         return
+    if len(data) > MESSAGE_BYTES:
+        raise OSError(errno.EMSGSIZE, "a control message is too long")
     body = sealed_file("message", data)
     try:
         _send(sock, b"@", [body, *fds])

@@ -156,6 +156,8 @@ def announce(gateway: Gateway, at: Sequence[tuple[str, int]]) -> None:
             "no_runner", missing=list(gateway.runner.missing), hint=gateway.runner.hint or ""
         )
     for each in gateway.refused_profiles():
+        if each["name"] == gateway.runner.profile and gateway.runner.missing:
+            continue  # was said as `no_runner`
         why = each["fault"] or ", ".join(each["missing"])
         log.warning("profile_refused", profile=each["name"], why=why, hint=each["hint"] or "")
 

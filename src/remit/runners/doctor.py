@@ -153,7 +153,10 @@ _USERS = {
 def _user(capabilities: Capabilities, uids: str | None) -> Check:
     if capabilities.holds.get("own_uid"):
         return Check(name="user of runs", status="ok", found=_USERS[uids or "host"])
-    found = f"the gateway's own (uid {os.geteuid()}), in a user namespace"
+    found = (
+        f"the gateway's own (uid {os.geteuid()}), in a user namespace; with a range in /etc/subuid "
+        "and newuidmap each run has one of its own"
+    )
     return Check(name="user of runs", status="ok", found=found)
 
 

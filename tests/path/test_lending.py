@@ -251,6 +251,21 @@ async def test_what_a_run_with_a_file_writes_is_told_to_nobody_as_it_comes(
     assert any(SECRET in each for each in path.heard.messages)  # told, where nothing was lent
 
 
+async def test_what_a_run_writes_whose_credential_is_injected_is_searched_as_it_comes(
+    make_path: MakePath,
+) -> None:
+    path: Path_ = await make_path(
+        GIVE,
+        tools=TOOLS,
+        secrets={"ci/token": SECRET},
+    )
+    line = f"cloning with {SECRET}\n".encode()
+    path.runner.live = [Frame(seq=0, channel=Channel.STDERR, data=line)]
+    await path.call("deploy")
+    assert any("cloning with" in each for each in path.heard.messages)
+    assert not any(SECRET in each for each in path.heard.messages)
+
+
 async def test_credential_that_nobody_has_is_refused_before_policy(make_path: MakePath) -> None:
     path = await make_path(GIVE, tools=TOOLS, secrets={})
     reply = await path.call("deploy")

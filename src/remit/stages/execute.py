@@ -28,7 +28,7 @@ from remit.model import (
 )
 from remit.ports import Clock, Progress, Runner
 from remit.stages.admit import frozen
-from remit.stages.lend import Returned, close_files, lend, scrubbed, take_back, with_loans
+from remit.stages.lend import Returned, Searched, close_files, lend, scrubbed, take_back, with_loans
 from remit.stages.live import HOLDS_CREDENTIAL, REDACTED, Live
 from remit.stages.output import streamed
 from remit.stages.plan import run_spec
@@ -172,6 +172,8 @@ class _Run:
                 close_files(lent)
                 return _cancelled()
         heard = await self._watchers.began(lease, lent)
+        if self._lends and heard.wanted:
+            heard = Searched(heard, b.credentials, lease)
         result = await _carry_out(b.runner, lease, lent, heard, self._stop)
         return await scrubbed(b.credentials, lease, result) if self._lends else result
 

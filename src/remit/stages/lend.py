@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from remit.errors import Code, RunnerFault
 from remit.model import Destruction, Lease, Lent, Loan, RunResult, Traffic
-from remit.ports import Clock, Credentials
+from remit.ports import Clock, Credentials, Progress
 from remit.stages.redact import UNSCRUBBED, withheld
 from remit.telemetry import logger
 
@@ -100,6 +100,24 @@ def _named(traffic: Traffic | None, hosts: Sequence[str] | None) -> Traffic | No
         return None
     pairs = zip(traffic.connections, hosts or [""] * len(traffic.connections), strict=True)
     return replace(traffic, connections=tuple(replace(each, host=host) for each, host in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Progress of a run that was lent something: the keeper looks through each message before it
+    is told. Raises, and tells nothing, where that cannot be done."""
+
+    progress: Progress
+    credentials: Credentials
+    lease: Lease
+
+    @property
+    def wanted(self) -> bool:
+        return self.progress.wanted
+
+    async def report(self, message: str) -> None:
+        data, _ = await self.credentials.scrub(self.lease, message.encode())
+        await self.progress.report(data.decode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from remit.model import Ending
-from remit.runners.collected import MAX_BYTES
+from remit.runners import beneath
+from remit.runners.collected import MAX_BYTES, read_one
 from remit.runners.sandbox import SandboxRunner
 from tests.runners.support import contained, limited, python, shell
 
@@ -110,3 +111,15 @@ async def test_a_collected_file_cannot_change_after_the_end(runner: SandboxRunne
     result = await contained(runner, _asking(shell(script), "out"))
     assert dict(result.files)["out"] in {b"good\n", b"evil\n", b""}
     assert result.ending is Ending.EXIT
+
+
+@pytest.mark.threat("T-17")
+async def test_a_file_that_is_longer_than_it_said_is_not_read_on() -> None:
+    directory = beneath.directory(f"/proc/{os.getpid()}")
+    target = os.memfd_create("target")
+    assert os.stat("status", dir_fd=directory).st_size == 0
+    assert read_one(directory, "status", target, 100) == ("too_large", 0)
+    assert os.fstat(target).st_size == 0
+    assert read_one(directory, "status", target, 1 << 20)[0] == "ok"
+    os.close(target)
+    os.close(directory)

@@ -80,7 +80,7 @@ async def out(tmp_path: Path) -> AsyncIterator[Out]:
             name="near", egress=(EgressRule(host="127.0.0.1", port=port, path_prefix="/a"),)
         ),
     }
-    settings = SandboxSettings(state_dir=tmp_path, gateway=GATEWAY, profiles=profiles)
+    settings = SandboxSettings(state_dir=tmp_path / "own", gateway=GATEWAY, profiles=profiles)
     runner = await SandboxRunner.open(settings, proxy)
     yield Out(runner, proxy, port, seen)
     await runner.aclose()

@@ -3,8 +3,9 @@
 The job directory is a sized tmpfs inside the run's mount namespace, so a full disk is the run's
 own problem; the spawner keeps that namespace alive by its descriptor. A short-lived child enters
 it as the run's user, and opens each name with `openat2` so that no symlink is followed and nothing
-but a regular file is read. Nothing can change underneath: nobody is left to change it. Imported
-by the spawner: standard library only.
+but a regular file is read. Nobody of the run is left to change anything underneath; another run
+that was passed a descriptor, by a socket in a directory they share, may: what is read is counted,
+not believed. Imported by the spawner: standard library only.
 """
 
 from __future__ import annotations
@@ -79,8 +80,11 @@ def read_one(directory: int, path: str, target: int, limit: int) -> tuple[str, i
             return "too_large", 0
         size = 0
         while part := os.read(fd, 1 << 20):
-            os.write(target, part)
             size += len(part)
+            if size > limit:
+                os.ftruncate(target, 0)
+                return "too_large", 0
+            os.write(target, part)
         return "ok", size
     finally:
         os.close(fd)

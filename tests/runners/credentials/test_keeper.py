@@ -207,6 +207,34 @@ async def test_a_digest_is_over_the_section_and_not_the_secret(tmp_path: Path) -
     assert digest_with("static", "one secret", ttl_s=5) != first
 
 
+@pytest.mark.threat("T-33")
+async def test_a_loan_that_comes_when_nobody_waits_for_it_any_more_leaves_no_file_open(
+    tmp_path: Path,
+) -> None:
+    def held() -> list[str]:
+        own = "/proc/self/fd"
+        found = [f"{own}/{fd}" for fd in os.listdir(own) if os.path.lexists(f"{own}/{fd}")]
+        return [each for each in found if "memfd:credential" in os.readlink(each)]
+
+    async with keeping(tmp_path) as world:
+        client, came = world.keeper, asyncio.Event()
+        read = client._on_readable
+
+        def readable(keeper: Any) -> None:
+            read(keeper)
+            if held():
+                lending.cancel()  # its answer is there, and it has not had its turn yet
+                came.set()
+
+        client._loop.remove_reader(client._keeper.control.fileno())
+        client._loop.add_reader(client._keeper.control.fileno(), readable, client._keeper)
+        lending = asyncio.ensure_future(client.lend(lease(await world.granted("static"))))
+        await came.wait()
+        with pytest.raises(asyncio.CancelledError):
+            await lending
+        assert held() == []
+
+
 @pytest.mark.threat("T-38")
 async def test_a_plan_whose_bytes_were_changed_is_not_lent_for(tmp_path: Path) -> None:
     async with keeping(tmp_path) as world:

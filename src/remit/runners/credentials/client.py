@@ -198,9 +198,13 @@ class KeeperClient:
                 await _send(waiting.keeper, {**message, "n": number}, fds)
                 answer, handed = await waiting.answer
         except TimeoutError:
+            waiting.drop()
             raise _fault("the keeper did not answer in time") from None
         except OSError:
             raise _fault("the keeper ended") from None
+        except asyncio.CancelledError:
+            waiting.drop()
+            raise
         finally:
             del self._answers[number]
         if not keep or "fault" in answer:
@@ -308,6 +312,11 @@ class _Waiting:
 
     keeper: KeeperProcess
     answer: asyncio.Future[tuple[dict[str, Any], list[int]]]
+
+    def drop(self) -> None:
+        """Close what came at the moment at which nobody waited any more: it may be a secret."""
+        if self.answer.done() and not self.answer.cancelled() and not self.answer.exception():
+            close_all(self.answer.result()[1])
 
 
 async def _send(keeper: KeeperProcess, message: dict[str, Any], fds: Sequence[int]) -> None:

@@ -24,7 +24,18 @@ class Careless:
         self.port = server.sockets[0].getsockname()[1]
         return server
 
+    async def aclose(self) -> None:
+        """End what is still served: nobody else holds such a task, and it may wait for ever."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.ensure_future(self._served(reader, writer))
+        self._tasks.add(serving)
+        serving.add_done_callback(self._tasks.discard)
+
+    async def _served(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(OSError, EOFError, ValueError, asyncio.LimitOverrunError):
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

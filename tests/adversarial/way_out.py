@@ -218,6 +218,7 @@ async def way_out(certs: Certificates, state: Path) -> AsyncIterator[WayOut]:
         talk.serving = _speaks
         careless = Careless(SECRET)
         server = await careless.open()
+        stack.push_async_callback(careless.aclose)
         stack.callback(server.close)
         keeper = Keeper()
         settings = EgressSettings(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -124,4 +126,31 @@ async def test_requests_carry_nothing_once_the_keeper_died_and_the_next_serves_n
                 await out.close(other, there)
                 other, there = await out.run("db" + other.run_id)
     assert await out.carried(there) == f"Bearer {SECRET}"
+    await out.close(other, there)
+
+
+@pytest.mark.threat("T-34")
+async def test_a_proxy_that_hung_for_a_moment_serves_new_runs_with_the_same_keeper(
+    out: Out,
+) -> None:
+    """The keeper cuts its line to a proxy that does not answer; nobody has died, so nobody else
+    would join the two again."""
+    grant, listener = await out.run()
+    proxy, keeper = out.proxy.pid, out.world.keeper.pid
+    assert proxy is not None
+    os.kill(proxy, signal.SIGSTOP)
+    try:
+        with pytest.raises(RunnerFault, match="does not inject"):
+            await out.world.keeper.lend(lease(grant))
+    finally:
+        os.kill(proxy, signal.SIGCONT)
+    assert await out.carried(listener) is None
+    await out.close(grant, listener)
+    async with asyncio.timeout(20):
+        while (joining := out.proxy._rejoining) is None or not joining.done():
+            await asyncio.sleep(0.01)
+    other, there = await out.run("db")
+    await out.world.keeper.lend(lease(other))
+    assert await out.carried(there) == f"Bearer {SECRET}"
+    assert (out.proxy.pid, out.world.keeper.pid) == (proxy, keeper)
     await out.close(other, there)

@@ -146,6 +146,17 @@ async def test_without_its_keeper_it_forgets_what_was_lent(place):
     await client.close()
 
 
+async def test_it_is_joined_again_to_a_keeper_that_only_cut_its_line(place):
+    await place.open()
+    place.keeper.close()
+    await until(lambda: place.keeper.given == 2)
+    await until(place.proxy._rejoining.done)
+    assert (await place.keeper.lend(place.there))["ev"] == "injecting"
+    client = await place.tunnel()
+    assert await place.ask(client) != b"none"
+    await client.close()
+
+
 async def test_when_it_hangs_it_is_ended(place, monkeypatch):
     monkeypatch.setattr("remit.runners.egress.client._ANSWER_S", 0.2)
     await place.open()

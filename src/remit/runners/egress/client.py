@@ -26,6 +26,8 @@ from remit.runners.egress.settings import EgressSettings
 
 _ANSWER_S = 10.0
 _START_S = 20.0
+_REJOIN_S = 0.5
+"""How long a proxy without its keeper waits for whoever starts a new keeper to join the two."""
 
 KeeperSocket = Callable[[], Awaitable[socket.socket]]
 """Gives the proxy's end of a new SOCK_SEQPACKET pair to the keeper; whoever is given it closes it."""
@@ -44,6 +46,8 @@ class EgressProxy:
         self._runs: set[str] = set()
         self._lost: dict[str, Traffic] = {}
         self._closed = False
+        self._joined = 0
+        self._rejoining: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -178,6 +182,8 @@ class EgressProxy:
     async def aclose(self) -> None:
         """End the proxy and with it every connection; none is started again."""
         self._closed = True
+        if self._rejoining is not None:
+            self._rejoining.cancel()
         if self._channel is not None:
             await self._channel.close()
 
@@ -211,6 +217,7 @@ class EgressProxy:
     async def _greet_keeper(self, channel: ProxyChannel) -> None:
         if self._keeper_socket is None:
             raise _fault("there is no keeper")
+        self._joined += 1
         with await self._keeper_socket() as theirs:
             await self._request(channel, {"op": "keeper"}, [theirs.fileno()], _ANSWER_S)
 
@@ -242,7 +249,20 @@ class EgressProxy:
             raise _fault(f"the egress proxy refused: {found['fault']}")
         return found
 
+    async def _rejoin(self, joined: int) -> None:
+        """Give the proxy a new socket to a keeper that lives and only cut its line, as it does
+        where the proxy did not answer in time; else nothing would be injected any more."""
+        await asyncio.sleep(_REJOIN_S)
+        if joined == self._joined and self.pid is not None:
+            with contextlib.suppress(
+                RunnerFault, OSError
+            ):  # without it nothing is injected, which is safe
+                await self.connect_keeper()
+
     def _take(self, message: dict[str, Any]) -> None:
+        if message.get("ev") == "parted":
+            self._rejoining = asyncio.ensure_future(self._rejoin(self._joined))
+            return
         answer = self._answers.get(int(message.get("id", 0)))
         if answer is not None and not answer.done():
             answer.set_result(message)

@@ -19,6 +19,8 @@ Control (from the gateway; each request has an `id`, which its one answer repeat
     close     run                                        -> closed {traffic}
     sweep     live                                       -> swept {closed: [[run, traffic]...]}
 
+It says `parted`, unasked, when its socket to the keeper ended.
+
 The keeper's socket (each answer is `{"ev", "run"}`, and for `refused` a `fault`):
 
     {"op": "inject", "run", "fence", "ends_ms", "credentials": [{"ref", "host", "port",
@@ -204,12 +206,16 @@ class Proxy:
         if self._keeper is not None:
             self._keeper.close()
         self._part()
-        self._keeper = Line(sock, self._heed, self._part)
+        self._keeper = Line(sock, self._heed, self._lose_keeper)
 
     def _part(self) -> None:
         """Without its keeper nobody could say any more what is lent: nothing is."""
         self._keeper = None
         self._runs.forget_all()
+
+    def _lose_keeper(self) -> None:
+        self._part()
+        self._control.say({"ev": "parted"})
 
     def _heed(self, message: dict[str, Any], fds: list[int]) -> None:
         run = str(message.get("run"))

@@ -72,6 +72,7 @@ class Rounds:
         self._dice = random.Random(seed)
         self._numbers = 0
         self._open: dict[int, int] = {}
+        self._answered = 0
         self.worked: dict[int, str] = {}
         self.life: Life
 
@@ -128,12 +129,13 @@ class Rounds:
 
     async def fill(self, runs: int) -> None:
         """Undisturbed calls, for those that never became runs because their gateway was dead."""
-        while len(self.worked) < runs:
+        while self._answered < runs:
             answers = await self.life.calls(self._numbered(self._dice.choices(TOOLS, k=OF_TEN)))
             assert all(each is not None and each.code == "ok" for each in answers.values()), answers
             self._worked(answers)
 
     def _worked(self, answers: Mapping[int, Answer | None]) -> None:
+        self._answered += sum(each is not None for each in answers.values())
         good = {n: each.tool for n, each in answers.items() if each and each.code == "ok"}
         self.worked.update(good)
 
@@ -153,6 +155,9 @@ async def closed(world: World, worked: Mapping[int, str]) -> Sequence[Run]:
     assert intended == ended == Counter(run.id for run in runs)
     told = sum(json.dumps(entry).count("ended while it asked") for entry in entries)
     assert len(world.lost) <= told, "a token was lost of which the record says nothing"
+    for entry in entries:
+        if entry["event"] == "call.outcome" and entry["state"] == "succeeded":
+            assert entry["destruction"]["complete"], entry
     states = Counter(run.state for run in runs)
     assert states[RunState.SUCCEEDED] >= len(worked)
     effects = Counter(world.effects())

@@ -245,6 +245,8 @@ class EgressProxy:
             raise _fault("the egress proxy ended") from None
         finally:
             self._answers.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # of a proxy that died while it was asked: said already
         if "fault" in found:
             raise _fault(f"the egress proxy refused: {found['fault']}")
         return found

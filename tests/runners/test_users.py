@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.runners.users import Users, find_users
+from remit.runners.users import Users, find_users, others_of
 from tests.plugins.machine import CGROUPS
 from tests.runners.test_unprivileged import USER, as_user, delegated, source
 
@@ -86,3 +86,14 @@ def test_the_way_out_handed_files_and_slots_work_with_a_range(source: Path, tmp_
     assert (said["uids"], said["images"], said["left"]) == ("subuid", False, 0)
     assert said["cold"] == "trust token served\n"
     assert (said["shell"], said["python"]) == ("given input 32\n", "1\n")
+
+
+@pytest.mark.threat("T-16")
+def test_numbers_that_another_user_may_act_as_are_told(tmp_path: Path) -> None:
+    ranges = tmp_path / "subuid"
+    ranges.write_text("a:100000:65536\n\n# words: here\nb:296608:65536\n")
+    files = (str(tmp_path / "none"), str(ranges))
+    assert others_of(299_998, 301_000, files) == "b"
+    assert others_of(362_143, 362_143, files) == "b"
+    assert others_of(362_144, 400_000, files) is None
+    assert others_of(200_000, 296_607, files) is None

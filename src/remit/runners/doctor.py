@@ -16,7 +16,7 @@ from remit.runners.check import Check
 from remit.runners.doctor_profiles import profile_checks
 from remit.runners.gvisor import Runsc
 from remit.runners.sandbox import UID_BASE, SandboxRunner, SandboxSettings
-from remit.runners.users import exist_here
+from remit.runners.users import exist_here, others_of
 
 _LOW_DISK_BYTES = 512 * 1024 * 1024
 
@@ -31,6 +31,7 @@ async def machine_checks(
     gvisor_platform: str | None = None,
     unsafe_degraded: bool = False,
     data_dir: Path | None = None,
+    uid_base: int = UID_BASE,
 ) -> list[Check]:
     """Look at this machine; starts a sandbox runner for it unless one was probed already.
 
@@ -43,6 +44,7 @@ async def machine_checks(
             `gvisor_platform` likewise.
         unsafe_degraded: runs are let go where only rlimits hold; a warning instead of a failure.
         data_dir: where the ledger lies, for the room that is left; the state's if None.
+        uid_base: with root, the first user that runs act as.
     """
     if capabilities is None:
         settings = SandboxSettings(
@@ -52,6 +54,7 @@ async def machine_checks(
             runsc=runsc,
             gvisor_platform=gvisor_platform,
             unsafe_degraded=unsafe_degraded,
+            uid_base=uid_base,
             profiles={DEFAULT: Profile(), **(profiles or {})},
         )
         looked = await _look(settings, profiles or {})
@@ -63,7 +66,7 @@ async def machine_checks(
         _namespaces(found),
         _cgroups(found, looked.mode, unsafe_degraded=unsafe_degraded),
         _tier(found, unsafe_degraded=unsafe_degraded),
-        _user(found, looked.uids),
+        _user(found, looked.uids, uid_base),
         _disk(data_dir or state_dir),
     ]
     if not profiles:
@@ -150,7 +153,15 @@ _USERS = {
 }
 
 
-def _user(capabilities: Capabilities, uids: str | None) -> Check:
+_RUN_USERS = 1_000
+"""How many from `uid_base` on are looked at: more than runs and slots there are at once."""
+
+
+def _user(capabilities: Capabilities, uids: str | None, uid_base: int) -> Check:
+    if uids == "host" and (other := others_of(uid_base - 2, uid_base + _RUN_USERS)) is not None:
+        found = f"host users of their own, which {other} may act as too (/etc/subuid, /etc/subgid)"
+        fix = "set runners.sandbox.uid_base to numbers that nobody has, and chown what is mounted"
+        return Check(name="user of runs", status="warn", found=found, fix=fix)
     if capabilities.holds.get("own_uid"):
         return Check(name="user of runs", status="ok", found=_USERS[uids or "host"])
     found = (

@@ -193,7 +193,7 @@ class SandboxRunner:
     @property
     def mount_uid(self) -> int | None:
         """The host user as which runs with mounts act; None where that is the gateway's own."""
-        return self.settings.uid_base if self.attempts.link.hello.get("own_uid") else None
+        return self.settings.uid_base if self.attempts.link.hello.get("uids") == "host" else None
 
     @property
     def cgroup_mode(self) -> str:

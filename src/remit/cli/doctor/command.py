@@ -19,6 +19,7 @@ from remit.profile import DEFAULT, Profile
 from remit.runners.basedigest import BaseFault, digest
 from remit.runners.check import Check
 from remit.runners.doctor import machine_checks
+from remit.runners.sandbox import UID_BASE
 from remit.visible import visible
 
 SANDBOX = ("bubblewrap", "user namespaces", "cgroups", "sandbox")
@@ -97,6 +98,7 @@ async def _sandbox(settings: Settings | None) -> list[Check]:
                 gvisor_platform=gvisor.platform.value if gvisor and gvisor.platform else None,
                 unsafe_degraded=bool(chosen and chosen.unsafe_degraded),
                 data_dir=data_dir,
+                uid_base=chosen.uid_base if chosen else UID_BASE,
             )
     except OSError as error:
         found = f"could not be looked at: {error.strerror}"

@@ -29,6 +29,7 @@ from remit.errors import Code, ConfigError, RemitError
 from remit.gateway import Gateway
 from remit.identity.keys import KeyIdentity
 from remit.ledger.checkpoint import VerifierKey
+from remit.ledger.opening import refuse_second
 from remit.ledger.sqlite import SqliteLedger
 from remit.model import Activation, RunState
 from remit.notify import HttpNotifier
@@ -114,6 +115,9 @@ async def open_gateway(
         ConfigError, PolicyFault, LedgerFault: it cannot start; nothing is left half open.
     """
     name = _own_directory(settings.data_dir)
+    refuse_second(
+        settings.ledger_path
+    )  # its processes would be taken for the first one's leftovers
     async with AsyncExitStack() as stack:
         beside = await open_processes(settings, name, stack, runner=runner)
         clock = SystemClock()

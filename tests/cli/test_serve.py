@@ -19,6 +19,7 @@ import pytest
 
 from remit.doors.client import AdminClient
 from remit.ledger.signer import FileSigner
+from remit.ledger.storage import Lock
 from tests.cli.serving import Serving, configure, serving
 from tests.doors.serving import call_body, http, modern_headers
 from tests.runners.fixtures import reachable
@@ -180,6 +181,18 @@ def test_second_gateway_on_the_same_ledger_is_refused_and_the_first_goes_on(home
         assert "another process has this ledger open" in said
         assert get(first.until("serving")["admin"] + "/healthz")[0] == 200
         assert first.stop() == 0
+
+
+def test_second_gateway_starts_no_process_that_the_first_could_take_for_a_leftover(
+    home: Path,
+) -> None:
+    lock = Lock(home / ".remit/ledger.db.lock")
+    try:
+        refused(serve(configure(home)), "ledger_unavailable", 3)
+    finally:
+        lock.release()
+    assert not (home / ".remit/keeper").exists()
+    assert list((home / ".remit/runners").iterdir()) == []
 
 
 def test_ledger_that_is_no_database_is_left_alone_and_named(home: Path) -> None:

@@ -30,6 +30,18 @@ class Parts:
     reserve: Reserve
 
 
+def refuse_second(path: Path) -> None:
+    """Refuse where another process writes this ledger, before anything of it is touched.
+
+    Whoever opens it afterwards is held to the lock all the same.
+
+    Raises:
+        LedgerFault: `ledger_unavailable`.
+    """
+    refuse_network(path)
+    Lock(_beside(path, ".lock")).release()
+
+
 def open_store(path: Path, signer: Signer, *, reserve_bytes: int, max_bytes: int | None) -> Parts:
     """Lock, migrate and look at the store; see `SqliteLedger.open`."""
     refuse_network(path)

@@ -10,11 +10,16 @@ import asyncio
 import contextlib
 import gzip
 import threading
+import time
 
+import h11
 import pytest
+from h11 import _readers
 
 from remit.runners.egress import upstream
+from remit.runners.egress.heads import read_head
 from remit.runners.egress.refusals import Refusal
+from remit.runners.egress.relay import Peer
 from tests.runners.egress.process import Place
 from tests.runners.egress.world import SECRET, ok, rule
 
@@ -127,3 +132,59 @@ async def test_the_slow_names_of_one_run_do_not_keep_another_from_its_own(monkey
         go.set()
     monkeypatch.setattr(upstream, "RESOLVE_S", ANSWER_S)
     assert await resolver.look("fast.test", 443, hostile) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("space", [b" ", b"\t", b" \t", b"a ", b"a"])
+async def test_a_head_that_is_refused_takes_no_longer_to_read_than_any(space):
+    heads = [
+        b"GET / HTTP/1.1\r\nHost: h\r\nX:%s\x01\r\n\r\n" % (space * (30_000 // len(space))),
+        b"GET /%s\x01 HTTP/1.1\r\nHost: h\r\n\r\n" % (space * (8_000 // len(space))),
+    ]
+    for head in heads:
+        began = time.perf_counter()
+        with pytest.raises(Refusal):
+            read_head(head)
+        assert time.perf_counter() - began < 0.2
+
+
+@pytest.mark.parametrize("odd", [b"\0", b"\x0b", b"\x0c", b"\r"])
+async def test_a_header_of_an_answer_that_is_none_takes_no_longer_to_read_than_any(odd):
+    line = b"X:" + b" " * 60_000 + odd + b"x\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\n"
+    for data in (head + line, head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + line):
+        peer = Peer(Said(data), h11.CLIENT, "upstream")
+        peer.h11.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
+        peer.h11.send(h11.EndOfMessage())
+        began = time.perf_counter()
+        with pytest.raises(Refusal):
+            while True:
+                await peer.event()
+        assert time.perf_counter() - began < 0.5
+
+
+class Said:
+    """A stream of which this is all."""
+
+    quiet = False
+
+    def __init__(self, data: bytes) -> None:
+        self._left = data
+
+    async def receive(self) -> bytes:
+        data, self._left = self._left, b""
+        return data
+
+    async def send(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        raise NotImplementedError
+
+
+def test_a_header_reads_as_h11_itself_would_read_it():
+    for line in (b"A: b", b"A:\t b c \t", b"A:", b"A:  ", b"A: \xe9 x"):
+        found = _readers.header_field_re.fullmatch(line)
+        assert found is not None
+        assert found["field_value"] == line[2:].strip(b" \t")
+    for line in (b"A b", b"A : b", b" A: b", b"A: b\0", b"A: b\rc", b"A:" + b" " * 9 + b"\0"):
+        assert _readers.header_field_re.fullmatch(line) is None

@@ -18,8 +18,8 @@ MAX_HEADERS = 100
 
 _REQUEST = re.compile(rb"([A-Z][A-Z-]{0,23}) ([\x21-\x7e]{1,8192}) HTTP/1\.([01])")
 _HEADER = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):[ \t]*"
-    rb"((?:[\x21-\x7e\x80-\xff]+(?:[ \t]+[\x21-\x7e\x80-\xff]+)*)?)[ \t]*"
+    # One class, and the space around the value taken off after: nothing here is tried twice.
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):([\t\x20-\x7e\x80-\xff]*)"
 )
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"expect")
@@ -77,7 +77,7 @@ def read_head(raw: bytes) -> Head:
         header = _HEADER.fullmatch(line)
         if header is None:
             raise Refusal("malformed")
-        headers.append((header[1].lower(), header[2]))
+        headers.append((header[1].lower(), header[2].strip(b" \t")))
     head = Head(
         method=found[1].decode("ascii"),
         target=found[2].decode("ascii"),

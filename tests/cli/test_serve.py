@@ -183,6 +183,22 @@ def test_second_gateway_on_the_same_ledger_is_refused_and_the_first_goes_on(home
         assert first.stop() == 0
 
 
+@pytest.mark.needs("bwrap", "userns", "cgroup")
+def test_profile_in_which_nothing_runs_is_named_at_the_start_with_the_reason(home: Path) -> None:
+    mounts = [{"name": "data", "source": str(home / "nowhere")}]
+    config = configure(home, runners={"profiles": {"small": {"mounts": mounts}}})
+    with serving(config) as gateway:
+        told = gateway.until("profile_refused")
+        assert told["profile"] == "small"
+        assert told["why"].startswith("the mount data ")
+        assert "remit.yaml" in told["hint"]
+        token = (home / ".remit/keys/operator.token").read_text().strip()
+        status = AdminClient(gateway.until("serving")["admin"], token).status()
+        profiles = {each["name"]: each for each in status["profiles"]}
+        assert profiles["small"]["fault"] == told["why"]
+        assert profiles["sandbox"]["fault"] is None
+
+
 def test_second_gateway_starts_no_process_that_the_first_could_take_for_a_leftover(
     home: Path,
 ) -> None:

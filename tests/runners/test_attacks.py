@@ -10,7 +10,6 @@ import pytest
 
 from remit.errors import RunnerFault
 from remit.model import RunSpec
-from remit.runners.bubblewrap import find
 from remit.runners.sandbox import SandboxRunner
 from tests.plugins.machine import CGROUPS
 from tests.runners.attacks_script import beginnings
@@ -25,20 +24,13 @@ from tests.runners.support import (
     shell,
 )
 from tests.runners.test_unprivileged import as_user, delegated, source
-from tests.runners.wired import UID_BASE, Wired, wired
+from tests.runners.wired import Wired, wired
 
 __all__ = ["source"]
 
 pytestmark = pytest.mark.needs("bwrap", "userns", "cgroup")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user; be root")
 ALL_BEGAN = {"cold": True, "shell": True, "python": True}
-
-
-SWAP = """#!/bin/sh
-cd {parent} && mv source aside && ln -s /etc source || exit 9
-exec {bwrap} "$@"
-"""
-"""Bubblewrap for which somebody is quicker: a mount's source is another by the time it is mounted."""
 
 
 @pytest.fixture
@@ -73,29 +65,6 @@ async def test_a_call_that_is_too_long_to_be_told_ends_no_other_run(runner: Sand
     assert alive(processes_of(other.id)) != []
     assert (await run(runner, shell("exit 3")))[0].exit_code == 3
     assert (await runner.destroy(other)).complete
-
-
-@pytest.mark.threat("T-37")
-def test_a_mount_is_the_directory_that_was_checked_or_nothing_runs(
-    tmp_path: Path, reachable: Path
-) -> None:
-    """A run that can write above another's mount can put a link to the host's files there."""
-    bwrap = find(None, for_others=True)
-    assert bwrap is not None
-    parent = reachable / "shared"
-    (parent / "source").mkdir(parents=True)
-    if os.geteuid() == 0:
-        os.chown(parent, UID_BASE, UID_BASE)
-    quicker = reachable / "bwrap"
-    quicker.write_text(SWAP.format(parent=parent, bwrap=bwrap.path))
-    quicker.chmod(0o755)
-    with wired(tmp_path, bwrap=str(quicker)) as spawner:
-        mounts = [["data", str(parent / "source"), False]]
-        lease, out = spawner.provision("/bin/ls", "/mnt/data", mounts=mounts)
-        report = spawner.hear("ended", "provisioned", lease=lease)[0]
-        assert out.read() == b""
-    assert (parent / "source").readlink() == Path("/etc")
-    assert (report["ev"], report["began"], report["why"]) == ("ended", False, "setup")
 
 
 @pytest.mark.threat("T-37", "T-16")

@@ -116,7 +116,8 @@ class Group:
         both = f"{own}/memory.memsw.limit_in_bytes"
         try:
             write(f"{own}/memory.limit_in_bytes", memory)
-        except OSError:  # not above what was allowed with swap until now: that has to be raised first
+        except OSError:
+            # Not above what was allowed with swap until now: that has to be raised first.
             self._optional(both, memory)
             write(f"{own}/memory.limit_in_bytes", memory)
         self._optional(both, memory)

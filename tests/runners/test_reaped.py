@@ -41,11 +41,25 @@ def test_a_first_process_that_dies_before_its_monitor_is_reaped_with_it(tmp_path
         assert _state(first) is None
 
 
-def test_a_sandbox_whose_monitor_dies_before_it_was_heard_of_is_reaped(
-    tmp_path: Path, reachable: Path
+CARELESS = """#!/usr/bin/python3 -IS
+import os, signal, time
+ready, done = os.pipe()
+if os.fork() == 0:
+    {close}
+    os.write(done, b"1")
+    time.sleep(100)
+os.read(ready, 1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("close", ["pass", "os.closerange(3, done), os.closerange(done + 1, 99)"])
+def test_a_sandbox_whose_monitor_dies_before_it_told_of_it_is_reaped(
+    tmp_path: Path, reachable: Path, close: str
 ) -> None:
+    """Whether or not what it leaves has closed the pipe on which it would have told."""
     careless = reachable / "bwrap"
-    careless.write_text("#!/bin/sh\nsleep 100 &\nkill -9 $$\n")
+    careless.write_text(CARELESS.format(close=close))
     careless.chmod(0o755)
     with wired(tmp_path, bwrap=str(careless)) as spawner:
         lease, _ = spawner.provision("/bin/true")

@@ -135,7 +135,7 @@ class Life:
     # -------------------------------------------------------------------------------- ended
 
     def _on_monitor_exit(self) -> None:
-        if not self._informed:
+        if self._init < 0:
             self._find_init()
         _, self._status, _ = os.wait4(self._monitor, 0)
         self._ended_at = time.monotonic()
@@ -150,8 +150,9 @@ class Life:
     def _find_init(self) -> None:
         """A monitor that died before it was heard of PID 1 has left it to this process: the one
         child of its process group, whose number is not given anew before the monitor is reaped."""
-        self._loop.forget(self._info)
-        self._informed = True
+        if not self._informed:
+            self._loop.forget(self._info)
+            self._informed = True
         self.kill("setup")
         for pid in children_of(os.getpid()):
             with contextlib.suppress(OSError):

@@ -87,6 +87,19 @@ async def test_a_killed_keeper_is_replaced_and_the_next_one_ends_what_it_lent(
     assert journal(world.directory) == []
 
 
+async def test_a_question_between_the_start_of_the_next_keeper_and_its_news_keeps_that_one(
+    world: World,
+) -> None:
+    keeper = world.keeper
+    first = keeper._keeper
+    kill(first.pid)
+    keeper._lose(first)  # as when its socket ends
+    keeper._revive(first)  # as a thread does, whose news the loop has not heard yet
+    second = keeper.pid
+    assert await keeper.keys() == {"keys": []}
+    assert keeper.pid == second != first.pid
+
+
 async def taken_back(world: World, wanted: Lease) -> tuple[Loan, ...]:
     """What a return gives once there is a keeper again."""
     async with asyncio.timeout(20):

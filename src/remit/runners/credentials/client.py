@@ -57,6 +57,7 @@ class KeeperClient:
         self._tasks: set[asyncio.Future[None]] = set()
         self.on_restart: Callable[[], Awaitable[None]] | None = None
         self._keeper, ready = KeeperProcess.start(settings)
+        self._attached = self._keeper
         self._digests = ready.digests
         self._signer = KeeperSigner(ready.verifier_key, self._revive_signing)
         self._signer.connect(self._keeper.signing, ready.signed)
@@ -187,7 +188,8 @@ class KeeperClient:
             RunnerFault: `credential_unavailable`: the answer is a no, or there is none.
         """
         if self._gone and not self._closed:
-            await self._replace(self._keeper)
+            # Of the one that is known to be gone: another may stand already, not heard of yet.
+            await self._replace(self._attached)
         if self._gone:
             raise _fault("the keeper is not there")
         number = next(self._numbers)
@@ -214,7 +216,7 @@ class KeeperClient:
         return answer, handed
 
     def _attach(self, keeper: KeeperProcess) -> None:
-        self._gone = False
+        self._gone, self._attached = False, keeper
         keeper.control.setblocking(False)
         self._loop.add_reader(keeper.control.fileno(), self._on_readable, keeper)
 

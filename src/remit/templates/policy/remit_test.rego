@@ -222,6 +222,11 @@ test_run_reaches_what_its_tool_declares if {
 	decision.constraints == declared with input as question
 }
 
+test_tool_that_declares_nothing_is_not_constrained if {
+	question := object.union(read("staging"), {"tool": {"egress": [], "credentials": []}})
+	decision.constraints == {} with input as question
+}
+
 test_run_is_given_less_where_data_says_so if {
 	declared := {"egress": [{"host": "tickets.example.com", "port": 443}], "credentials": [{"ref": "tickets"}]}
 	question := object.union(read("staging"), {"tool": declared})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from tests.requirements import THREATS
 
 pytest_plugins = ["tests.plugins.skips"]
 
+PR_GET_NO_NEW_PRIVS = 39
+_AT_THE_START = ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 SHARED_DATA = ROOT.parent / "shared" / "data"
 SOAK = bool(os.environ.get("REMIT_SOAK"))
 
@@ -53,6 +56,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(left) != len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in left])
         items[:] = left
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """What a test does to this process for good would fail others, elsewhere and later."""
+    if ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != _AT_THE_START:
+        pytest.exit(f"{item.nodeid} took privileges from the process of all tests", returncode=3)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from tests.policy.compliance.cases import Verdicts, judge, read
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SILENT = {
     # The case's input holds a set. Remit's input is JSON, which has none.

@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import uvloop
+
 from bench.spawn import bare_bubblewrap, bare_subprocess
 from remit.model import EgressRule, Lease, Limits, RunSpec
 from remit.profile import Profile, Warm
@@ -156,7 +158,7 @@ async def pooled(seconds: float) -> list[Row]:
             until = time.perf_counter() + seconds
             whole, started, claimed = [], [], []
             while time.perf_counter() < until:
-                await _waiting(runner, kind, 1)
+                await _waiting(runner, kind, 8)
                 times = await _first_byte(runner, spec)
                 claimed.append(times[0])
                 started.append(times[1])
@@ -314,7 +316,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     chosen = parser.parse_args()
     with beside(chosen.load):
-        rows = [*floors(chosen.seconds), *asyncio.run(_measure(chosen.seconds))]
+        rows = [*floors(chosen.seconds), *uvloop.run(_measure(chosen.seconds))]
     if chosen.output == "json":
         found = [{name: getattr(row, name) for name in Row.__slots__} for row in rows]
         print(json.dumps({"load": chosen.load, "rows": found}))

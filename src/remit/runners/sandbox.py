@@ -235,7 +235,7 @@ class SandboxRunner:
         finally:
             close_all([file.fd for file in files])
             if self._slots is not None:
-                self._slots.look()
+                self._slots.look_soon()
 
     async def _start(self, attempt: Attempt, files: Sequence[HandedFile]) -> None:
         if not attempt.starting:

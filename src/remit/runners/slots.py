@@ -33,6 +33,9 @@ _WAITING = Limits(wall_s=60, memory_mb=256, pids=32)
 _SPARE_S = 30
 """How much longer than its age the spawner keeps a slot that nobody asks for any more."""
 
+_MOMENT_S = 0.02
+"""How long a run that was let go has before its slot is made anew."""
+
 log = logger()
 
 
@@ -145,7 +148,8 @@ class Slots:
     def look(self) -> None:
         """Make what is missing and end what is old, in the background. Cheap if there is nothing.
 
-        Called when a run was let go or is gone, never before: refilling must not hold it up.
+        Called when a run is gone, or was let go and had a moment for itself: making a sandbox
+        would take from its first steps what the slot saved.
         """
         if self._closing:
             return
@@ -159,6 +163,10 @@ class Slots:
         wake_s = self._pool.wake_s(now)
         loop = asyncio.get_running_loop()
         self._timer = None if wake_s is None else loop.call_later(wake_s, self.look)
+
+    def look_soon(self) -> None:
+        """Look once a run that was let go just now has had its moment."""
+        asyncio.get_running_loop().call_later(_MOMENT_S, self.look)
 
     async def _make(self, of: SlotClass) -> None:
         era, age_s = self._era, self._profiles[of.profile].warm.max_age_s

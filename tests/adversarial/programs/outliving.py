@@ -102,7 +102,8 @@ forever()
         "waits in the kernel for a child that never comes back": """
 if apart():
     os.closerange(0, 256)
-    pid = libc.vfork()
+    # Waits as after vfork(2), with memory of its own: two that share a stack do who knows what.
+    libc.syscall(56 if x86 else 220, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0)  # clone, CLONE_VFORK
     forever()
 ready()
 forever()

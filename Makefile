@@ -27,8 +27,8 @@ demo: $(VENV)/.run ## the whole path on a real git repository, in under a minute
 test: $(VENV)/.dev ## every test; names those this machine lacks something for
 	@$(PYTEST) -n $(JOBS) --dist loadfile $(ARGS)
 
-test-fast: $(VENV)/.dev ## the tests that are not slow, in under two minutes
-	@$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+test-fast: $(VENV)/.dev ## the tests that are not slow, in under two minutes (make check has its own)
+	@$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" --ignore tests/house $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, import levels, and that docs and schemas are complete
 	@$(BIN)/ruff check .

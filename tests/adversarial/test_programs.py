@@ -20,7 +20,7 @@ from tests.adversarial.programs import PROGRAMS
 from tests.requirements import THREATS
 from tests.runners.support import LIMITS
 
-pytestmark = [pytest.mark.needs("bwrap", "userns", "cgroup")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("bwrap", "userns", "cgroup")]
 
 
 def _parameters(programs: tuple[Hostile, ...]) -> list[Any]:

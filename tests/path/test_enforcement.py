@@ -24,7 +24,7 @@ from remit.testing.runner import NoopRunner
 from tests.path.conftest import HEAD, Heard
 from tests.policy.opa import world as opas
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 ALLOW = HEAD + 'decision := answer("allow", {}) if input.tool\n'
 DENY = HEAD + 'decision := answer("deny", {})\n'

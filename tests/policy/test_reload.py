@@ -22,7 +22,7 @@ from remit.policy.switch import Part, Switch, stop
 from remit.telemetry import REGISTRY
 from tests.policy.world import HEAD, ask, code_of, policy, when
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 SHOWS = HEAD + "visible[name] := true if { some tool in input.tools; name := tool.name }\n"
 ALLOWS = SHOWS + when("one", 'answer("allow", {})')

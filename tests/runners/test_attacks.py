@@ -28,7 +28,7 @@ from tests.runners.wired import Wired, wired
 
 __all__ = ["source"]
 
-pytestmark = pytest.mark.needs("bwrap", "userns", "cgroup")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("bwrap", "userns", "cgroup")]
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user; be root")
 ALL_BEGAN = {"cold": True, "shell": True, "python": True}
 

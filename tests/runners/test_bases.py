@@ -15,7 +15,7 @@ from remit.runners.bases import path_fault
 from tests.runners.support import eventually
 from tests.runners.wired import Wired, wired
 
-pytestmark = pytest.mark.threat("T-37")
+pytestmark = [pytest.mark.slow, pytest.mark.threat("T-37")]
 SANDBOXED = pytest.mark.needs("bwrap", "userns", "cgroup")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts; to run it: be root")
 

@@ -31,6 +31,7 @@ from tests.runners.support import (
 )
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.needs("bwrap", "userns", "cgroup"),
     pytest.mark.threat("T-18"),

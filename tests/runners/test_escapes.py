@@ -23,6 +23,7 @@ from remit.runners.wire import sealed_file
 from tests.runners.support import begin, groups_naming
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.threat("T-16"),
     pytest.mark.needs("bwrap", "userns", "cgroup"),

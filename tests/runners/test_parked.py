@@ -14,6 +14,7 @@ from remit.runners.jail import DEFAULT_ENV
 from remit.runners.parked import MAX_SCRIPT_BYTES, command, python_form, script
 from tests.runners.wired import Wired, wired
 
+pytestmark = pytest.mark.slow
 SANDBOXED = pytest.mark.needs("bwrap", "userns", "cgroup")
 
 _word = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)

@@ -16,7 +16,11 @@ from remit.runners.life import children_of
 from tests.runners.support import eventually, groups_naming, processes_of
 from tests.runners.wired import Wired, wired
 
-pytestmark = [pytest.mark.needs("bwrap", "userns", "cgroup"), pytest.mark.threat("T-18")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.needs("bwrap", "userns", "cgroup"),
+    pytest.mark.threat("T-18"),
+]
 
 
 def _answers(spawner: Wired) -> None:

@@ -20,7 +20,7 @@ from remit.runners.wire import close_all, sealed_file
 from tests.runners.support import alive, eventually, groups_naming, processes_of
 from tests.runners.wired import LIMITS, Wired, name, source, wired
 
-pytestmark = pytest.mark.needs("bwrap", "userns", "cgroup")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("bwrap", "userns", "cgroup")]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from tests.plugins.machine import CGROUPS, ROOT
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.needs("bwrap", "userns", "cgroup"),
     pytest.mark.skipif(
         os.geteuid() != 0, reason="this user is unprivileged already; to run it: be root"

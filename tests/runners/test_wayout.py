@@ -21,6 +21,7 @@ from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from tests.runners.support import GATEWAY, contained, new_lease, python, run, shell
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.needs("bwrap"),
     pytest.mark.needs("userns"),

@@ -23,7 +23,7 @@ from tests.runners.egress.world import (
     rule,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-32")]
+pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.threat("T-32")]
 
 Site = tuple[World, Destination]
 

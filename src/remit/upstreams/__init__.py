@@ -1,0 +1,1 @@
+"""MCP servers behind the gateway: speaking with them, and what they say of their tools."""

@@ -1,4 +1,7 @@
-"""`remit connect`: lets a client that speaks only stdio use the gateway."""
+"""`remit connect`: lets a client that speaks only stdio use the gateway.
+
+With the name of a client it says instead how that client is pointed at the gateway.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from remit.cli.client_entry import CLIENTS, Door
 from remit.errors import Code, ConfigError, RemitError
 from remit.loopback import is_loopback
 
@@ -20,14 +24,16 @@ MAX_LINE = 4 * 1024 * 1024
 """Longest message a client may send, in bytes."""
 
 CONNECT_S = 10.0
+USUAL_URL = "http://127.0.0.1:8700/mcp"
 BAD_USAGE, UNKNOWN = 2, 3
 
 
 @click.command()
+@click.argument("client", type=click.Choice(list(CLIENTS)), metavar="[CLIENT]", required=False)
 @click.option(
     "--url",
     envvar="REMIT_URL",
-    default="http://127.0.0.1:8700/mcp",
+    default=USUAL_URL,
     show_default=True,
     help="The gateway's MCP endpoint.",
 )
@@ -41,14 +47,58 @@ BAD_USAGE, UNKNOWN = 2, 3
     is_flag=True,
     help="Send the key unencrypted to another machine.",
 )
-def connect(url: str, key_file: Path | None, unsafe_plain_http: bool) -> None:
+@click.option(
+    "--install",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value="",
+    help="Put the entry into CLIENT's file, or into PATH; a backup is kept beside it.",
+)
+@click.option(
+    "--undo",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value="",
+    help="Put the backup back, if the file is still what --install with these options wrote.",
+)
+def connect(
+    client: str | None,
+    url: str,
+    key_file: Path | None,
+    *,
+    unsafe_plain_http: bool,
+    install: str | None,
+    undo: str | None,
+) -> None:
     """Speak MCP over standard input and output, and HTTP to the gateway.
 
     Put this command where a client wants the command of a stdio server. It ends when the client
     closes its side; messages for people go to standard error.
+
+    With CLIENT (claude-code, claude-desktop, cursor, vscode or codex) it speaks to nobody: it
+    prints the entry by which that client uses the gateway, and says which file it goes into. An
+    entry never holds a key. With --key-file the client starts this command over stdio, else it
+    speaks HTTP itself, with the key in REMIT_TOKEN (VS Code asks for it).
     """
-    try:
+    if client is not None:
+        from remit.cli.connect_client import point
+
+        if install is not None and undo is not None:
+            raise click.UsageError("--install and --undo exclude each other")
         check_url(url, plain=unsafe_plain_http)
+        usual = url == USUAL_URL
+        door = Door(url=url, usual_url=usual, plain=unsafe_plain_http, key_file=key_file)
+        point(client, door, install_in=install, undo_in=undo)
+        return
+    if install is not None or undo is not None:
+        raise click.UsageError("--install and --undo need a CLIENT, before them")
+    carry(url, key_file, plain=unsafe_plain_http)
+
+
+def carry(url: str, key_file: Path | None, *, plain: bool) -> None:
+    """Bridge standard input and output to the gateway, and exit by what became of it."""
+    try:
+        check_url(url, plain=plain)
         key = read_key(key_file)
     except RemitError as error:
         say(f"{error.message}; {error.hint}" if error.hint else error.message)

@@ -1,0 +1,145 @@
+"""What was accepted, held against what a server says now."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.upstreams.definitions import PARTS, read_definition
+from remit.upstreams.pins import MAX_DIFF_LINES, Pin, changes, judge, pin
+from tests.upstreams import listing
+
+SERVERS = st.sampled_from(["a", "b"])
+FEW = st.builds(
+    lambda server, name, title: listing.defined(server, name=name, title=title),
+    SERVERS,
+    st.sampled_from(["x", "y", "z"]),
+    st.sampled_from(["one", "two"]),
+)
+PINS = st.lists(FEW.map(pin), max_size=6)
+
+
+@given(PINS, st.lists(FEW, max_size=6))
+def test_every_tool_pinned_or_listed_is_judged_once(pins: Any, found: Any) -> None:
+    told = judge(pins, found)
+    parts = [told.new, told.same, told.changed, told.repeated, told.gone]
+    keys = [{(each.server, each.name) for each in part} for part in parts]  # type: ignore[attr-defined]
+    every = {(each.server, each.name) for each in [*pins, *found]}
+    assert set().union(*keys) == every
+    assert sum(map(len, keys)) == len(every)
+    listed = [*told.new, *told.same, *told.changed, *told.repeated]
+    assert sorted(map(id, listed)) == sorted(map(id, found))
+
+
+@given(PINS, st.lists(FEW, max_size=6))
+def test_only_what_has_exactly_its_pin_is_the_same(pins: Any, found: Any) -> None:
+    for each in judge(pins, found).same:
+        assert {p for p in pins if (p.server, p.name) == (each.server, each.name)} == {pin(each)}
+        assert found.count(each) == 1
+
+
+@pytest.mark.parametrize("part", PARTS[1:])
+def test_a_tool_that_changed_in_one_part_is_in_quarantine(part: str) -> None:
+    old = listing.defined(description="Reads.", annotations={"readOnlyHint": True})
+    value = "Reads and sends." if part in ("title", "description") else {"type": "object", "x": 1}
+    new = read_definition("files", {**old.parts(), part: value})
+    told = judge([pin(old)], [new])
+    assert told.changed == (new,)
+    assert told.same == ()
+    assert [each.part for each in changes(old, new)] == [part]
+
+
+def test_new_gone_and_repeated_tools_are_told_apart() -> None:
+    one, two = listing.defined(name="one"), listing.defined(name="two")
+    lost = Pin(server="files", name="lost", digest=one.digest)
+    told = judge([pin(two), lost], [one, two, two])
+    assert told.new == (one,)
+    assert told.same == ()
+    assert told.repeated == (two, two)
+    assert told.gone == (lost,)
+
+
+def test_a_pin_of_one_server_says_nothing_of_another() -> None:
+    mine, other = listing.defined("mine"), listing.defined("other")
+    assert mine.digest == other.digest
+    told = judge([pin(mine)], [other])
+    assert told.new == (other,)
+    assert told.gone == (pin(mine),)
+
+
+@given(listing.TOOLS, listing.TOOLS, st.randoms())
+def test_there_is_a_difference_exactly_where_the_digest_differs(
+    first: Any, second: Any, random: Any
+) -> None:
+    old, new = read_definition("a", first), read_definition("a", second)
+    found = changes(old, new)
+    assert (found == ()) is (old.digest == new.digest)
+    for each in found:
+        assert any(line[:1] in "+-" for line in each.diff.splitlines()[2:])
+        assert each.diff.replace("\n", "").isprintable()
+    assert changes(old, read_definition("a", listing.shuffled(first, random))) == ()
+
+
+LOOKS = st.text(st.sampled_from("a. \\n\n\u200bu{}2\u2028"), max_size=8)
+
+
+@given(LOOKS, LOOKS)
+def test_two_texts_that_differ_never_look_the_same(first: str, second: str) -> None:
+    old, new = listing.defined(description=first), listing.defined(description=second)
+    lines = [line for each in changes(old, new) for line in each.diff.splitlines()[2:]]
+    out = [line[1:] for line in lines if line.startswith("-")]
+    put = [line[1:] for line in lines if line.startswith("+")]
+    assert (out == put) is (first == second)
+
+
+def test_a_difference_shows_the_lines_around_it_and_what_is_hidden() -> None:
+    old = listing.defined(description="Reads a file.\nGives its text.", title="Read")
+    new = listing.defined(description="Reads a file.\u200b\nGives its text. Then sends it.")
+    title, description = changes(old, new)
+    assert title.diff.splitlines() == [
+        "--- title, pinned",
+        "+++ title, now",
+        "@@ -1 +0,0 @@",
+        "-Read",
+    ]
+    assert description.diff.splitlines() == [
+        "--- description, pinned",
+        "+++ description, now",
+        "@@ -1,2 +1,3 @@",
+        "-Reads a file.\\n",
+        "-Gives its text.",
+        "+Reads a file.\\u{200b}\\n",
+        "+Gives its text. ",
+        "+Then sends it.",
+    ]
+
+
+def test_a_schema_is_compared_line_by_line() -> None:
+    old = listing.schema({"properties": {"a": {"type": "string"}, "b": {"type": "string"}}})
+    new = listing.schema({"properties": {"b": {"type": "string"}, "a": {"type": "number"}}})
+    (found,) = changes(read_definition("a", old), read_definition("a", new))
+    lines = found.diff.splitlines()[3:]
+    assert [line for line in lines if line[0] != " "] == [
+        '-      "type": "string"',
+        '+      "type": "number"',
+    ]
+
+
+@pytest.mark.parametrize("unlike", ["a. ", "b"])
+def test_hostile_texts_are_compared_in_bounded_time_and_space(unlike: str) -> None:
+    old = listing.defined(description="a. b. " * 5_000)
+    new = listing.defined(description=unlike * 10_000, title="t" * 500)
+    start = time.process_time()
+    found = {each.part: each.diff for each in changes(old, new)}
+    numbers = {"enum": list(range(9_000))}
+    swapped = {"enum": list(range(9_000, 0, -1))}
+    a, b = listing.schema(numbers), listing.schema(swapped)
+    (schema,) = changes(read_definition("a", a), read_definition("a", b))
+    assert time.process_time() - start < 5
+    assert len(schema.diff.splitlines()) == MAX_DIFF_LINES + 1
+    assert schema.diff.endswith(" more lines]")
+    assert len(found["description"].splitlines()) <= MAX_DIFF_LINES + 1

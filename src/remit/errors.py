@@ -6,6 +6,7 @@
     ├── ConfigError            remit.yaml, or a file it names, is wrong
     ├── PolicyFault            the policy engine gave no usable answer
     ├── RunnerFault            a runner could not be made, held or destroyed
+    ├── UpstreamFault          an MCP server behind the gateway failed, lied or was silent
     ├── LedgerFault            the ledger could not be read or written
     ├── NotFound               a run, approval or entry that was named does not exist
     ├── Conflict               the thing named is not in a state that allows this
@@ -17,7 +18,9 @@ docs/errors.md, which a test checks in both directions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 
 class Code(StrEnum):
@@ -84,6 +87,11 @@ class Code(StrEnum):
     OUTPUT_WITHHELD = "output_withheld"
     OUTCOME_UNKNOWN = "outcome_unknown"
     CANCELLED = "cancelled"
+    # The MCP server behind it
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_INVALID = "upstream_invalid"
+    UPSTREAM_GONE = "upstream_gone"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
     # The ledger and the log
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     LEDGER_FULL = "ledger_full"
@@ -187,6 +195,29 @@ class RunnerFault(RemitError):
     ) -> None:
         super().__init__(code, message, place=place, hint=hint)
         self.started = started
+
+
+class UpstreamFault(RemitError):
+    """An MCP server behind the gateway failed, lied or was silent.
+
+    `sent` says whether any byte of the call had gone out, so that it may have run. `answer` is
+    the JSON-RPC error object, where the server gave one: text of an untrusted server, which is
+    never part of `message`.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        sent: bool = False,
+        answer: Mapping[str, Any] | None = None,
+        place: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(code, message, place=place, hint=hint)
+        self.sent = sent
+        self.answer = answer
 
 
 class LedgerFault(RemitError):

@@ -1,0 +1,221 @@
+"""Speaking MCP, as a client, with one untrusted server at the other end of a byte stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from remit.errors import Code, UpstreamFault
+from remit.upstreams.exchange import Exchange, Progress
+from remit.upstreams.limits import Limits
+from remit.upstreams.lines import ByteStream
+from remit.upstreams.opening import Opened, negotiate
+from remit.upstreams.revisions import NEWEST_FIRST, Revision, dressed
+
+_DEFAULT = Limits()
+
+
+class Conversation:
+    """An agreed conversation with one server; calls may overlap.
+
+    Promises that each method ends, with a result or with an UpstreamFault that says whether the
+    call had been sent, and that nothing but the caller's declared capabilities reaches the
+    server. A server's requests are refused, except `ping`. Results are given as the server sent
+    them, strictly read but otherwise unchecked: their meaning, schema and text are untrusted.
+    Does not start, watch or end the server, and does not close the stream.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        opened: Opened,
+        capabilities: Mapping[str, Any],
+        limits: Limits,
+    ) -> None:
+        self._exchange = exchange
+        self._capabilities = capabilities
+        self._limits = limits
+        self.opened = opened
+
+    @classmethod
+    async def open(
+        cls,
+        stream: ByteStream,
+        *,
+        capabilities: Mapping[str, Any],
+        limits: Limits = _DEFAULT,
+        revisions: Sequence[Revision] = NEWEST_FIRST,
+        again: Callable[[], Awaitable[ByteStream]] | None = None,
+    ) -> Self:
+        """Agree on a revision with the server at the other end.
+
+        Args:
+            stream: to a server that has been asked nothing yet.
+            capabilities: what the caller declared (MCP `ClientCapabilities`); for a server of
+                the handshake they hold for the whole conversation.
+            limits: how much of the server is borne.
+            revisions: those that may be agreed on, best first.
+            again: gives a stream to a fresh server; some old servers end at a question from
+                before the handshake, and are then asked to shake hands at once.
+
+        Raises:
+            UpstreamFault: there is no agreement; no call was sent.
+        """
+        try:
+            async with asyncio.timeout(limits.open_s):
+                try:
+                    return await cls._agree(stream, capabilities, limits, revisions)
+                except UpstreamFault as fault:
+                    shaken = [each for each in revisions if not each.modern]
+                    ended_early = fault.code is Code.UPSTREAM_GONE and len(shaken) < len(revisions)
+                    if again is None or not shaken or not ended_early:
+                        raise
+                return await cls._agree(await again(), capabilities, limits, shaken)
+        except TimeoutError:
+            message = f"the server agreed on no revision within {limits.open_s:g} s"
+            raise UpstreamFault(Code.UPSTREAM_TIMEOUT, message) from None
+        except UpstreamFault as fault:
+            # What was sent was a question, never a call.
+            raise UpstreamFault(fault.code, fault.message, answer=fault.answer) from None
+
+    @classmethod
+    async def _agree(
+        cls,
+        stream: ByteStream,
+        capabilities: Mapping[str, Any],
+        limits: Limits,
+        revisions: Sequence[Revision],
+    ) -> Self:
+        exchange = Exchange(stream, limits)
+        try:
+            opened = await negotiate(exchange, revisions, capabilities, limits)
+        except BaseException:
+            await exchange.close()
+            raise
+        return cls(exchange, opened, capabilities, limits)
+
+    @property
+    def live(self) -> bool:
+        """Whether calls can still be made; false for ever after a lie, the end, or `close`."""
+        return self._exchange.open
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        """Every tool of the server, in its order, as it sent them.
+
+        Each is an object with a `name` of its own; nothing else of it is checked.
+
+        Raises:
+            UpstreamFault: there is no whole list. Reading a list is no call: `sent` is false.
+        """
+        try:
+            async with asyncio.timeout(self._limits.list_s):
+                return await self._pages()
+        except TimeoutError:
+            message = f"the server did not list its tools within {self._limits.list_s:g} s"
+            raise UpstreamFault(Code.UPSTREAM_TIMEOUT, message) from None
+        except UpstreamFault as fault:
+            raise UpstreamFault(fault.code, fault.message, answer=fault.answer) from None
+
+    async def _pages(self) -> list[dict[str, Any]]:
+        tools: dict[str, dict[str, Any]] = {}
+        cursors: set[str] = set()
+        params: dict[str, Any] = {}
+        size = 0
+        for _ in range(self._limits.pages):
+            reply = await self._exchange.request(
+                "tools/list",
+                dressed(params, self.opened.revision, self._capabilities),
+                within_s=self._limits.list_s,
+            )
+            size += reply.size
+            self._add(tools, reply.result.get("tools"), size)
+            cursor = reply.result.get("nextCursor")
+            if cursor is None:
+                return list(tools.values())
+            if not isinstance(cursor, str) or len(cursor) > self._limits.cursor_chars:
+                raise _invalid("the server's list of tools goes on at no proper cursor")
+            if cursor in cursors:
+                raise _invalid("the server's list of tools goes round in a circle")
+            cursors.add(cursor)
+            params = {"cursor": cursor}
+        raise _invalid(f"the server's list of tools has more than {self._limits.pages} pages")
+
+    def _add(self, tools: dict[str, dict[str, Any]], page: Any, size: int) -> None:
+        if size > self._limits.list_bytes:
+            raise _invalid(f"the server's list of tools is over {self._limits.list_bytes} bytes")
+        if not isinstance(page, list):
+            raise _invalid("the server's list of tools is no list")
+        if len(tools) + len(page) > self._limits.tools:
+            raise _invalid(f"the server lists more than {self._limits.tools} tools")
+        for tool in page:
+            name = tool.get("name") if isinstance(tool, dict) else None
+            if not isinstance(name, str) or not name:
+                raise _invalid("the server lists a tool without a name")
+            if name in tools:
+                raise _invalid("the server lists two tools of one name")
+            tools[name] = tool
+
+    async def call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        key: str | None = None,
+        within_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Call a tool, and give the result object as the server sent it.
+
+        Args:
+            name: the tool's name at this server.
+            arguments: JSON values; sent in their canonical form.
+            progress: called with each report on this call; must return at once, and not raise.
+            key: a name by which `cancel` finds the call; not sent.
+            within_s: seconds until it is given up; the limit `call_s` if not said.
+
+        Raises:
+            UpstreamFault: there is no result; `sent` says whether the call may have run.
+            InputError: the arguments have no canonical JSON form; nothing was sent.
+        """
+        reply = await self._exchange.request(
+            "tools/call",
+            dressed(
+                {"name": name, "arguments": dict(arguments)},
+                self.opened.revision,
+                self._capabilities,
+            ),
+            within_s=self._limits.call_s if within_s is None else within_s,
+            progress=progress,
+            key=key,
+        )
+        return reply.result
+
+    def cancel(self, key: str) -> bool:
+        """Give up the calls of this key, tell the server, and say whether there was one.
+
+        Each then raises `cancelled`. Cancelling the task that awaits `call` does the same.
+        """
+        return self._exchange.cancel(key)
+
+    async def close(self) -> None:
+        """End it; each call in flight raises `cancelled`. The stream stays its maker's."""
+        await self._exchange.close()
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+
+def _invalid(message: str) -> UpstreamFault:
+    return UpstreamFault(Code.UPSTREAM_INVALID, message)

@@ -340,14 +340,14 @@ def test_a_symbolic_link_is_not_followed(remit: Remit, client: str) -> None:
 
 def test_what_is_no_regular_file_is_left_alone(remit: Remit) -> None:
     os.mkfifo("its file")
-    refused(remit, "cursor", "config_invalid", 2)
+    refused(remit, "codex", "config_invalid", 2)  # nothing to read is valid TOML
     Path("its file").unlink()
     Path("its file").mkdir()
     refused(remit, "cursor", "config_invalid", 2)
 
 
 def test_a_file_that_is_too_large_is_left_alone(remit: Remit) -> None:
-    Path("its file").write_text('{"a": "' + "x" * MAX_BYTES + '"}')
+    Path("its file").write_text("{}" + " " * MAX_BYTES)
     refused(remit, "cursor", "config_invalid", 2)
 
 

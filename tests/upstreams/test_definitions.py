@@ -181,6 +181,12 @@ def _nested(levels: int) -> Any:
     return inner
 
 
+def test_a_long_key_is_shortened_and_what_is_under_it_still_named() -> None:
+    place = _refused(listing.schema({"k" * 100: {"inner": 2**60}})).place or ""
+    assert "[36 more characters]" in place
+    assert place.endswith("k/inner")
+
+
 def test_hostile_shapes_are_refused_at_once_and_without_their_text() -> None:
     assert _refused(listing.schema({"a": _nested(200_000)})).code is Code.TOO_DEEP
     assert _refused(listing.schema({"a": [0] * 500_000})).code is Code.TOO_LARGE

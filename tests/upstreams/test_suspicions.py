@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.upstreams.definitions import read_definition
+from remit.upstreams.names import skeleton
 from remit.upstreams.suspicions import Sign, suspicions
 from tests.upstreams import listing
 
 
 def _told(text: str, *others: str) -> list[Sign]:
-    found = suspicions(listing.defined(description=text), others)
+    found = suspicions(listing.defined(description=text), {skeleton(name) for name in others})
     assert {each.place for each in found} <= {"/description"}
     return [each.sign for each in found]
 
@@ -168,7 +169,7 @@ HOSTILE = st.text(st.sampled_from('ab \u200b\u202e\U000e0041\ufe0f\x1b"\\<{'), m
 def test_whatever_a_server_says_can_be_looked_at(item: Any, text: str, others: list[str]) -> None:
     schema = {**item["inputSchema"], text: [text]}
     definition = read_definition("a", {**item, "title": text, "inputSchema": schema})
-    for each in suspicions(definition, others):
+    for each in suspicions(definition, {skeleton(name) for name in others}):
         assert (each.place + each.excerpt).isprintable()
         assert len(each.place) < 400
         assert len(each.excerpt) < 3_000
@@ -191,5 +192,5 @@ def test_whatever_a_server_says_can_be_looked_at(item: Any, text: str, others: l
 def test_a_text_made_to_be_slow_is_looked_at_in_bounded_time(unit: str) -> None:
     text = (unit * 32_768)[:32_768]
     start = time.process_time()
-    suspicions(listing.defined(description=text), ["write"])
+    suspicions(listing.defined(description=text), {skeleton("write")})
     assert time.process_time() - start < 2

@@ -10,10 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NewType
 
 from remit.upstreams.definitions import Definition
 
 _ALIKE = str.maketrans("-.", "__")
+
+Skeleton = NewType("Skeleton", str)
+"""A name without case and kind of separator: the same for names that look alike."""
 
 
 class Confusion(StrEnum):
@@ -46,9 +50,9 @@ def offered_name(prefix: str, tool: str) -> str:
     return f"{prefix}_{tool}" if prefix else tool
 
 
-def skeleton(name: str) -> str:
+def skeleton(name: str) -> Skeleton:
     """What is left of a name when case and kind of separator are not looked at."""
-    return name.lower().translate(_ALIKE)
+    return Skeleton(name.lower().translate(_ALIKE))
 
 
 def collisions(
@@ -63,7 +67,7 @@ def collisions(
         definitions: all tools that would be offered together.
         prefixes: by server; a server that is not in it has none.
     """
-    groups: dict[str, dict[str, set[Offered]]] = defaultdict(lambda: defaultdict(set))
+    groups: dict[Skeleton, dict[str, set[Offered]]] = defaultdict(lambda: defaultdict(set))
     for definition in definitions:
         name = offered_name(prefixes.get(definition.server, ""), definition.name)
         offered = Offered(name=name, server=definition.server, tool=definition.name)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
 from remit.upstreams.definitions import Definition
-from remit.upstreams.names import skeleton
+from remit.upstreams.names import Skeleton, skeleton
 from remit.upstreams.walk import Path, pointer, walk
 from remit.visible import quoted, visible
 
@@ -88,7 +89,9 @@ _NEAR = 60
 _AROUND = 40
 
 
-def suspicions(definition: Definition, others: Iterable[str] = ()) -> tuple[Suspicion, ...]:
+def suspicions(
+    definition: Definition, others: AbstractSet[Skeleton] = frozenset()
+) -> tuple[Suspicion, ...]:
     """Every sign in a definition: at most one of each kind at one place, where it is first seen.
 
     All strings of the parts are looked at, keys, defaults, examples and enums of schemas included,
@@ -96,22 +99,22 @@ def suspicions(definition: Definition, others: Iterable[str] = ()) -> tuple[Susp
 
     Args:
         definition: the tool.
-        others: the names of the other tools of the catalog, as servers list them or as callers
-            use them.
+        others: the `skeleton` of every name in the catalog, as servers list it and as callers use
+            it; the definition's own listed name in it is passed over.
     """
-    names = {skeleton(name) for name in others} - {skeleton(definition.name)}
+    own = skeleton(definition.name)
     found = []
     for path, _, value, is_key in walk(definition.parts()):
         if not isinstance(value, str) or path == (None, "name"):
             continue
         place = ""
-        for sign, excerpt in (*_signs(value, names), *_long(value, path, is_key=is_key)):
+        for sign, excerpt in (*_signs(value, others, own), *_long(value, path, is_key=is_key)):
             place = place or pointer(path)
             found.append(Suspicion(sign=sign, place=place, excerpt=excerpt))
     return tuple(dict.fromkeys(found))
 
 
-def _signs(text: str, names: set[str]) -> Iterator[tuple[Sign, str]]:
+def _signs(text: str, others: AbstractSet[Skeleton], own: Skeleton) -> Iterator[tuple[Sign, str]]:
     yield from _hidden(text)
     plain = _plain(text)
     for pattern in _INSTRUCTIONS:
@@ -119,10 +122,10 @@ def _signs(text: str, names: set[str]) -> Iterator[tuple[Sign, str]]:
         if match:
             yield Sign.INSTRUCTION, _excerpt(plain, match.start(), match.end())
             break
-    for match in _RATHER.finditer(plain) if names else ():
-        start = max(0, match.start() - _NEAR)
-        near = plain[start : match.end() + _NEAR]
-        if any(skeleton(word.strip(".-")) in names for word in _WORD.findall(near)):
+    for match in _RATHER.finditer(plain) if others else ():
+        near = plain[max(0, match.start() - _NEAR) : match.end() + _NEAR]
+        named = {skeleton(word.strip(".-")) for word in _WORD.findall(near)} - {own}
+        if not named.isdisjoint(others):
             yield Sign.OTHER_TOOL, _excerpt(plain, match.start(), match.end(), _NEAR)
             break
     for match in _URL.finditer(plain):

@@ -47,6 +47,7 @@ def end_inside(number: int) -> None:
     sys.exit(0)
 
 
+MODERN = {"supportedVersions": ["2026-07-28"], "capabilities": {}}
 NOTE = b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}\n'
 LIES: dict[str, Callable[[int], None]] = {
     "not json": lambda n: raw(b"Listening on stdio...\n"),
@@ -118,7 +119,7 @@ def opened(message: dict[str, Any]) -> bool:
     if message["method"] == "server/discover":
         if LIE == "ends when discovered":
             sys.exit(0)
-        if LIE == "mute when discovered":
+        if LIE in ("mute when discovered", "slow to wake"):
             return True
         if LIE == "speaks only the future":
             data = {"supported": ["2099-01-01"], "requested": "2026-07-28"}
@@ -128,7 +129,11 @@ def opened(message: dict[str, Any]) -> bool:
         elif LIE == "discovers nothing":
             say(id=number, result={})
         else:
-            say(id=number, result={"supportedVersions": ["2026-07-28"], "capabilities": {}})
+            say(id=LIE == "id true when discovered" or number, result=MODERN)
+        return True
+    if message["method"] == "initialize" and LIE == "slow to wake":
+        say(id=number, error={"code": -32600, "message": "no handshake here"})
+        say(id=1, result=MODERN)
         return True
     if message["method"] == "initialize":
         wanted = message["params"]["protocolVersion"]
@@ -161,7 +166,7 @@ def main() -> None:
                 assert told["params"] == {"requestId": number}
                 say(id=number, result={"content": []})
             else:
-                say(id=number, result={"content": [], "structuredContent": {"id": number}})
+                say(id=number, result={"content": [], "structuredContent": message["params"]})
         elif LIE == "batch in the handshake":
             LIES["batch"](number)
         elif LIE in LIES:

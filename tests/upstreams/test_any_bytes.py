@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from remit.errors import Code, UpstreamFault
 from remit.upstreams.limits import Limits
+from remit.upstreams.revisions import Revision
 from tests.upstreams.process_stream import open_to
 
+_ABLE: dict[str, Any] = {"capabilities": {}}
 OURS = (Code.UPSTREAM_ERROR, Code.UPSTREAM_INVALID, Code.UPSTREAM_GONE, Code.UPSTREAM_TIMEOUT)
 
 
@@ -41,6 +43,43 @@ class _Scripted(_Deaf):
 
     async def write(self, _: bytes, /) -> None:
         return
+
+
+class _Fed(_Scripted):
+    """A server that says what it is told to, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__([], ends=False)
+        self.says: asyncio.Queue[bytes] = asyncio.Queue()
+        self.heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def write(self, data: bytes, /) -> None:
+        self.heard.put_nowait(json.loads(data))
+
+    async def read(self) -> bytes:
+        return await self.says.get()
+
+
+@pytest.mark.anyio
+async def test_an_answer_in_the_moment_of_giving_up_disturbs_nobody():
+    stream = _Fed()
+    stream.says.put_nowait(
+        _line({"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "2025-11-25"} | _ABLE})
+    )
+    revisions = [Revision.R2025_11_25]
+    async with await open_to(stream, revisions=revisions) as conversation:
+        given_up = asyncio.create_task(conversation.call("any", {}))
+        while (await stream.heard.get()).get("id") != 2:
+            pass
+        stream.says.put_nowait(_line({"jsonrpc": "2.0", "id": 2, "result": {}}))
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        call = asyncio.create_task(conversation.call("any", {}))
+        while (await stream.heard.get()).get("id") != 3:
+            pass
+        stream.says.put_nowait(_line({"jsonrpc": "2.0", "id": 3, "result": {"a": 1}}))
+        assert await call == {"a": 1}
 
 
 @pytest.mark.anyio

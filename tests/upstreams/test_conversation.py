@@ -125,6 +125,12 @@ async def test_a_server_that_only_shakes_hands_is_spoken_with(lie):
         }
 
 
+async def test_a_modern_server_that_is_slow_to_wake_is_still_believed():
+    async with conversing(*_hostile("slow to wake")) as conversation:
+        assert conversation.opened.revision is Revision.R2026_07_28
+        await conversation.call("any", {})
+
+
 async def test_a_server_that_ends_at_the_first_question_is_started_again():
     lie = _hostile("ends when discovered")
     async with started(*lie) as first, started(*lie) as second:
@@ -143,6 +149,7 @@ async def test_a_server_that_ends_at_the_first_question_is_started_again():
         ("ends when discovered", Code.UPSTREAM_GONE),
         ("speaks only the future", Code.UPSTREAM_INVALID),
         ("discovers nothing", Code.UPSTREAM_INVALID),
+        ("id true when discovered", Code.UPSTREAM_INVALID),
         ("odd revision in the handshake", Code.UPSTREAM_INVALID),
     ],
 )
@@ -206,7 +213,7 @@ async def test_an_answer_that_comes_after_the_call_was_given_up_is_let_go_by():
         with pytest.raises(UpstreamFault):
             await conversation.call("slow", {}, within_s=0.05)
         result = await conversation.call("quick", {})
-        assert result["structuredContent"]["id"] == 3
+        assert result["structuredContent"]["name"] == "quick"
 
 
 async def test_a_server_s_requests_are_refused_except_ping():
@@ -225,17 +232,25 @@ async def test_many_requests_at_once_are_answered_as_fast_as_the_server_reads():
 
 
 @pytest.mark.parametrize(
-    "lie",
+    ("lie", "word"),
     [
-        "same cursor", "no end", "many", "heavy", "cursor no text", "long cursor",
-        "twice one name", "no name", "no list",
+        ("same cursor", "circle"),
+        ("no end", "10 pages"),
+        ("many", "100 tools"),
+        ("heavy", "bytes"),
+        ("cursor no text", "no proper cursor"),
+        ("long cursor", "no proper cursor"),
+        ("twice one name", "one name"),
+        ("no name", "without a name"),
+        ("no list", "no list"),
     ],
-)  # fmt: skip
-async def test_a_list_without_end_or_sense_is_refused(lie):
+)
+async def test_a_list_without_end_or_sense_is_refused(lie, word):
     async with conversing(*_hostile(lie)) as conversation:
         with pytest.raises(UpstreamFault) as caught:
             await conversation.list_tools()
     assert (caught.value.code, caught.value.sent) == (Code.UPSTREAM_INVALID, False)
+    assert word in caught.value.message
 
 
 async def test_an_array_of_messages_is_taken_in_the_one_revision_that_has_it():

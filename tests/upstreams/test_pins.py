@@ -84,7 +84,19 @@ def test_there_is_a_difference_exactly_where_the_digest_differs(
     assert changes(old, read_definition("a", listing.shuffled(first, random))) == ()
 
 
-LOOKS = st.text(st.sampled_from("a. \\n\n\u200bu{}2\u2028"), max_size=8)
+PIECES = ["a. ", "\\", "\\u{200b}", "\u200b", "\\n", "\n", "\u2028", "\\u{2028}"]
+LOOKS = st.lists(st.sampled_from(PIECES), max_size=3).map("".join)
+
+
+@pytest.mark.parametrize(("first", "second"), [("\\n", "\n"), ("\\u{200b}", "\u200b")])
+def test_an_escape_written_out_is_told_from_what_it_stands_for(first: str, second: str) -> None:
+    (found,) = changes(listing.defined(description=first), listing.defined(description=second))
+    assert len(set(found.diff.replace("-", "+").splitlines()[3:])) == 2
+
+
+def test_an_empty_title_is_told_from_none() -> None:
+    (found,) = changes(listing.defined(), listing.defined(title=""))
+    assert found.diff.splitlines()[-1] == "+"
 
 
 @given(LOOKS, LOOKS)
@@ -127,6 +139,16 @@ def test_a_schema_is_compared_line_by_line() -> None:
         '-      "type": "string"',
         '+      "type": "number"',
     ]
+
+
+def test_of_a_long_part_only_the_stretch_that_differs_is_shown() -> None:
+    lines = [f"line {number}\n" for number in range(1_000)]
+    old, new = listing.defined(description="".join(lines)), [*lines[:500], "more\n", *lines[501:]]
+    (found,) = changes(old, listing.defined(description="".join(new)))
+    assert found.diff.splitlines()[2:] == ["@@ -501,1 +501,1 @@", "-line 500\\n", "+more\\n"]
+    (found,) = changes(old, listing.defined(description="".join(lines * 2)))
+    assert found.diff.splitlines()[2:4] == ["@@ -1000,0 +1001,1000 @@", "+line 0\\n"]
+    assert len(found.diff.splitlines()) == 1_003
 
 
 @pytest.mark.parametrize("unlike", ["a. ", "b"])

@@ -154,5 +154,6 @@ def _replaced(before: list[str], after: list[str]) -> list[str]:
     left = shorter - head
     tail = next((at for at in range(left) if before[-1 - at] != after[-1 - at]), left)
     out, put = before[head : len(before) - tail], after[head : len(after) - tail]
-    title = f"@@ -{head + 1},{len(out)} +{head + 1},{len(put)} @@"
+    first, second = head + bool(out), head + bool(put)  # an empty stretch is after line `head`
+    title = f"@@ -{first},{len(out)} +{second},{len(put)} @@"
     return ["", "", title, *(f"-{line}" for line in out), *(f"+{line}" for line in put)]

@@ -47,7 +47,7 @@ def test_hidden_characters_are_told_and_shown_as_escapes(text: str, sign: Sign) 
 
 
 def test_a_hidden_character_of_each_kind_is_told_once() -> None:
-    assert _told("a\u200b\u200bb\u202e\u200b") == [Sign.ZERO_WIDTH, Sign.BIDI]
+    assert _told("a\u200bb\u202e" + "c" * 99 + "\u200b\u202ed") == [Sign.ZERO_WIDTH, Sign.BIDI]
 
 
 @pytest.mark.parametrize(

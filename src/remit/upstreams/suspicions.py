@@ -92,7 +92,7 @@ _AROUND = 40
 def suspicions(
     definition: Definition, others: AbstractSet[Skeleton] = frozenset()
 ) -> tuple[Suspicion, ...]:
-    """Every sign in a definition: at most one of each kind at one place, where it is first seen.
+    """Every sign in a definition: at most one of each kind in one string, where it is first seen.
 
     All strings of the parts are looked at, keys, defaults, examples and enums of schemas included,
     because a model is shown all of them.
@@ -111,7 +111,7 @@ def suspicions(
         for sign, excerpt in (*_signs(value, others, own), *_long(value, path, is_key=is_key)):
             place = place or pointer(path)
             found.append(Suspicion(sign=sign, place=place, excerpt=excerpt))
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def _signs(text: str, others: AbstractSet[Skeleton], own: Skeleton) -> Iterator[tuple[Sign, str]]:

@@ -58,7 +58,8 @@ class Conversation:
             limits: how much of the server is borne.
             revisions: those that may be agreed on, best first.
             again: gives a stream to a fresh server; some old servers end at a question from
-                before the handshake, and are then asked to shake hands at once.
+                before the handshake, and are then asked to shake hands at once. What it raises
+                is passed on.
 
         Raises:
             UpstreamFault: there is no agreement; no call was sent.

@@ -110,7 +110,7 @@ def codex_entry(
     given = source.named(table.get("env_http_headers", {}), f"{pointer}/env_http_headers")
     for header, node in given.items():
         here = at(f"{pointer}/env_http_headers", header)
-        sent[_header(source, header, here)] = _from_env(_variable(source, node, here))
+        sent[header_name(source, header, here)] = _from_env(_variable(source, node, here))
     if "bearer_token_env_var" in table:
         here = f"{pointer}/bearer_token_env_var"
         name = _variable(source, table["bearer_token_env_var"], here)
@@ -176,20 +176,27 @@ def signed_command(values: tuple[Value, ...]) -> tuple[Value, ...]:
 
 
 def address(source: DefinitionText, node: object, pointer: str) -> Value:
-    """An http or https address, or one that begins with a variable."""
     text = source.text(node, pointer)
-    found = value(text)
-    if text.startswith("${"):
-        return found
+    check_address(source, text, pointer, opening="${")
+    return value(text)
+
+
+def check_address(source: DefinitionText, text: str, pointer: str, *, opening: str) -> None:
+    """An http or https address, or one that begins with a variable, is let by.
+
+    Raises:
+        ConfigError: `config_invalid`.
+    """
+    if text.startswith(opening) and not any(char.isspace() for char in text):
+        return
     try:
-        parts = urlsplit(text.replace("${", "").replace("}", ""))
+        parts = urlsplit(text.replace(opening, "").replace("}", ""))
         fine = parts.scheme in ("http", "https") and bool(parts.netloc)
     except ValueError:
         fine = False
     if not fine or any(char.isspace() for char in text):
         hint = "write the whole address, beginning with https:// or http://"
         raise source.fault(pointer, "this is no http or https address", hint)
-    return found
 
 
 def headers(source: DefinitionText, node: object, pointer: str) -> Mapping[str, Value]:
@@ -198,14 +205,15 @@ def headers(source: DefinitionText, node: object, pointer: str) -> Mapping[str, 
     found: dict[str, Value] = {}
     for key, one in table.items():
         here = at(pointer, key)
-        name = _header(source, key, here)
+        name = header_name(source, key, here)
         found[name] = value(source.text(one, here, empty=True), name=name)
     if len({name.lower() for name in found}) != len(found):
         raise source.fault(pointer, "a header stands twice", "keep one of the two spellings")
     return MappingProxyType(found)
 
 
-def _header(source: DefinitionText, key: str, pointer: str) -> str:
+def header_name(source: DefinitionText, key: str, pointer: str) -> str:
+    """The name of a header (RFC 9110 §5.1)."""
     if not key or len(key) > 200 or not _HEADER.issuperset(key.lower()):
         hint = "use letters, digits and dashes, as in Authorization"
         raise source.fault(pointer, "this is no name of a header", hint)

@@ -182,14 +182,26 @@ def value(text: str, *, name: str = "", secret: bool = False) -> Value:
     return _value(text, tuple(map(_reference, found)), rest, name, secret)
 
 
-def template(text: str, names: frozenset[str], *, name: str = "", secret: bool = False) -> Value:
-    """A value in the `{name}` spelling of `server.json`; other braces are plain text."""
+def template(text: str, names: Mapping[str, str], *, name: str = "", secret: bool = False) -> Value:
+    """A value in the `{name}` spelling of `server.json`; other braces are plain text.
+
+    Args:
+        text: the value.
+        names: the questions that the names in braces stand for.
+        name: what it is the value of.
+        secret: the file itself says that it is one.
+    """
     found = [match for match in _BRACES.finditer(text) if match["name"] in names]
     references = tuple(
-        Reference(text=match[0], source=Source.ASKED, name=match["name"]) for match in found
+        Reference(text=match[0], source=Source.ASKED, name=names[match["name"]]) for match in found
     )
     rest = _BRACES.sub(lambda match: "" if match["name"] in names else match[0], text)
     return _value(text, references, rest, name, secret)
+
+
+def value_as_is(text: str, *, name: str = "", secret: bool = False) -> Value:
+    """A value of plain text, in which nothing is a variable."""
+    return _value(text, (), text, name, secret)
 
 
 def _value(

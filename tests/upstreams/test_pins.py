@@ -102,10 +102,10 @@ def test_an_empty_title_is_told_from_none() -> None:
 @given(LOOKS, LOOKS)
 def test_two_texts_that_differ_never_look_the_same(first: str, second: str) -> None:
     old, new = listing.defined(description=first), listing.defined(description=second)
-    lines = [line for each in changes(old, new) for line in each.diff.splitlines()[2:]]
-    out = [line[1:] for line in lines if line.startswith("-")]
-    put = [line[1:] for line in lines if line.startswith("+")]
-    assert (out == put) is (first == second)
+    lines = [line for each in changes(old, new) for line in each.diff.splitlines()[3:]]
+    before = [line[1:] for line in lines if not line.startswith("+")]
+    after = [line[1:] for line in lines if not line.startswith("-")]
+    assert (before == after) is (first == second)
 
 
 def test_a_difference_shows_the_lines_around_it_and_what_is_hidden() -> None:

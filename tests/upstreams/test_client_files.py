@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from typing import Any
@@ -21,6 +22,7 @@ JSON_CLIENTS = [client for client in Client if client is not Client.CODEX]
 PAT = "ghp_" + "Zx81Qw" * 6
 KEY = "9f86d081884c7d659a2feaa0c55ad015"
 WORD = "hunter2secret"
+SHA = hashlib.sha256(b"image").hexdigest()
 
 
 def _read(client: Client, text: str) -> Found:
@@ -197,6 +199,8 @@ WRONG: list[tuple[Any, str]] = [
     ({"url": "https://x.example", "headers": {"A:": "b"}}, "/mcpServers/it/headers/A:"),
     ({"url": "https://x.example", "headers": {"A": f"{WORD}\r\nB: c"}}, "/mcpServers/it/headers/A"),
     ({"url": "https://x.example", "headers": {"A": "b", "a": "c"}}, "/mcpServers/it/headers"),
+    ({"command": "npx", "env": {f"V{n}": "" for n in range(513)}}, "/mcpServers/it/env"),
+    ({"command": "npx", "env": {"x" * 50 + "-" + PAT: {}}}, "/mcpServers/it/env/***"),
     ({"command": "npx", "disabled": "no"}, "/mcpServers/it/disabled"),
 ]
 
@@ -228,6 +232,8 @@ BROKEN: list[tuple[Client, str, str]] = [
     (Client.CLAUDE_CODE, " " * (8 * 1024 * 1024 + 1), "larger than is read"),
     (Client.VSCODE, '{"servers": {}, "inputs": [{"id": 7, "password": 1}]}', "true or false"),
     (Client.CODEX, f"[mcp_servers.x\ntoken = '{WORD}'", "not valid TOML (line 1, column 15)"),
+    (Client.CLAUDE_CODE, '{"x": ' + "[" * 70 + "]" * 70 + "}", "nested too deeply"),
+    (Client.CODEX, "# x\n" * 140_000, "larger than is read"),
     (Client.CODEX, "mcp_servers = 3", "must be a table"),
     (Client.CODEX, "a = " + "9" * 5000, "not valid TOML"),
     (Client.CODEX, "a = " + "[" * 8000, "nested too deeply"),
@@ -250,6 +256,30 @@ def test_more_servers_than_the_bound_are_refused() -> None:
     servers = {f"s{n}": {"command": "x"} for n in range(513)}
     with pytest.raises(ConfigError, match="more than 512"):
         _read(Client.CLAUDE_CODE, json.dumps({"mcpServers": servers}))
+
+
+def test_servers_of_all_projects_count_together() -> None:
+    servers = {f"s{n}": {"command": "x"} for n in range(300)}
+    projects = {path: {"mcpServers": servers} for path in ("/a", "/b")}
+    with pytest.raises(ConfigError, match="more than 512 servers"):
+        _read(Client.CLAUDE_CODE_USER, json.dumps({"projects": projects}))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 201, "\ud800"])
+def test_a_name_that_cannot_be_used_is_a_fault(name: str) -> None:
+    (fault,) = _read(
+        Client.CLAUDE_CODE, _json(Client.CLAUDE_CODE, **{name: {"command": "x"}})
+    ).faults
+    assert "a name cannot be used" in fault.message
+
+
+@pytest.mark.parametrize("token", [PAT, "sk-abc", "Bearer abc"])
+def test_a_token_where_codex_wants_the_name_of_a_variable_is_a_fault(token: str) -> None:
+    text = f'[mcp_servers.x]\nurl = "https://x.example"\nbearer_token_env_var = "{token}"'
+    found = _read(Client.CODEX, text)
+    assert found.servers == ()
+    assert token not in str(found.faults[0])
+    assert "never write the secret itself" in (found.faults[0].hint or "")
 
 
 @pytest.mark.parametrize(
@@ -289,11 +319,13 @@ def test_what_looks_like_a_secret_is_marked_and_never_shown(
         {"command": "npx", "args": ["-y", "@upstash/context7-mcp@1.0.31"]},
         {"command": "uvx", "args": ["--from", "git+https://git.example/a/b@v1.2.3", "b"]},
         {"command": "docker", "args": ["run", "-i", "--rm", "-e", "GITHUB_TOKEN",
-                                       "reg.example/a/b@sha256:" + "ab12" * 16]},
+                                       f"reg.example/a/b@sha256:{SHA}"]},
         {"command": "x", "env": {"MAX_TOKENS": "4096", "TOKENIZERS_PARALLELISM": "false",
                                  "TOKEN_FILE": "/run/token", "AUTH_TYPE": "oauth",
                                  "PUBLIC_KEY": "age1", "SSH_AUTH_SOCK": "/run/x"}},
         {"command": "x", "env": {"API_KEY": "${API_KEY}", "TOKEN": "", "SECRET": "${env:S}"}},
+        {"command": "x", "env": {"USE_TOKEN": "true"}},
+        {"url": "https://x.example", "headers": {"Authorization": "Bearer ${T}"}},
         {"command": "x", "args": ["--token-file", "/run/t", "--token", "--verbose"]},
         {"command": "x", "args": ["/home/ann/projects/2026/customer-portal-2/src"]},
         {"url": "https://mcp.example.com/v1/mcp?region=eu&page_size=20"},

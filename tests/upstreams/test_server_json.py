@@ -209,6 +209,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"identifier": "https://x.example/a.tgz"}, "/identifier"),
     ({"identifier": "weather@1.0"}, "/identifier"),
     ({"identifier": "../up"}, "/identifier"),
+    ({"identifier": "w" * 256}, "/identifier"),
     ({"version": None}, "/version"),
     ({"version": "latest"}, "/version"),
     ({"version": "^1.2.3"}, "/version"),

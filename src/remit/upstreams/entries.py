@@ -21,7 +21,7 @@ from remit.upstreams.found import (
     value,
     without_variables,
 )
-from remit.upstreams.secretlike import shown, sign_of_command
+from remit.upstreams.secretlike import shown, sign_of, sign_of_command
 
 _KINDS = {
     "stdio": Kind.STDIO, "http": Kind.HTTP, "streamable-http": Kind.HTTP,
@@ -238,11 +238,11 @@ def variable(source: DefinitionText, key: str, pointer: str) -> str:
 
 
 def _variable(source: DefinitionText, node: object, pointer: str) -> str:
-    name = variable(source, source.text(node, pointer), pointer)
-    if not name.replace("_", "a").isalnum():
+    name = source.text(node, pointer)
+    if not (name.isascii() and name.isidentifier()) or sign_of(name) is not None:
         hint = "name the variable that holds the secret; never write the secret itself here"
         raise source.fault(pointer, "this is no name of an environment variable", hint)
-    return name
+    return source.name(name, pointer)
 
 
 def _variables(

@@ -115,9 +115,8 @@ async def open_gateway(
         ConfigError, PolicyFault, LedgerFault: it cannot start; nothing is left half open.
     """
     name = _own_directory(settings.data_dir)
-    refuse_second(
-        settings.ledger_path
-    )  # its processes would be taken for the first one's leftovers
+    # Before any process is started, which would be taken for the first gateway's leftovers.
+    refuse_second(settings.ledger_path)
     async with AsyncExitStack() as stack:
         beside = await open_processes(settings, name, stack, runner=runner)
         clock = SystemClock()

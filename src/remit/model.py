@@ -129,6 +129,10 @@ class Risk(StrEnum):
     CRITICAL = "critical"
 
 
+RISK_OF = {Effect.READ: Risk.LOW, Effect.WRITE: Risk.MEDIUM, Effect.DESTRUCTIVE: Risk.HIGH}
+"""The risk of a tool of which nothing else is said."""
+
+
 class Taint(StrEnum):
     """What reading a tool's result does to the caller: it may now follow others' words, or leak."""
 

@@ -218,9 +218,23 @@ def test_check_doubts_secrets_that_are_not_there_and_what_everybody_can_change(
         "profiles": {"small": {"mounts": mounts}},
         "credentials": credentials,
     }
-    (home / "remit.yaml").write_text(json.dumps({"runners": runners}))
+    shown = home / "shown"
+    shown.mkdir()
+    shown.chmod(0o777)
+    preview = {"argv": ["/bin/true"], "mounts": [{"name": "s", "source": str(shown)}]}
+    tool = {
+        "name": "act",
+        "description": "Acts.",
+        "effect": "write",
+        "input_schema": {"type": "object"},
+        "command": {"argv": ["/bin/true"]},
+        "preview": {"command": preview},
+    }
+    whole = {"runners": runners, "catalog": {"tools": [tool]}}
+    (home / "remit.yaml").write_text(json.dumps(whole))
     ended = remit("check")
-    assert ended.code == 0
+    assert ended.code == 0, ended.err
+    assert f"everybody can change what runs see of {shown}" in ended.err
     assert "runners.credentials.a.secret names none, which is no file" in ended.err
     assert "runners.credentials.b.secret names wide, which others can read" in ended.err
     assert "runners.credentials.c.secret names NOT_SET, which is not set here" in ended.err

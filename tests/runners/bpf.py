@@ -11,6 +11,36 @@ KILL, ALLOW = 0x8000_0000, 0x7FFF_0000
 EPERM, ENOSYS, NO_PROTOCOL, NO_FAMILY = 0x50001, 0x50026, 0x5005D, 0x50061
 NO_MEMORY, AS_IF_DONE = 0x5000C, 0x50000
 
+JUDGED = {
+    *[
+        "clone",
+        "clone3",
+        "ioctl",
+        "personality",
+        "socket",
+        "socketpair",
+        "open",
+        "openat",
+        "openat2",
+        "chmod",
+        "fchmod",
+    ],
+    *[
+        "fchmodat",
+        "fchmodat2",
+        "creat",
+        "mknod",
+        "mknodat",
+        "io_setup",
+        "mmap",
+        "memfd_create",
+        "shmget",
+        "setrlimit",
+    ],
+    "prlimit64",
+}
+"""Calls whose answer depends on what they are given."""
+
 
 def decoded(program: bytes) -> Code:
     """The `struct sock_filter` array as tuples."""

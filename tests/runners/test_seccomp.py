@@ -19,6 +19,7 @@ from tests.runners.bpf import (
     AS_IF_DONE,
     ENOSYS,
     EPERM,
+    JUDGED,
     KILL,
     NO_FAMILY,
     NO_MEMORY,
@@ -30,21 +31,6 @@ from tests.runners.bpf import (
 pytestmark = pytest.mark.threat("T-16")
 
 both = pytest.mark.parametrize("arch", [X86_64, AARCH64], ids=lambda arch: arch.name)
-JUDGED = {
-    *(
-        "clone",
-        "clone3",
-        "ioctl",
-        "personality",
-        "socket",
-        "socketpair",
-        "open",
-        "openat",
-        "openat2",
-    ),
-    *("chmod", "fchmod", "fchmodat", "fchmodat2", "creat", "mknod", "mknodat", "io_setup"),
-    *("mmap", "memfd_create", "shmget", "setrlimit", "prlimit64"),
-}
 TREE = {each.name: decoded(program(each)) for each in ARCHITECTURES.values()}
 
 DANGEROUS = """

@@ -20,6 +20,7 @@ from tests.runners.bpf import (
     AS_IF_DONE,
     ENOSYS,
     EPERM,
+    JUDGED,
     KILL,
     NO_FAMILY,
     NO_MEMORY,
@@ -38,21 +39,6 @@ NAMESPACES = (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x2000
 NEWEST_OF_LIBRARY = 450
 """libseccomp 2.5.4's newest number; later ones it is not asked about."""
 
-JUDGED = {
-    *(
-        "clone",
-        "clone3",
-        "ioctl",
-        "personality",
-        "socket",
-        "socketpair",
-        "open",
-        "openat",
-        "openat2",
-    ),
-    *("chmod", "fchmod", "fchmodat", "fchmodat2", "creat", "mknod", "mknodat", "io_setup"),
-    *("mmap", "memfd_create", "shmget", "setrlimit", "prlimit64"),
-}
 OTHERWISE = {"ioctl", "setrlimit", "prlimit64"}
 """Said to the library by what is refused of them."""
 

@@ -23,6 +23,7 @@ from remit.catalog.spec import CommandSpec, EnvironmentSpec, LimitsSpec, Preview
 from remit.command import Placeholder
 from remit.errors import ConfigError
 from remit.model import (
+    RISK_OF,
     Command,
     Effect,
     EnvironmentRule,
@@ -33,7 +34,6 @@ from remit.model import (
     Preview,
     PreviewDigest,
     ResultKind,
-    Risk,
     Tool,
     WorkingFile,
 )
@@ -46,7 +46,6 @@ ARGUMENTS_FILE = "arguments.json"
 RESERVED = "remit_"
 """No tool of a catalog has a name that begins so: the gateway's own tools do."""
 
-_RISK = {Effect.READ: Risk.LOW, Effect.WRITE: Risk.MEDIUM, Effect.DESTRUCTIVE: Risk.HIGH}
 _SCALAR_TYPES = ("string", "integer", "number", "boolean")
 
 
@@ -76,7 +75,7 @@ def build_tool(spec: ToolSpec) -> Tool:
         output_schema=_output_schema(spec),
         command=command,
         effect=spec.effect,
-        risk=spec.risk or _RISK[spec.effect],
+        risk=spec.risk or RISK_OF[spec.effect],
         idempotent=spec.idempotent,
         on_cancel=spec.on_cancel,
         environment=_environment(spec.environment, schema),

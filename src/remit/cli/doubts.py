@@ -61,7 +61,8 @@ def _sources(settings: Settings) -> list[str]:
     """Every directory that runs are shown, once."""
     found = [m.source for profile in settings.profiles.values() for m in profile.mounts]
     for tool in settings.tools:
-        found += [mount.source for mount in tool.command.mounts]
+        commands = [tool.command, *([tool.preview.command] if tool.preview else [])]
+        found += [mount.source for command in commands for mount in command.mounts]
     return list(dict.fromkeys(found))
 
 

@@ -97,8 +97,9 @@ async def _load_clients(kinds: set[str]) -> None:
     if kinds - {"static", "oidc"}:
         import httpx2
 
-        import remit.runners.lines  # noqa: F401
+        from remit.runners.lines import read_in_time
 
+        read_in_time()
         with contextlib.suppress(httpx2.HTTPError):
             async with httpx2.AsyncClient(trust_env=False) as http:
                 await http.get("https://127.0.0.1:1/")  # nobody listens there

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from remit.model import Effect, Risk
+from remit.model import RISK_OF, Effect, Risk
 from remit.upstreams.definitions import Definition
-
-_RISK = {Effect.READ: Risk.LOW, Effect.WRITE: Risk.MEDIUM, Effect.DESTRUCTIVE: Risk.HIGH}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +32,9 @@ def at_least(definition: Definition) -> Standing:
         effect = Effect.DESTRUCTIVE
     elif read_only is False:
         effect = Effect.WRITE
-    return Standing(effect=effect, risk=_RISK[effect], open_world=said.get("openWorldHint") is True)
+    return Standing(
+        effect=effect, risk=RISK_OF[effect], open_world=said.get("openWorldHint") is True
+    )
 
 
 def raised(operators: Standing, definition: Definition) -> Standing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import re
 import threading
 import time
 
@@ -20,6 +21,7 @@ from remit.runners.egress import upstream
 from remit.runners.egress.heads import read_head
 from remit.runners.egress.refusals import Refusal
 from remit.runners.egress.relay import Peer
+from remit.runners.lines import read_in_time
 from tests.runners.egress.process import Place
 from tests.runners.egress.world import SECRET, ok, rule
 
@@ -181,7 +183,18 @@ class Said:
         raise NotImplementedError
 
 
+def test_an_h11_that_reads_lines_in_another_way_is_not_used(monkeypatch):
+    read_in_time()
+    compared = _readers.header_field_re
+    read_in_time()
+    assert _readers.header_field_re is compared
+    monkeypatch.setattr(_readers, "header_field_re", re.compile(rb"(?P<field_name>.*)"))
+    with pytest.raises(RuntimeError, match="another way"):
+        read_in_time()
+
+
 def test_a_header_reads_as_h11_itself_would_read_it():
+    read_in_time()
     for line in (b"A: b", b"A:\t b c \t", b"A:", b"A:  ", b"A: \xe9 x"):
         found = _readers.header_field_re.fullmatch(line)
         assert found is not None

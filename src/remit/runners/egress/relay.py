@@ -12,12 +12,12 @@ from typing import Any
 
 import h11
 
-import remit.runners.lines  # noqa: F401 - h11 reads no line for long
 from remit.runners.egress.addresses import authority
 from remit.runners.egress.heads import Headers, end_to_end
 from remit.runners.egress.purse import Injection, Purse, where
 from remit.runners.egress.refusals import Refusal
 from remit.runners.egress.streams import PIECE, Stream
+from remit.runners.lines import read_in_time
 from remit.runners.traces import Blanker
 
 MAX_INCOMPLETE = 65_536
@@ -36,6 +36,7 @@ class Peer:
     def __init__(self, stream: Stream, role: Any, fault: str) -> None:
         self.stream = stream
         self.fault = fault
+        read_in_time()
         self.h11 = h11.Connection(role, max_incomplete_event_size=MAX_INCOMPLETE)
 
     async def event(self) -> Any:

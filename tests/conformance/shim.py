@@ -7,7 +7,6 @@ answer comes back untouched.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,18 +29,20 @@ class Shim:
         return server
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        sending = asyncio.ensure_future(self._requests(reader, back_writer))
-        answering = asyncio.ensure_future(_pipe(back_reader, writer))
-        with contextlib.suppress(asyncio.CancelledError):  # the relay is being closed
-            await asyncio.wait((sending, answering), return_when=asyncio.FIRST_COMPLETED)
-        for task in (sending, answering):
-            task.cancel()
-        await asyncio.gather(sending, answering, return_exceptions=True)
-        for each in (writer, back_writer):
-            each.close()
-            with contextlib.suppress(OSError):
-                await each.wait_closed()
+        ends = [writer]
+        try:
+            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._to)
+            ends.append(back_writer)
+            halves = [
+                asyncio.ensure_future(self._requests(reader, back_writer)),
+                asyncio.ensure_future(_pipe(back_reader, writer)),
+            ]
+            await _until_one_ends(halves)
+        finally:
+            # Whenever this is cancelled, and without waiting: a connection that outlives its loop
+            # is found by the collector, in the middle of some other test.
+            for each in ends:
+                each.close()
 
     async def _requests(self, reader: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
         while True:
@@ -103,9 +104,20 @@ def shim(to: int, key: str) -> Iterator[int]:
         loop.close()
 
 
+async def _until_one_ends(halves: list[asyncio.Task[None]]) -> None:
+    try:
+        await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for half in halves:
+            half.cancel()
+        await asyncio.gather(*halves, return_exceptions=True)
+
+
 async def _stop(server: asyncio.Server) -> None:
     server.close()
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    me = asyncio.current_task()
+    while others := [task for task in asyncio.all_tasks() if task is not me]:
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)  # what was closed is let go of on the loop's next turn

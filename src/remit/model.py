@@ -270,6 +270,37 @@ class CredentialRule:
     audience: str | None = None
 
 
+class SessionMode(StrEnum):
+    """How long a process of an MCP server lives: for one call, or for several reads."""
+
+    PER_CALL = "per_call"
+    PER_CALLER = "per_caller"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Which tool of which MCP server a tool is: the server's name in the catalog, the tool's name
+    there, and the digest of its pinned definition.
+
+    A server with a `url` is asked over HTTP; any other is the tool's command, spoken with over its
+    standard input and output. `authorization` is the handle of the credential that an HTTP server
+    is shown as a bearer token. `idle_s` and `age_s` bound a session. `shadow`: policy decides on
+    its calls and is recorded, and they go on whatever it says.
+    """
+
+    server: str
+    tool: str
+    definition: str
+    url: str | None = None
+    authorization: str | None = None
+    session: SessionMode = SessionMode.PER_CALL
+    idle_s: int = 300
+    age_s: int = 3_600
+    unsafe_session_writes: bool = False
+    shadow: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     """What can be asked for; from the operator's catalog. `digest` covers every other field.
@@ -302,6 +333,7 @@ class Tool:
     egress: tuple[EgressRule, ...] = ()
     credentials: tuple[CredentialRule, ...] = ()
     result_files: tuple[str, ...] = ()
+    upstream: Upstream | None = None
     digest: str = ""
 
 
@@ -700,12 +732,36 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamCall:
+    """The `tools/call` that a run makes of an MCP server, read from the stored plan's bytes.
+
+    `caller` is a digest of who asks, with tenant and chain: a session of one caller is never
+    another's. For the other fields see `Upstream`.
+    """
+
+    server: str
+    tool: str
+    definition: str
+    arguments: Frozen
+    caller: str
+    url: str | None = None
+    authorization: str | None = None
+    session: SessionMode = SessionMode.PER_CALL
+    idle_s: int = 300
+    age_s: int = 3_600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """What a runner is told to run: read from the stored plan's bytes and nothing else.
 
     `files` are put into the job directory (`/job`, the command's working directory), `collect`
     are read back from it. `env` is the whole environment. Of two runs of one `fence_key` the one
     with the later fence shuts the other out; reads have none, since they may run side by side.
+
+    With `upstream` the command is an MCP server and the run is one call of it. With `dialogue`
+    the command is spoken with while it runs: its standard input is a pipe, and its standard output
+    is read by whoever asked for it (`Runner.dialogue`), not kept as a result.
     """
 
     argv: tuple[str, ...]
@@ -719,6 +775,8 @@ class RunSpec:
     fence_key: str = ""
     egress: tuple[EgressRule, ...] = ()
     credentials: tuple[CredentialRule, ...] = ()
+    upstream: UpstreamCall | None = None
+    dialogue: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -855,7 +913,11 @@ class RunState(StrEnum):
 
 
 class Ending(StrEnum):
-    """How a run's command ended, as seen from outside it."""
+    """How a run's command ended, as seen from outside it.
+
+    A call of an MCP server ends `answered`, with its answer as standard output; `unanswered` if it
+    was asked and gave no answer that can be used; `unasked` if the question was never sent.
+    """
 
     EXIT = "exit"
     SIGNAL = "signal"
@@ -865,6 +927,9 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"
     NOT_STARTED = "not_started"
     LOST = "lost"
+    ANSWERED = "answered"
+    UNANSWERED = "unanswered"
+    UNASKED = "unasked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,6 +159,27 @@ class Upkeep(Protocol):
         """Have all sources looked at now."""
 
 
+class Dialogue(Protocol):
+    """The standard input and output of a run that is spoken with; its words are not trusted."""
+
+    async def read(self) -> bytes:
+        """The next bytes that it writes, at most 64 KiB; none once it has ended or closed it.
+
+        Raises:
+            OSError: the stream broke.
+        """
+
+    async def write(self, data: bytes, /) -> None:
+        """Send all of `data`; returns when there is room for more.
+
+        Raises:
+            OSError: it does not take it any more.
+        """
+
+    def close_input(self) -> None:
+        """End its standard input; what was written before is still read. Idempotent."""
+
+
 class Runner(Protocol):
     """Makes one disposable environment per lease. Every method is idempotent on the lease id.
 
@@ -193,6 +214,16 @@ class Runner(Protocol):
 
     def stream(self, lease: Lease) -> AsyncIterator[Frame]:
         """Output as it comes, bounded by the limits; ends when both channels have ended."""
+
+    def dialogue(self, lease: Lease) -> Dialogue:
+        """The streams of a run that is spoken with (`RunSpec.dialogue`), from its provision on.
+
+        The same object each time. What is read from it is not in the run's result.
+
+        Raises:
+            RunnerFault: `runner_lacks` if the run is not spoken with, or this runner has none
+                that are.
+        """
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         """TERM, wait for the grace, then KILL all of it. Returns once the processes are gone."""

@@ -16,12 +16,17 @@ from remit.reach import egress_facts, meet_egress, normal_egress
 DEFAULT = "sandbox"
 """The profile that is there even if no file names it."""
 
+ELSEWHERE = "http"
+"""The profile of calls to MCP servers over HTTP, which run where Remit isolates nothing."""
+
 
 class RunnerKind(StrEnum):
     """What makes the environment."""
 
     SANDBOX = "sandbox"
     GVISOR = "gvisor"
+    HTTP = "http"
+    """Nothing is made: a server elsewhere is asked. No profile of a file is of this kind."""
 
 
 class BaseKind(StrEnum):
@@ -123,6 +128,8 @@ def gives_no_more(inner: Profile, outer: Profile) -> bool:
     Bases are compared by what they name: another base is never "less". A stronger runner is.
     """
     strength = [RunnerKind.SANDBOX, RunnerKind.GVISOR]
+    if RunnerKind.HTTP in (inner.runner, outer.runner):
+        return inner == outer  # what runs here and what runs elsewhere are never "less"
     return (
         strength.index(inner.runner) >= strength.index(outer.runner)
         and inner.base == outer.base

@@ -41,6 +41,7 @@ from remit.runners.sandbox import SandboxRunner
 from remit.stages import plan as planning
 from remit.stages.means import Means
 from remit.stages.respond import printable
+from remit.stages.run_spec import run_spec
 
 APART_S = 1.1
 """Time between the two runs: what prints the second of the clock must not pass by luck."""
@@ -145,7 +146,7 @@ class _Trial:
         return planning.preview_result(name, result, subject)
 
     async def _run(self, name: str, plan: Plan) -> RunResult:
-        spec = planning.run_spec(plan.text, plan.hash)
+        spec = run_spec(plan.text, plan.hash)
         lease = Lease(
             id=f"check-{name}-{os.getpid()}",
             gateway="check",

@@ -8,7 +8,8 @@ import pytest
 
 from remit.canonical import digest, encode
 from remit.errors import Code, Refused
-from remit.stages.plan import PLAN, run_spec
+from remit.stages.plan import PLAN
+from remit.stages.run_spec import run_spec
 
 
 def _plan(effect: str) -> bytes:

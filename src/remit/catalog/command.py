@@ -105,6 +105,8 @@ def tool_digest(tool: Tool) -> str:
     """SHA-256 over every field of a tool but the digest itself."""
     facts = asdict(tool)
     del facts["digest"]
+    if tool.upstream is None:
+        del facts["upstream"]
     facts["input_schema"] = tool.input_schema.value()
     facts["output_schema"] = tool.output_schema.value() if tool.output_schema else None
     return canonical.digest_of(DOMAIN, _plain(facts))

@@ -27,6 +27,7 @@ from remit.model import (
     RunSpec,
     Tier,
 )
+from remit.ports import Dialogue
 from remit.profile import DEFAULT, Profile, RunnerKind
 from remit.runners import gvisor, orders, probe, seccomp
 from remit.runners.attempt import Attempt
@@ -259,6 +260,9 @@ class SandboxRunner:
         await attempt.made.wait()  # a run in a slot writes where the slot would have
         async for frame in attempt.capture.frames():
             yield frame
+
+    def dialogue(self, lease: Lease) -> Dialogue:
+        raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         attempt = self.attempts.get(lease.id)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from remit.catalog.server_spec import ServerSpec
 from remit.catalog.spec import Count, Strict, ToolSpec
 from remit.model import CallerKind, Permission
 from remit.settings.fields import FilePath, Group, Hash, Instant, KeyId, Listen, Reference, Subject
@@ -115,6 +116,9 @@ class CatalogSection(Strict):
 
     tools: list[ToolSpec] = Field(
         default_factory=list, max_length=20_000, description="Command tools; see docs/tools.md."
+    )
+    servers: list[ServerSpec] = Field(
+        default_factory=list, max_length=1_000, description="MCP servers; see docs/servers.md."
     )
 
 

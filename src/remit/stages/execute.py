@@ -31,7 +31,7 @@ from remit.stages.admit import frozen
 from remit.stages.lend import Returned, Searched, close_files, lend, scrubbed, take_back, with_loans
 from remit.stages.live import HOLDS_CREDENTIAL, REDACTED, Live
 from remit.stages.output import streamed
-from remit.stages.plan import run_spec
+from remit.stages.run_spec import run_spec
 from remit.telemetry import logger
 
 log = logger()
@@ -206,7 +206,7 @@ async def _prepared(b: Backends, grant: Grant, *, lease: Lease, stop: Stop) -> R
         text = await b.ledger.plan_text(grant.plan.hash)
         if text is None:
             raise LedgerFault(Code.LEDGER_UNAVAILABLE, "the plan of a grant is not in the ledger")
-        spec = run_spec(text, grant.plan.hash)
+        spec = run_spec(text, grant.plan.hash, approved=grant.approval_id is not None)
         if stop.asked():
             return _cancelled()
         making = asyncio.ensure_future(b.runner.provision(lease, spec))

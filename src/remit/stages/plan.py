@@ -17,12 +17,9 @@ from remit.errors import Code, Refused
 from remit.model import (
     AdmittedCall,
     Command,
-    CredentialRule,
     Effect,
-    EgressRule,
     Frozen,
     Limits,
-    Mount,
     Outcome,
     Plan,
     PlanKind,
@@ -32,8 +29,9 @@ from remit.model import (
     PreviewResult,
     ResultKind,
     RunResult,
-    RunSpec,
     RunState,
+    SessionMode,
+    Upstream,
 )
 from remit.reach import egress_facts
 from remit.stages.means import Means
@@ -94,6 +92,8 @@ def main_plan(
         "preview": None if preview is None else preview.digest,
         "narrowed_from": narrowed_from,
     }
+    if tool.upstream is not None:
+        facts["upstream"] = _upstream_facts(tool.upstream, tool.effect)
     plan = _freeze(
         facts, admitted, terms, kind=PlanKind.MAIN, preview=preview, narrowed_from=narrowed_from
     )
@@ -206,6 +206,21 @@ def _facts(
     }
 
 
+def _upstream_facts(upstream: Upstream, effect: Effect) -> dict[str, Any]:
+    """Which tool of which server is called, and in what: only reads are let into a session."""
+    kept = effect is Effect.READ or upstream.unsafe_session_writes
+    return {
+        "server": upstream.server,
+        "tool": upstream.tool,
+        "definition": upstream.definition,
+        "url": upstream.url,
+        "authorization": upstream.authorization,
+        "session": (upstream.session if kept else SessionMode.PER_CALL).value,
+        "idle_s": upstream.idle_s,
+        "age_s": upstream.age_s,
+    }
+
+
 def _runner_facts(means: Means, profile: str) -> dict[str, str]:
     runner = means.runner(profile)
     return {
@@ -259,53 +274,6 @@ def _freeze(
         profile=terms.profile,
         egress=terms.egress,
         credentials=terms.credentials,
-    )
-
-
-def run_spec(text: bytes, expected_hash: str) -> RunSpec:
-    """What a runner is told, read from a plan's stored bytes and nothing else.
-
-    Raises:
-        Refused: `approval_mismatch` if the bytes are not those that the hash names.
-    """
-    if digest(PLAN, text) != expected_hash:
-        raise Refused(Code.APPROVAL_MISMATCH, "the stored plan is not the plan that was authorized")
-    facts = json.loads(text)
-    command = facts["command"]
-    return RunSpec(
-        argv=tuple(command["argv"]),
-        env=tuple(command["env"].items()),
-        stdin=command["stdin"].encode(),
-        files=tuple((path, content.encode()) for path, content in command["files"].items()),
-        mounts=tuple(
-            Mount(name=mount["name"], source=mount["source"], writable=mount["writable"])
-            for mount in command["mounts"]
-        ),
-        collect=tuple(facts["collect"]),
-        limits=Limits(**facts["limits"]),
-        profile=facts["runner"]["profile"],
-        fence_key="" if facts["effect"] == Effect.READ else facts["call_digest"],
-        egress=tuple(_egress_rule(rule) for rule in facts["egress"]),
-        credentials=tuple(_credential_rule(rule) for rule in facts["credentials"]),
-    )
-
-
-def _egress_rule(facts: Mapping[str, Any]) -> EgressRule:
-    methods = facts.get("methods")
-    return EgressRule(
-        host=facts["host"],
-        port=facts["port"],
-        methods=None if methods is None else tuple(methods),
-        path_prefix=facts.get("path_prefix"),
-    )
-
-
-def _credential_rule(facts: Mapping[str, Any]) -> CredentialRule:
-    return CredentialRule(
-        ref=facts["ref"],
-        scopes=tuple(facts["scopes"]),
-        ttl_s=facts.get("ttl_s"),
-        audience=facts.get("audience"),
     )
 
 

@@ -91,10 +91,35 @@ def judge(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:
         if result.exit_code == 0:
             return RunState.SUCCEEDED, None
         return RunState.FAILED, Code.RUN_FAILED
+    if result.ending in _OF_SERVERS:
+        return _judge_server(effect, result)
     code = _ENDED_BY_FORCE[result.ending]
     if effect is Effect.READ and result.ending is not Ending.LOST:
         return RunState.FAILED, code
     return RunState.UNKNOWN, code
+
+
+_OF_SERVERS = frozenset({Ending.ANSWERED, Ending.UNANSWERED, Ending.UNASKED})
+_SERVERS_SAID = (
+    Code.UPSTREAM_ERROR,
+    Code.UPSTREAM_INVALID,
+    Code.UPSTREAM_GONE,
+    Code.UPSTREAM_TIMEOUT,
+    Code.TOOL_CHANGED,
+    Code.CANCELLED,
+)
+
+
+def _judge_server(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:
+    """A server that answered with an error says that it failed; of silence after a question that
+    was sent, only a read is known to have changed nothing."""
+    met = (code for code in _SERVERS_SAID if code.value in result.limits_hit)
+    code = next(met, None)
+    if result.ending is Ending.ANSWERED:
+        return (RunState.SUCCEEDED, None) if code is None else (RunState.FAILED, code)
+    if result.ending is Ending.UNASKED or effect is Effect.READ:
+        return RunState.FAILED, code or Code.UPSTREAM_GONE
+    return RunState.UNKNOWN, code or Code.UPSTREAM_GONE
 
 
 _BEFORE_START = (

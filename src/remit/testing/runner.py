@@ -34,7 +34,7 @@ from remit.model import (
     RunSpec,
     Tier,
 )
-from remit.ports import Runner
+from remit.ports import Dialogue, Runner
 
 Outcome = Callable[[RunSpec], RunResult]
 
@@ -105,6 +105,9 @@ class NoopRunner:
         )
         for seq, (channel, data) in enumerate((c, d) for c, d in pieces if d):
             yield Frame(seq=seq, channel=channel, data=data)
+
+    def dialogue(self, lease: Lease) -> Dialogue:
+        raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         if (ended := self._ended.get(lease.id)) is None or ended.is_set():

@@ -20,6 +20,7 @@ from remit.model import (
     RunSpec,
     Tier,
 )
+from remit.ports import Dialogue
 
 Behaviour = Callable[[RunSpec], Awaitable[RunResult]]
 
@@ -88,6 +89,9 @@ class ScriptedRunner:
         ):
             if data:
                 yield Frame(seq=seq, channel=channel, data=data)
+
+    def dialogue(self, lease: Lease) -> Dialogue:
+        raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         self.told.append(("stop", lease.id))

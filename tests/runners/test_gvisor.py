@@ -113,8 +113,8 @@ def test_a_command_that_is_not_there_does_not_run(spawner: Wired) -> None:
 def test_being_asked_to_end_reaches_the_command_alone(spawner: Wired) -> None:
     source = (
         "import os, signal, time\n"
-        "signal.signal(15, lambda *_: (print('told', flush=True), os._exit(3)))\n"
-        "print('ready', flush=True); time.sleep(60)"
+        "signal.signal(15, lambda *_: (os.write(1, b'told\\n'), os._exit(3)))\n"
+        "os.write(1, b'ready\\n'); time.sleep(60)"
     )
     lease, out = spawner.provision(*PYTHON, source, profile=PROFILE)
     spawner.hear("provisioned", lease=lease)

@@ -1,0 +1,115 @@
+"""What is asked of whoever speaks with MCP servers over HTTP, and what holds for every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from remit.errors import Code, InputError, UpstreamFault
+from remit.model import Capabilities, Lease, RunSpec, Tier, UpstreamCall
+from remit.profile import ELSEWHERE
+from remit.upstreams.definitions import read_definition
+from remit.upstreams.exchange import Progress
+
+Seen = Callable[[str, Sequence[dict[str, Any]]], None]
+"""Told the server's name and its list of tools, as it sent them, each time one was read.
+
+Must return at once and not raise. Comparing it with what is pinned is its job, not the runner's.
+"""
+
+
+class HttpServers(Protocol):
+    """MCP servers that listen on HTTP, asked by the gateway itself.
+
+    Every method ends within the time it is given. Cancelling the task that awaits one gives the
+    request up and closes its stream. A connection that was used with one authorization is never
+    used with another.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The profile `http`; see `elsewhere`."""
+
+    async def call(
+        self,
+        spec: RunSpec,
+        lease: Lease,
+        authorization: bytes | None,
+        *,
+        within_s: float,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, Any]:
+        """Make the one call that `spec.upstream` names, and give the result object as it came.
+
+        The definition of the tool was compared with the plan's before (`check_definition`), in a
+        list that this server gave under the same authorization and that was still fresh.
+
+        Args:
+            spec: with `upstream.url`; the limits bound what is read.
+            lease: the run's; its id is the name by which records know this call.
+            authorization: the bearer token that the run was lent, None if its plan has none.
+            within_s: seconds that all of it may take, connecting included.
+            progress: called with each report; returns at once and does not raise.
+
+        Raises:
+            UpstreamFault: there is no result; `sent` says whether any byte of the call had gone
+                out. Its code is `tool_changed` where the definition is another.
+        """
+
+    async def list_tools(
+        self, server: str, url: str, authorization: bytes | None, *, within_s: float
+    ) -> list[dict[str, Any]]:
+        """Every tool that the server lists now, as it sent them; nothing kept is given.
+
+        Raises:
+            UpstreamFault: there is no whole list.
+        """
+
+    async def aclose(self) -> None:
+        """Close every connection; what is under way ends with a fault. Idempotent."""
+
+
+def elsewhere(*, digest: str, version: str) -> Capabilities:
+    """What holds of a call over HTTP: nothing is isolated, and it goes where its plan says.
+
+    Args:
+        digest: `sha256:` and hex over all that identifies the asking side.
+        version: of the client.
+    """
+    return Capabilities(
+        name=ELSEWHERE,
+        tier=Tier.NONE,
+        digest=digest,
+        version=version,
+        holds={"egress": True},
+        profile=ELSEWHERE,
+    )
+
+
+def check_definition(call: UpstreamCall, items: Sequence[dict[str, Any]]) -> None:
+    """That a server still lists the called tool as the plan has it.
+
+    Args:
+        call: what the plan says.
+        items: the server's list, each item with a name of its own.
+
+    Raises:
+        UpstreamFault: `tool_changed`; nothing was sent.
+    """
+    item = next((each for each in items if each.get("name") == call.tool), None)
+    if item is None:
+        raise _changed("the server does not have this tool any more")
+    try:
+        found = read_definition(call.server, item).digest
+    except InputError:
+        raise _changed("the server's definition of this tool cannot be read any more") from None
+    if found != call.definition:
+        raise _changed("the server's definition of this tool is another than the one planned with")
+
+
+def _changed(message: str) -> UpstreamFault:
+    return UpstreamFault(
+        Code.TOOL_CHANGED,
+        message,
+        hint="an operator compares the definitions: remit tools diff",
+    )

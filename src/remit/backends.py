@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from remit.errors import Code, NotFound, RunnerFault
-from remit.model import EgressRule, Frozen, Lease, Lent, Loan, ServedBundle
+from remit.model import (
+    EgressRule,
+    Frozen,
+    Lease,
+    Lent,
+    Loan,
+    PartDifference,
+    ServedBundle,
+    ServerStatus,
+    ToolStatus,
+)
 from remit.ports import (
     ArgumentCheck,
     Artifacts,
@@ -21,6 +31,7 @@ from remit.ports import (
     Policy,
     Rates,
     Runner,
+    Servers,
 )
 from remit.profile import DEFAULT, Profile
 
@@ -79,6 +90,25 @@ class NoArtifacts:
         return 0
 
 
+class NoServers:
+    """The `Servers` of a gateway with no MCP servers behind it."""
+
+    def statuses(self) -> Sequence[ServerStatus]:
+        return ()
+
+    def differences(self, server: str, tool: str) -> Sequence[PartDifference]:
+        raise NotFound(Code.NOT_FOUND, "there is no such server")
+
+    async def look(self, server: str) -> ServerStatus:
+        raise NotFound(Code.NOT_FOUND, "there is no such server")
+
+    async def accept(self, server: str, tool: str, digest: str, *, operator: str) -> ToolStatus:
+        raise NotFound(Code.NOT_FOUND, "there is no such server")
+
+    def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
     """One implementation of each port."""
@@ -95,6 +125,7 @@ class Backends:
     bundles: Bundles = field(default_factory=NoBundles)
     credentials: Credentials = field(default_factory=NoCredentials)
     artifacts: Artifacts = field(default_factory=NoArtifacts)
+    servers: Servers = field(default_factory=NoServers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -337,6 +337,99 @@ class Tool:
     digest: str = ""
 
 
+class Health(StrEnum):
+    """How an MCP server was when it was last asked."""
+
+    UNSEEN = "unseen"
+    """Not asked yet in the life of this gateway; its pinned tools are offered all the same."""
+    READY = "ready"
+    UNREACHABLE = "unreachable"
+    """It could not be started or reached, or gave no answer."""
+    BROKEN = "broken"
+    """It answered what the protocol does not allow."""
+
+
+class ToolState(StrEnum):
+    """Whether a tool of an MCP server is offered, and why not."""
+
+    OFFERED = "offered"
+    NEW = "new"
+    """Seen, looked suspicious, and accepted by nobody yet."""
+    CHANGED = "changed"
+    """Not what was accepted: in quarantine until someone accepts it."""
+    REPEATED = "repeated"
+    """The server lists several tools of this name."""
+    COLLIDES = "collides"
+    """Its name is another tool's, or would be taken for it."""
+    UNUSABLE = "unusable"
+    """Its definition cannot be used, such as a schema that cannot be checked."""
+    HIDDEN = "hidden"
+    """The operator does not want it offered."""
+    GONE = "gone"
+    """Accepted once, and no longer listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSign:
+    """Something in a server's words about its tool that should make a person look twice.
+
+    Place and excerpt are safe to show: what cannot be seen is written as an escape.
+    """
+
+    sign: str
+    place: str
+    excerpt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolStatus:
+    """One tool of an MCP server, as operators see it.
+
+    `digest` is that of the definition last seen, or of the accepted one where none was seen yet;
+    None where what the server lists has none. `accepted` is the digest of the accepted one.
+    `name` is the server's own word, made safe to show; `offered_as` what agents call it by.
+    """
+
+    server: str
+    name: str
+    offered_as: str
+    state: ToolState
+    digest: str | None = None
+    accepted: str | None = None
+    suspicions: tuple[ToolSign, ...] = ()
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """An MCP server of the catalog, as operators see it.
+
+    `address` is its URL, or the program that is started. `claimed_name` and `claimed_version` are
+    the server's own words, made safe to show. `seen_ms` is when it last answered.
+    """
+
+    name: str
+    transport: str
+    address: str
+    mode: str
+    session: SessionMode
+    health: Health = Health.UNSEEN
+    why: str | None = None
+    seen_ms: int | None = None
+    revision: str | None = None
+    claimed_name: str | None = None
+    claimed_version: str | None = None
+    tools: tuple[ToolStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartDifference:
+    """One part of a tool's definition that changed: a unified diff that is safe to show."""
+
+    part: str
+    diff: str
+
+
 # ---------------------------------------------------------------------------------------- call
 
 

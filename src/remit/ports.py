@@ -32,6 +32,7 @@ from remit.model import (
     Loan,
     Operator,
     Outcome,
+    PartDifference,
     Receipt,
     Repeat,
     RequestState,
@@ -40,7 +41,9 @@ from remit.model import (
     RunSpec,
     RunState,
     ServedBundle,
+    ServerStatus,
     Tool,
+    ToolStatus,
     Touch,
     Vote,
 )
@@ -91,6 +94,43 @@ class Catalog(Protocol):
 
     def tools(self) -> Sequence[Tool]:
         """All tools, sorted by name; the same object as long as nothing changes."""
+
+
+class Servers(Protocol):
+    """The MCP servers of the catalog, and what became of their tools; for operators."""
+
+    def statuses(self) -> Sequence[ServerStatus]:
+        """Every server with every tool of it that is known, by name. Asks nobody."""
+
+    def differences(self, server: str, tool: str) -> Sequence[PartDifference]:
+        """What differs between the accepted definition of a tool and the one last seen.
+
+        Empty if they agree; every part is new if nothing was accepted yet.
+
+        Raises:
+            NotFound: there is no such server or tool.
+        """
+
+    async def look(self, server: str) -> ServerStatus:
+        """Ask the server for its tools now; a server that fails is a status, no error.
+
+        Raises:
+            NotFound: there is no such server.
+        """
+
+    async def accept(self, server: str, tool: str, digest: str, *, operator: str) -> ToolStatus:
+        """Let the definition that was last seen be offered from now on; durable on return.
+
+        Raises:
+            NotFound: there is no such server or tool.
+            Conflict: `wrong_state` if what was last seen has another digest, or has none.
+        """
+
+    def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have `changed` called after each change of what is offered; gives what ends that.
+
+        It is called in the event loop, must return at once, and must not raise.
+        """
 
 
 class ArgumentCheck(Protocol):

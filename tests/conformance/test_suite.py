@@ -6,17 +6,15 @@ anything else, and for a baseline entry that passes.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conformance.fixture import Fixture
 from tests.conformance.shim import shim
-from tests.plugins.machine import ROOT, node_binary
+from tests.conformance.suite import run
 
 HERE = Path(__file__).parent
-SUITE = HERE / "node/node_modules/@modelcontextprotocol/conformance/dist/index.js"
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,17 +32,7 @@ def test_every_required_scenario_passes_or_has_a_reason(
 ) -> None:
     baseline = HERE / f"baseline-{revision}.yaml"
     with shim(fixture_gateway.port, fixture_gateway.key) as port:
-        done = subprocess.run(
-            [
-                str(node_binary()), str(SUITE), "server",
-                "--url", f"http://127.0.0.1:{port}/mcp",
-                "--requirements", revision,
-                "--expected-failures", str(baseline),
-                "--output-dir", str(tmp_path),
-            ],
-            capture_output=True, text=True, cwd=ROOT, timeout=110,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
+        run(f"http://127.0.0.1:{port}/mcp", revision, tmp_path, baseline=baseline)
 
 
 @pytest.mark.parametrize("revision", ["2026-07-28", "2025-11-25"])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from remit.breaker import FAILURES
 from remit.cli.doctor import installation
 from remit.config import load
 from remit.doors.admin import admin_app
@@ -23,7 +24,6 @@ from remit.errors import PolicyFault
 from remit.policy.bundle import bundle_of
 from remit.policy.opa import probing
 from remit.policy.opa.answer import MINIMUM
-from remit.policy.opa.breaker import FAILURES
 from remit.policy.opa.client import OpaEngine
 from remit.policy.opa.connection import MAX_ANSWER
 from remit.policy.opa.transport import CONNECT_S

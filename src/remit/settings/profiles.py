@@ -6,13 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from remit.catalog.reaching import egress
-from remit.catalog.safety import check_mounts
-from remit.catalog.spec import EgressSpec
-from remit.errors import Code, ConfigError
-from remit.model import Effect, EgressRule, Mount, Tool
-from remit.profile import DEFAULT, BaseKind, BaseSystem, Ceilings, Profile, RunnerKind, Tls, Warm
-from remit.runners.egress.addresses import (
+from remit.addresses import (
     METADATA_NAMES,
     Reach,
     is_address,
@@ -20,6 +14,12 @@ from remit.runners.egress.addresses import (
     reach,
     split_authority,
 )
+from remit.catalog.reaching import egress
+from remit.catalog.safety import check_mounts
+from remit.catalog.spec import EgressSpec
+from remit.errors import Code, ConfigError
+from remit.model import Effect, EgressRule, Mount, Tool
+from remit.profile import DEFAULT, BaseKind, BaseSystem, Ceilings, Profile, RunnerKind, Tls, Warm
 from remit.settings.runners import BaseSection, ProfileSection, RunnersSection
 
 Add = Callable[[str, str, str], None]

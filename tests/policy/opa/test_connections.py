@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from remit.breaker import FAILURES
 from remit.policy.opa import transport
 from remit.policy.opa.address import Address
-from remit.policy.opa.breaker import FAILURES
 from remit.policy.opa.client import OpaEngine
 from tests.policy.opa.world import (
     DECIDE,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from remit.addresses import Reach, authority, plain_host, reach, split_authority
 from remit.errors import ConfigError
 from remit.reach import plain_host as reach_plain_host
 from remit.reach import plain_path as reach_plain_path
-from remit.runners.egress.addresses import Reach, authority, plain_host, reach, split_authority
 from remit.runners.egress.greeting import MAX_BYTES, Greeting, read_greeting
 from remit.runners.egress.heads import read_head
 from remit.runners.egress.purse import where

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from remit.runners.egress.addresses import Reach
+from remit.addresses import Reach
 from remit.runners.egress.refusals import Refusal
 from tests.runners.egress.world import Certificates, World, destination, ok, one, rule, world
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from remit.breaker import Breaker, Gate
 from remit.errors import Code, PolicyFault
 from remit.policy.engine import Answer
 from remit.policy.opa.address import Address, address_of
 from remit.policy.opa.answer import RuleAnswer, read, refuse_status, revision_of
-from remit.policy.opa.breaker import Breaker, Gate
 from remit.policy.opa.probing import probe_foreign, probe_own
 from remit.policy.opa.transport import Transport
 from remit.telemetry import logger

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from remit.runners.egress.addresses import is_address
+from remit.addresses import is_address
 
 LIFE_S = 4 * 3_600
 """Life of an authority and all its certificates: a waiting slot's hour, a run's hour, and slack."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from remit.runners.egress.addresses import authority, split_authority
+from remit.addresses import authority, split_authority
 from remit.runners.egress.heads import HOP_BY_HOP, like_a_variable
 from remit.runners.egress.refusals import Refusal, Unwilling
 from remit.runners.egress.rules import covers, path_key

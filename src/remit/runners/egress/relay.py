@@ -12,7 +12,7 @@ from typing import Any
 
 import h11
 
-from remit.runners.egress.addresses import authority
+from remit.addresses import authority
 from remit.runners.egress.heads import Headers, end_to_end
 from remit.runners.egress.purse import Injection, Purse, where
 from remit.runners.egress.refusals import Refusal

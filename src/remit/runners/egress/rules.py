@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from remit.runners.egress.addresses import plain_host
+from remit.addresses import plain_host
 from remit.runners.egress.refusals import Refusal, Unwilling
 
 MAX_RULES = 512

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from remit.runners.egress.addresses import is_address
+from remit.addresses import is_address
 from remit.runners.egress.authority import Authorities, Authority
 from remit.runners.egress.purse import Injection, Purse
 from remit.runners.egress.refusals import Unwilling, answer_bytes

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from remit.canonical import digest_of
-from remit.errors import Code, ConfigError
-from remit.runners.egress.addresses import (
+from remit.addresses import (
     METADATA_NAMES,
     Reach,
     is_address,
@@ -17,6 +15,8 @@ from remit.runners.egress.addresses import (
     reach,
     split_authority,
 )
+from remit.canonical import digest_of
+from remit.errors import Code, ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

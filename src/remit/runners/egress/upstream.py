@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from remit.runners.egress.addresses import METADATA_NAMES, Reach, is_address, reach
+from remit.addresses import METADATA_NAMES, Reach, is_address, reach
 from remit.runners.egress.refusals import Refusal
 from remit.runners.egress.streams import PlainStream, TlsStream
+from remit.tls import client_context
 
 RESOLVE_S = 10.0
 CONNECT_S = 10.0
@@ -23,14 +23,6 @@ _THREADS = 16
 LOOKS = 2
 """Names that are looked up for one run at once. A look that takes long goes on when nobody waits
 for it any more, and counts until it has ended: one run's slow names are not all that is done."""
-
-_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
-"""Where distributions keep their authorities, for a Python that looks elsewhere."""
 
 Look = Callable[[str, int, asyncio.Semaphore], Awaitable[Sequence[str]]]
 """Gives the addresses of a name; the semaphore is the share of one run in looking names up."""
@@ -154,19 +146,3 @@ async def _connected(address: str, port: int, seconds: float) -> socket.socket |
         sock.close()
         raise
     return sock
-
-
-def client_context(ca_pem: str) -> ssl.SSLContext:
-    """Verifies certificates and names against the system's authorities and these."""
-    context = ssl.create_default_context()
-    if not context.cert_store_stats()["x509_ca"]:
-        for path in _BUNDLES:
-            if os.path.exists(path):
-                context.load_verify_locations(path)
-                break
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_pem:
-        context.load_verify_locations(cadata=ca_pem)
-    return context

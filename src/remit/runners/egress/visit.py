@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from remit.runners.egress.addresses import split_authority
+from remit.addresses import split_authority
 from remit.runners.egress.greeting import read_greeting
 from remit.runners.egress.heads import Head, HeadReader, like_a_variable, read_head
 from remit.runners.egress.refusals import Refusal, answer_bytes

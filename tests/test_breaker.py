@@ -9,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from remit.policy.opa import breaker as breakers
-from remit.policy.opa.breaker import Breaker, Gate
+from remit import breaker as breakers
+from remit.breaker import Breaker, Gate
 from tests.policy.opa.world import asking, decided, http, request_of, said
 from tests.policy.world import ask, code_of
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from remit.errors import Code, RunnerFault
 from remit.ports import Runner
 from remit.profile import Profile, Warm
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from remit.runners.slots import classes_of
-from remit.testing.runner import CAT, NoopRunner, RunnerContract
+from remit.testing.dialogue_contract import SPOKEN, DialogueContract
+from remit.testing.runner import CAT, NoopRunner, RunnerContract, lease
+from remit.testing.scripted import ScriptedRunner
+from remit.testing.spoken import cat
 from tests.runners.support import GATEWAY
 
 pytestmark = pytest.mark.anyio
@@ -48,3 +52,29 @@ class TestNoopRunner(RunnerContract):
     @pytest.fixture
     def runner(self) -> Runner:
         return NoopRunner()
+
+    async def test_it_speaks_with_no_run(self, runner: Runner) -> None:
+        own = lease("contract-mute")
+        await runner.provision(own, SPOKEN)
+        with pytest.raises(RunnerFault) as refused:
+            runner.dialogue(own)
+        assert refused.value.code is Code.RUNNER_LACKS
+        await runner.destroy(own)
+
+
+class TestNoopRunnerWithASpeaker(RunnerContract, DialogueContract):
+    @pytest.fixture
+    def runner(self) -> Runner:
+        return NoopRunner(speaker=cat)
+
+
+async def test_a_scripted_run_can_be_spoken_with_too() -> None:
+    runner, own = ScriptedRunner(speaker=cat), lease("scripted-spoken")
+    await runner.provision(own, SPOKEN)
+    await runner.start(own)
+    dialogue = runner.dialogue(own)
+    await dialogue.write(b"word\n")
+    assert await dialogue.read() == b"word\n"
+    dialogue.close_input()
+    assert (await runner.collect(own)).exit_code == 0
+    await runner.destroy(own)

@@ -4,6 +4,7 @@
 
     runner = NoopRunner()                          # every command "succeeds" and echoes its stdin
     runner = NoopRunner(lambda spec: RunResult(ending=Ending.TIMED_OUT))
+    runner = NoopRunner(speaker=cat)               # runs with `dialogue` too (remit.testing.spoken)
 
 It is for tests and benchmarks of what lies before the runner. Its name is `noop` wherever a
 runner's name is recorded, so that no record of it can be taken for a sandbox's.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -35,6 +36,7 @@ from remit.model import (
     Tier,
 )
 from remit.ports import Dialogue, Runner
+from remit.testing.spoken import Speaker, Spoken
 
 Outcome = Callable[[RunSpec], RunResult]
 
@@ -53,6 +55,7 @@ class NoopRunner:
         outcome: the result for a spec; what it says of `runner` is replaced.
         tier: the tier it claims, for tests of policies that ask for one.
         wait: if given, a run ends only once it is set (or the run is stopped).
+        speaker: plays the runs that are spoken with; `outcome` and `wait` are not asked for them.
     """
 
     def __init__(
@@ -61,9 +64,12 @@ class NoopRunner:
         *,
         tier: Tier = Tier.SANDBOX,
         wait: asyncio.Event | None = None,
+        speaker: Speaker | None = None,
     ) -> None:
         self._outcome = outcome
         self._wait = wait
+        self._speaker = speaker
+        self._spoken: dict[str, Spoken] = {}
         self._held: dict[str, RunSpec] = {}
         self._started: dict[str, RunResult] = {}
         self._ended: dict[str, asyncio.Event] = {}
@@ -76,6 +82,10 @@ class NoopRunner:
     async def provision(self, lease: Lease, spec: RunSpec) -> None:
         if lease.id in self._gone:
             raise _unavailable("this lease cannot be used again")
+        if spec.dialogue and spec.stdin:
+            raise _unavailable("a run that is spoken with has no other standard input")
+        if spec.dialogue and self._speaker is not None and lease.id not in self._held:
+            self._spoken[lease.id] = Spoken(self._speaker, spec)
         self._held.setdefault(lease.id, spec)
         self._ended.setdefault(lease.id, asyncio.Event())
 
@@ -91,10 +101,17 @@ class NoopRunner:
         if self._ended[lease.id].is_set():
             raise _unavailable("the sandbox ended before its start")
         self.ran.append(spec)
-        about = {"name": "noop", "tier": self.capabilities.tier.value}
-        self._started[lease.id] = replace(self._outcome(spec), runner=about)
+        if (spoken := self._spoken.get(lease.id)) is not None:
+            self._started[lease.id] = RunResult(ending=Ending.LOST)
+            spoken.start()
+            return
+        self._started[lease.id] = replace(self._outcome(spec), runner=self._about)
         if self._wait is None:
             self._ended[lease.id].set()
+
+    @property
+    def _about(self) -> Mapping[str, str]:
+        return {"name": "noop", "tier": self.capabilities.tier.value}
 
     async def stream(self, lease: Lease) -> AsyncIterator[Frame]:
         self._known(lease)
@@ -107,12 +124,17 @@ class NoopRunner:
             yield Frame(seq=seq, channel=channel, data=data)
 
     def dialogue(self, lease: Lease) -> Dialogue:
-        raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
+        self._known(lease)
+        if (spoken := self._spoken.get(lease.id)) is None:
+            raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
+        return spoken.dialogue
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         if (ended := self._ended.get(lease.id)) is None or ended.is_set():
             return
-        if lease.id in self._started:
+        if (spoken := self._spoken.get(lease.id)) is not None:
+            await spoken.stop()
+        elif lease.id in self._started:
             stopped = replace(self._started[lease.id], ending=Ending.CANCELLED, exit_code=None)
             self._started[lease.id] = stopped
         ended.set()
@@ -124,10 +146,16 @@ class NoopRunner:
 
     async def _end(self, lease: Lease) -> None:
         ended = self._ended[lease.id]
-        if self._wait is None or ended.is_set():
+        if (spoken := self._spoken.get(lease.id)) is not None:
+            self._started[lease.id] = replace(await spoken.result(), runner=self._about)
+            ended.set()
+        elif self._wait is None or ended.is_set():
             await ended.wait()
-            return
-        waits = [asyncio.ensure_future(each.wait()) for each in (ended, self._wait)]
+        else:
+            await self._end_of_wait(ended, self._wait)
+
+    async def _end_of_wait(self, ended: asyncio.Event, wait: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(each.wait()) for each in (ended, wait)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
@@ -135,6 +163,8 @@ class NoopRunner:
 
     async def destroy(self, lease: Lease) -> Destruction:
         self._held.pop(lease.id, None)
+        if (spoken := self._spoken.pop(lease.id, None)) is not None:
+            await spoken.destroy()
         if (ended := self._ended.pop(lease.id, None)) is not None:
             ended.set()
         self._gone.add(lease.id)
@@ -271,6 +301,14 @@ class RunnerContract:
                 os.fstat(fd)
         assert (await runner.collect(own)).stdout == b"hello\n"
         assert (await runner.destroy(own)).complete
+
+    async def test_a_run_that_is_not_spoken_with_has_no_dialogue(self, runner: Runner) -> None:
+        own = lease("contract-silent")
+        await runner.provision(own, CAT)
+        with pytest.raises(RunnerFault) as refused:
+            runner.dialogue(own)
+        assert refused.value.code is Code.RUNNER_LACKS
+        await runner.destroy(own)
 
     async def test_only_profiles_that_are_there_are_known(self, runner: Runner) -> None:
         default = runner.capabilities

@@ -21,6 +21,7 @@ from remit.model import (
     Tier,
 )
 from remit.ports import Dialogue
+from remit.testing.spoken import Speaker, Spoken
 
 Behaviour = Callable[[RunSpec], Awaitable[RunResult]]
 
@@ -44,6 +45,7 @@ class ScriptedRunner:
 
     `profiles` are further profiles beside the default one. `handed` has the files that each run was
     started with. `live` are frames that `stream` gives at once, before the command has ended.
+    `speaker` plays the runs that are spoken with, instead of `behave`.
     """
 
     behave: Behaviour = field(default_factory=ends)
@@ -54,12 +56,16 @@ class ScriptedRunner:
     handed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     live: list[Frame] = field(default_factory=list)
     swept: list[Destruction] = field(default_factory=list)
+    speaker: Speaker | None = None
+    _spoken: dict[str, Spoken] = field(default_factory=dict)
     _runs: dict[str, asyncio.Task[RunResult]] = field(default_factory=dict)
     _stopped: set[str] = field(default_factory=set)
 
     async def provision(self, lease: Lease, spec: RunSpec) -> None:
         self.told.append(("provision", lease.id))
         self.specs[lease.id] = spec
+        if spec.dialogue and self.speaker is not None:
+            self._spoken.setdefault(lease.id, Spoken(self.speaker, spec))
 
     def profile(self, name: str) -> Capabilities | None:
         own = self.capabilities if name == self.capabilities.profile else None
@@ -74,6 +80,9 @@ class ScriptedRunner:
         self.told.append(("start", lease.id))
 
         async def go() -> RunResult:
+            if (spoken := self._spoken.get(lease.id)) is not None:
+                spoken.start()
+                return await spoken.result()
             return await self.behave(self.specs[lease.id])
 
         self._runs[lease.id] = asyncio.ensure_future(go())
@@ -91,10 +100,15 @@ class ScriptedRunner:
                 yield Frame(seq=seq, channel=channel, data=data)
 
     def dialogue(self, lease: Lease) -> Dialogue:
-        raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
+        if (spoken := self._spoken.get(lease.id)) is None:
+            raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
+        return spoken.dialogue
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         self.told.append(("stop", lease.id))
+        if (spoken := self._spoken.get(lease.id)) is not None:
+            await spoken.stop()
+            return
         self._stopped.add(lease.id)
         self._runs[lease.id].cancel()
 
@@ -110,6 +124,8 @@ class ScriptedRunner:
 
     async def destroy(self, lease: Lease) -> Destruction:
         self.told.append(("destroy", lease.id))
+        if (spoken := self._spoken.pop(lease.id, None)) is not None:
+            await spoken.destroy()
         run = self._runs.get(lease.id)
         if run is not None:
             run.cancel()

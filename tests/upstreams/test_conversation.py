@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from remit.errors import Code, RemitError, UpstreamFault
-from remit.upstreams.exchange import Progress
 from remit.upstreams.limits import Limits
+from remit.upstreams.messages import Progress
 from remit.upstreams.revisions import NEWEST_FIRST, Revision
 from tests.upstreams.process_stream import HOSTILE, REFERENCE, conversing, open_to, started
 

@@ -9,7 +9,7 @@ from remit.errors import Code, InputError, UpstreamFault
 from remit.model import Capabilities, Lease, RunSpec, Tier, UpstreamCall
 from remit.profile import ELSEWHERE
 from remit.upstreams.definitions import read_definition
-from remit.upstreams.exchange import Progress
+from remit.upstreams.messages import Progress
 
 Seen = Callable[[str, Sequence[dict[str, Any]]], None]
 """Told the server's name and its list of tools, as it sent them, each time one was read.

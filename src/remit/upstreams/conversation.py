@@ -8,10 +8,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from remit.errors import Code, UpstreamFault
-from remit.upstreams.exchange import Exchange, Progress
+from remit.upstreams.exchange import Exchange
 from remit.upstreams.limits import Limits
 from remit.upstreams.lines import ByteStream
+from remit.upstreams.messages import Progress, Reply
 from remit.upstreams.opening import Opened, negotiate
+from remit.upstreams.pages import every_tool
 from remit.upstreams.revisions import NEWEST_FIRST, Revision, dressed
 
 _DEFAULT = Limits()
@@ -110,53 +112,15 @@ class Conversation:
         Raises:
             UpstreamFault: there is no whole list. Reading a list is no call: `sent` is false.
         """
-        try:
-            async with asyncio.timeout(self._limits.list_s):
-                return await self._pages()
-        except TimeoutError:
-            message = f"the server did not list its tools within {self._limits.list_s:g} s"
-            raise UpstreamFault(Code.UPSTREAM_TIMEOUT, message) from None
-        except UpstreamFault as fault:
-            raise UpstreamFault(fault.code, fault.message, answer=fault.answer) from None
 
-    async def _pages(self) -> list[dict[str, Any]]:
-        tools: dict[str, dict[str, Any]] = {}
-        cursors: set[str] = set()
-        params: dict[str, Any] = {}
-        size = 0
-        for _ in range(self._limits.pages):
-            reply = await self._exchange.request(
+        async def page(params: dict[str, Any]) -> Reply:
+            return await self._exchange.request(
                 "tools/list",
                 dressed(params, self.opened.revision, self._capabilities),
                 within_s=self._limits.list_s,
             )
-            size += reply.size
-            self._add(tools, reply.result.get("tools"), size)
-            cursor = reply.result.get("nextCursor")
-            if cursor is None:
-                return list(tools.values())
-            if not isinstance(cursor, str) or len(cursor) > self._limits.cursor_chars:
-                raise _invalid("the server's list of tools goes on at no proper cursor")
-            if cursor in cursors:
-                raise _invalid("the server's list of tools goes round in a circle")
-            cursors.add(cursor)
-            params = {"cursor": cursor}
-        raise _invalid(f"the server's list of tools has more than {self._limits.pages} pages")
 
-    def _add(self, tools: dict[str, dict[str, Any]], page: Any, size: int) -> None:
-        if size > self._limits.list_bytes:
-            raise _invalid(f"the server's list of tools is over {self._limits.list_bytes} bytes")
-        if not isinstance(page, list):
-            raise _invalid("the server's list of tools is no list")
-        if len(tools) + len(page) > self._limits.tools:
-            raise _invalid(f"the server lists more than {self._limits.tools} tools")
-        for tool in page:
-            name = tool.get("name") if isinstance(tool, dict) else None
-            if not isinstance(name, str) or not name:
-                raise _invalid("the server lists a tool without a name")
-            if name in tools:
-                raise _invalid("the server lists two tools of one name")
-            tools[name] = tool
+        return await every_tool(page, self._limits)
 
     async def call(
         self,
@@ -216,7 +180,3 @@ class Conversation:
     ) -> None:
         """Close it."""
         await self.close()
-
-
-def _invalid(message: str) -> UpstreamFault:
-    return UpstreamFault(Code.UPSTREAM_INVALID, message)

@@ -9,33 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from remit.errors import Code, UpstreamFault
 from remit.upstreams.limits import Limits
 from remit.upstreams.lines import ByteStream, LineReader, line
+from remit.upstreams.messages import (
+    Allowance,
+    Progress,
+    Reply,
+    invalid,
+    outcome_of,
+    progress_of,
+)
 
 _METHOD_NOT_FOUND = -32601
-_TOKEN_BYTES = 4096
 _ID_CHARS = 1024
-_STATUS_CHARS = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What a server says of how far a request has come; its words are not trusted."""
-
-    progress: float
-    total: float | None
-    message: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """A result, as the server gave it, and the length of its line in bytes."""
-
-    result: dict[str, Any]
-    size: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,8 +57,7 @@ class Exchange:
         )
         self._drained = asyncio.Event()
         self._fault: UpstreamFault | None = None
-        self._tokens = float(limits.burst)
-        self._counted = asyncio.get_running_loop().time()
+        self._allowance = Allowance(limits)
         self._tasks = (
             asyncio.create_task(self._guarded(self._read)),
             asyncio.create_task(self._guarded(self._write)),
@@ -173,7 +161,7 @@ class Exchange:
             return
         self._late.add(number)
         if len(self._late) > self._limits.late:
-            self._end(_invalid("the server leaves too many requests without an answer"))
+            self._end(invalid("the server leaves too many requests without an answer"))
         elif tell and self.open:
             self.notify("notifications/cancelled", {"requestId": number})
 
@@ -208,7 +196,7 @@ class Exchange:
         try:
             self._unwritten.put_nowait((data, asked))
         except asyncio.QueueFull:
-            self._end(_invalid("the server does not read what it is sent"))
+            self._end(invalid("the server does not read what it is sent"))
 
     async def _write(self) -> None:
         while True:
@@ -223,7 +211,7 @@ class Exchange:
                 async with asyncio.timeout(self._limits.write_s):
                     await self._stream.write(data)
             except TimeoutError:
-                raise _invalid("the server does not read what it is sent") from None
+                raise invalid("the server does not read what it is sent") from None
             except (OSError, EOFError):
                 raise UpstreamFault(Code.UPSTREAM_GONE, "the server's stream broke") from None
 
@@ -243,36 +231,27 @@ class Exchange:
 
     def _take(self, value: Any, size: int) -> None:
         if value is None:
-            self._count(size)
+            self._allowance.spend(size)
             return
         if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
-            raise _invalid("the server sent a line that is no JSON-RPC message")
+            raise invalid("the server sent a line that is no JSON-RPC message")
         if "method" in value:
-            self._count(size)
+            self._allowance.spend(size)
             self._take_unasked(value)
         else:
             self._take_answer(value, size)
 
-    def _count(self, size: int) -> None:
-        now = asyncio.get_running_loop().time()
-        gained = (now - self._counted) * self._limits.per_s
-        self._counted = now
-        self._tokens = min(float(self._limits.burst), self._tokens + gained)
-        self._tokens -= 1 + size // _TOKEN_BYTES
-        if self._tokens < 0:
-            raise _invalid("the server sends more that nobody asked for than is borne")
-
     def _take_unasked(self, value: dict[str, Any]) -> None:
         method, params = value["method"], value.get("params", {})
         if not isinstance(method, str) or not isinstance(params, dict):
-            raise _invalid("the server sent a line that is no JSON-RPC message")
+            raise invalid("the server sent a line that is no JSON-RPC message")
         if "id" not in value:
             if method == "notifications/progress":
                 self._report(params)
             return
         number = value["id"]
         if type(number) is not int and not (isinstance(number, str) and len(number) <= _ID_CHARS):
-            raise _invalid("the server sent a request with an impossible id")
+            raise invalid("the server sent a request with an impossible id")
         if method == "ping":
             self._send({"jsonrpc": "2.0", "id": number, "result": {}})
         else:
@@ -282,31 +261,24 @@ class Exchange:
     def _report(self, params: dict[str, Any]) -> None:
         token = params.get("progressToken")
         asked = self._asked.get(token) if type(token) is int else None
-        progress, total, message = (params.get(key) for key in ("progress", "total", "message"))
-        if asked is None or asked.progress is None or not _number(progress):
-            return
-        asked.progress(
-            Progress(
-                progress=progress,
-                total=total if _number(total) else None,
-                message=message[:_STATUS_CHARS] if isinstance(message, str) else None,
-            )
-        )
+        report = progress_of(params)
+        if report is not None and asked is not None and asked.progress is not None:
+            asked.progress(report)
 
     def _take_answer(self, value: dict[str, Any], size: int) -> None:
         number = value.get("id")
         if type(number) is not int or not 0 < number <= self._last:
-            raise _invalid("the server answered a request that was never made")
+            raise invalid("the server answered a request that was never made")
         if number in self._late:
             self._late.discard(number)
-            self._count(size)
+            self._allowance.spend(size)
             return
         asked = self._asked.get(number)
         if asked is None:
-            raise _invalid("the server answered a request twice")
+            raise invalid("the server answered a request twice")
         if not asked.sent:
-            raise _invalid("the server answered a request before it was made")
-        outcome = _outcome(value, size)
+            raise invalid("the server answered a request before it was made")
+        outcome = outcome_of(value, size)
         del self._asked[number]
         if asked.future.done():
             return  # its asker is just giving up
@@ -320,31 +292,3 @@ def _fail(asked: _Asked, code: Code, message: str) -> None:
     if not asked.future.done():
         asked.future.set_exception(UpstreamFault(code, message, sent=asked.sent))
         asked.future.exception()  # its asker may be gone, and then nobody is to be told
-
-
-def _outcome(value: dict[str, Any], size: int) -> Reply | UpstreamFault:
-    """What an answer holds.
-
-    Raises:
-        UpstreamFault: it holds neither one result nor one error.
-    """
-    result, error = value.get("result"), value.get("error")
-    if isinstance(result, dict) and "error" not in value:
-        return Reply(result=result, size=size)
-    if (
-        isinstance(error, dict)
-        and "result" not in value
-        and type(error.get("code")) is int
-        and isinstance(error.get("message"), str)
-    ):
-        message = f"the server answered with the JSON-RPC error {error['code']}"
-        return UpstreamFault(Code.UPSTREAM_ERROR, message, sent=True, answer=error)
-    raise _invalid("the server sent an answer with neither one result nor one error")
-
-
-def _number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _invalid(message: str) -> UpstreamFault:
-    return UpstreamFault(Code.UPSTREAM_INVALID, message)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from remit.errors import Code, UpstreamFault
-from remit.upstreams.exchange import Exchange, Reply
+from remit.upstreams.exchange import Exchange
 from remit.upstreams.limits import Limits
+from remit.upstreams.messages import Reply, invalid
 from remit.upstreams.revisions import Revision, dressed, initialize_params
 
 _UNSUPPORTED_VERSION = -32022
@@ -89,7 +90,7 @@ class _Parley:
 
     async def shake(self) -> Opened:
         if not self.shaken:
-            raise _no_common()
+            raise no_common()
         reply = await self._exchange.request(
             "initialize",
             initialize_params(self.shaken[0], self._capabilities),
@@ -98,7 +99,7 @@ class _Parley:
         )
         chosen = [each for each in self.shaken if each == reply.result.get("protocolVersion")]
         if not chosen:
-            raise _no_common()
+            raise no_common()
         opened = _opened(chosen[0], reply.result, reply.result.get("serverInfo"))
         self._exchange.batches = opened.revision.batches
         self._exchange.notify("notifications/initialized")
@@ -111,27 +112,10 @@ class _Parley:
         except UpstreamFault as fault:
             if fault.code is not Code.UPSTREAM_ERROR:
                 raise
-            if self._modern_only(fault.answer or {}):
-                raise _no_common() from None
+            if only_modern(fault.answer or {}, self.shaken):
+                raise no_common() from None
             return None
-        offered = result.get("supportedVersions")
-        if not isinstance(offered, list):
-            raise _invalid("the server's answer to server/discover names no revisions")
-        chosen = [each for each in self.modern if each in offered]
-        if not chosen:
-            return None
-        meta = result.get("_meta")
-        return _opened(
-            chosen[0], result, meta.get(_SERVER_INFO) if isinstance(meta, dict) else None
-        )
-
-    def _modern_only(self, error: Mapping[str, Any]) -> bool:
-        """Whether a refusal of the revision names others, and none that could be shaken on."""
-        data = error.get("data")
-        supported = data.get("supported") if isinstance(data, dict) else None
-        if error.get("code") != _UNSUPPORTED_VERSION or not isinstance(supported, list):
-            return False
-        return not any(each in supported for each in self.shaken)
+        return discovered(result, self.modern)
 
     async def either(self, probe: asyncio.Task[Reply]) -> Opened:
         """Offer the handshake too, and take what the server answers first."""
@@ -148,6 +132,35 @@ class _Parley:
             await asyncio.gather(shake, return_exceptions=True)
 
 
+def discovered(result: Mapping[str, Any], modern: Sequence[Revision]) -> Opened | None:
+    """What a result of `server/discover` means; None if it names none of these revisions.
+
+    Raises:
+        UpstreamFault: it is no such result.
+    """
+    offered = result.get("supportedVersions")
+    if not isinstance(offered, list):
+        raise invalid("the server's answer to server/discover names no revisions")
+    chosen = [each for each in modern if each in offered]
+    if not chosen:
+        return None
+    meta = result.get("_meta")
+    return _opened(chosen[0], result, meta.get(_SERVER_INFO) if isinstance(meta, dict) else None)
+
+
+def supported(error: Mapping[str, Any]) -> list[Any] | None:
+    """The revisions that a refusal of a revision names; None if the error is no such refusal."""
+    data = error.get("data")
+    named = data.get("supported") if isinstance(data, dict) else None
+    return named if error.get("code") == _UNSUPPORTED_VERSION and isinstance(named, list) else None
+
+
+def only_modern(error: Mapping[str, Any], shaken: Sequence[Revision]) -> bool:
+    """Whether a refusal of the revision names others, and none that could be shaken on."""
+    named = supported(error)
+    return named is not None and not any(each in named for each in shaken)
+
+
 def _refused(shake: asyncio.Task[Opened]) -> bool:
     fault = shake.exception()
     return isinstance(fault, UpstreamFault) and fault.code is Code.UPSTREAM_ERROR
@@ -156,7 +169,7 @@ def _refused(shake: asyncio.Task[Opened]) -> bool:
 def _opened(revision: Revision, result: Mapping[str, Any], info: Any) -> Opened:
     capabilities, instructions = result.get("capabilities"), result.get("instructions")
     if not isinstance(capabilities, dict):
-        raise _invalid("the server does not say what it can do")
+        raise invalid("the server does not say what it can do")
     return Opened(
         revision=revision,
         capabilities=capabilities,
@@ -165,9 +178,6 @@ def _opened(revision: Revision, result: Mapping[str, Any], info: Any) -> Opened:
     )
 
 
-def _no_common() -> UpstreamFault:
-    return _invalid("the server speaks no revision of MCP that may be used with it")
-
-
-def _invalid(message: str) -> UpstreamFault:
-    return UpstreamFault(Code.UPSTREAM_INVALID, message)
+def no_common() -> UpstreamFault:
+    """The fault of a server with which no revision is shared."""
+    return invalid("the server speaks no revision of MCP that may be used with it")

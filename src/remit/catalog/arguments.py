@@ -18,10 +18,11 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from referencing import Registry
 
 from remit import canonical
+from remit.catalog.foreign import prepare_foreign
 from remit.catalog.formats import FORMATS
 from remit.catalog.patterns import matches
 from remit.catalog.wording import hint_for, place_of, rule_of
-from remit.errors import Code, InputError, Refused
+from remit.errors import Code, ConfigError, InputError, Refused
 from remit.model import Frozen, Tool
 from remit.ports import ArgumentCheck
 
@@ -153,12 +154,12 @@ class CompiledSchema:
 
     __slots__ = ("_defaults", "_validator", "schema")
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    def __init__(self, schema: dict[str, Any], *, fills: bool = True) -> None:
         self.schema = schema
         # jsonschema would choose its stock validator by `$schema`; ours must stay.
         bare = {key: value for key, value in schema.items() if key != "$schema"}
         self._validator = _Validator(bare, registry=Registry())
-        self._defaults = _has_defaults(bare)
+        self._defaults = fills and _has_defaults(bare)
 
     def broken(self, instance: Any) -> list[ValidationError]:
         """The first few rules that `instance` breaks; none if it is valid.
@@ -218,6 +219,8 @@ class SchemaCheck:
     def normalise(self, tool: Tool, arguments: Mapping[str, Any]) -> Frozen:
         """The arguments as canonical JSON with the schema's defaults filled in.
 
+        What goes to an MCP server is checked and not changed: its defaults are its own.
+
         Messages name the schema's own properties and rules; they never hold a value, or a
         property name, that the caller sent.
 
@@ -226,7 +229,7 @@ class SchemaCheck:
         """
         compiled = self._compiled.get(tool.digest)
         if compiled is None:
-            compiled = CompiledSchema(tool.input_schema.value())
+            compiled = _compiled(tool, tool.input_schema)
             if tool.digest:
                 self._compiled[tool.digest] = compiled
         if _depth_over(arguments, self._max_depth):
@@ -244,15 +247,28 @@ class SchemaCheck:
         """Whether a structured result is what the tool's output schema says; true without one."""
         if tool.output_schema is None:
             return True
-        compiled = self._outputs.get(tool.digest)
-        if compiled is None:
-            compiled = CompiledSchema(tool.output_schema.value())
-            if tool.digest:
-                self._outputs[tool.digest] = compiled
         try:
+            compiled = self._outputs.get(tool.digest)
+            if compiled is None:
+                compiled = _compiled(tool, tool.output_schema)
+                if tool.digest:
+                    self._outputs[tool.digest] = compiled
             return not compiled.broken(value)
-        except Refused:
+        except (Refused, InputError):
             return False
+
+
+def _compiled(tool: Tool, schema: Frozen) -> CompiledSchema:
+    if tool.upstream is None:
+        return CompiledSchema(schema.value())
+    try:
+        return CompiledSchema(prepare_foreign(schema.value()).schema, fills=False)
+    except ConfigError:
+        raise Refused(
+            Code.INVALID_ARGUMENTS,
+            "the schema of this tool's server cannot be checked, so nothing fits it",
+            hint="an operator sees why: remit tools show",
+        ) from None
 
 
 def _depth_over(value: Any, left: int) -> bool:

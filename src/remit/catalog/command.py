@@ -78,10 +78,10 @@ def build_tool(spec: ToolSpec) -> Tool:
         risk=spec.risk or RISK_OF[spec.effect],
         idempotent=spec.idempotent,
         on_cancel=spec.on_cancel,
-        environment=_environment(spec.environment, schema),
+        environment=environment_rule(spec.environment, schema),
         result=spec.result,
         preview=_preview(spec.preview, schema, scalars),
-        consequence=_consequence(spec, schema),
+        consequence=consequence(spec.consequence, schema),
         runner=spec.runner,
         limits=_limits(spec.limits),
         tags=tuple(sorted(set(spec.tags))),
@@ -258,7 +258,12 @@ def _preview(
     )
 
 
-def _environment(spec: EnvironmentSpec | None, schema: Mapping[str, Any]) -> EnvironmentRule:
+def environment_rule(spec: EnvironmentSpec | None, schema: Mapping[str, Any]) -> EnvironmentRule:
+    """Where the tool acts, by what the operator said and the arguments that the schema has.
+
+    Raises:
+        ConfigError: `catalog_invalid`: the argument that is to name it is not fit to.
+    """
     if spec is None:
         return EnvironmentRule()
     if (spec.fixed is None) == (spec.argument is None):
@@ -278,18 +283,23 @@ def _environment(spec: EnvironmentSpec | None, schema: Mapping[str, Any]) -> Env
     return EnvironmentRule(argument=spec.argument, names=tuple(names))
 
 
-def _consequence(spec: ToolSpec, schema: Mapping[str, Any]) -> str:
+def consequence(text: str, schema: Mapping[str, Any]) -> str:
+    """The operator's sentence of what the tool will have done, its fields checked.
+
+    Raises:
+        ConfigError: `catalog_invalid`: a field is no argument, or it is not one visible line.
+    """
     properties = schema.get("properties", {})
-    for part in parsed_template(spec.consequence, "consequence"):
+    for part in parsed_template(text, "consequence"):
         if isinstance(part, Placeholder) and part.name not in properties:
             raise invalid(
                 f"{{{part.name}}} is not a property of input_schema",
                 "consequence",
                 f"{nearest(part.name, properties)}fields are the names of arguments",
             )
-    if visible(spec.consequence) != spec.consequence:
+    if visible(text) != text:
         raise invalid("must be one line of visible text", "consequence")
-    return spec.consequence
+    return text
 
 
 def _limits(spec: LimitsSpec) -> Limits:

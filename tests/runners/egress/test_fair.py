@@ -143,10 +143,10 @@ async def test_a_head_that_is_refused_takes_no_longer_to_read_than_any(space):
         b"GET /%s\x01 HTTP/1.1\r\nHost: h\r\n\r\n" % (space * (8_000 // len(space))),
     ]
     for head in heads:
-        began = time.perf_counter()
+        began = time.process_time()
         with pytest.raises(Refusal):
             read_head(head)
-        assert time.perf_counter() - began < 0.2
+        assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize("odd", [b"\0", b"\x0b", b"\x0c", b"\r"])
@@ -157,11 +157,11 @@ async def test_a_header_of_an_answer_that_is_none_takes_no_longer_to_read_than_a
         peer = Peer(Said(data), h11.CLIENT, "upstream")
         peer.h11.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
         peer.h11.send(h11.EndOfMessage())
-        began = time.perf_counter()
+        began = time.process_time()
         with pytest.raises(Refusal):
             while True:
                 await peer.event()
-        assert time.perf_counter() - began < 0.5
+        assert time.process_time() - began < 0.5
 
 
 class Said:

@@ -39,6 +39,7 @@ class Gateway(Administration):
         self._questions = Questions(pipeline)
         self.refuse_at_door = pipeline.refuse_at_door
         self.issuer_keys = pipeline.backends.credentials.keys
+        self.on_change = pipeline.visibility.on_change
 
     async def visible(
         self,
@@ -91,6 +92,13 @@ class Gateway(Administration):
         )
         return await self._questions.judged(call, operator)
 
+    def still_valid(self, caller: Caller) -> bool:
+        """Whether the credential that this caller came with would still be taken."""
+        b = self._backends
+        expires_ms = caller.expires_ms
+        lives = expires_ms is None or b.clock.now_ms() < expires_ms
+        return lives and caller.key_id in b.identity.key_ids()
+
     @property
     def settings(self) -> PathSettings:
         return self._pipeline.settings
@@ -131,6 +139,13 @@ class Gateway(Administration):
             "profiles": [self._profile_facts(name) for name in sorted(self.settings.profiles)],
             "verifier_key": self._backends.ledger.verifier_key,
             "tools": len(self._backends.catalog.tools()),
+            "shadow": sorted(
+                {
+                    tool.upstream.server
+                    for tool in self._backends.catalog.tools()
+                    if tool.upstream is not None and tool.shadow
+                }
+            ),
         }
 
     def _profile_facts(self, name: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from remit.errors import Code
 
@@ -336,6 +336,11 @@ class Tool:
     upstream: Upstream | None = None
     digest: str = ""
 
+    @property
+    def shadow(self) -> bool:
+        """Whether its calls go on whatever policy says, which is only recorded."""
+        return self.upstream is not None and self.upstream.shadow
+
 
 class Health(StrEnum):
     """How an MCP server was when it was last asked."""
@@ -645,6 +650,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
+    verdict: ClassVar[str] = "allow"
+
     evaluation: Evaluation
     reasons: tuple[Reason, ...]
     constraints: Constraints = field(default_factory=Constraints)
@@ -654,6 +661,8 @@ class Allow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequireApproval:
+    verdict: ClassVar[str] = "require_approval"
+
     evaluation: Evaluation
     reasons: tuple[Reason, ...]
     approvals: ApprovalRule
@@ -666,6 +675,8 @@ class RequireApproval:
 class Deny:
     """`code` is `policy_denied` when policy said so, else the fault that made it a denial."""
 
+    verdict: ClassVar[str] = "deny"
+
     evaluation: Evaluation
     reasons: tuple[Reason, ...]
     code: Code = Code.POLICY_DENIED
@@ -676,13 +687,50 @@ class Deny:
 Decision = Allow | RequireApproval | Deny
 """Policy's answer to a plan: closed, matched with `assert_never`."""
 
-Permitted = Allow | RequireApproval
-"""An answer with which a plan may go on; a denial never leaves the authorize stage."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unenforced:
+    """Policy's answer to a plan in shadow mode: it is recorded, and nothing follows from it.
+
+    Neither constraints nor limits nor obligations of the answer apply.
+    """
+
+    answer: Decision
+
+    @property
+    def verdict(self) -> str:
+        return self.answer.verdict
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.answer.evaluation
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        return self.answer.reasons
+
+    @property
+    def constraints(self) -> Constraints:
+        return Constraints()
+
+    @property
+    def limits(self) -> CallLimits:
+        return CallLimits()
+
+    @property
+    def obligations(self) -> tuple[Obligation, ...]:
+        return ()
+
+
+Permitted = Allow | RequireApproval | Unenforced
+"""An answer with which a plan may go on; a denial leaves the authorize stage only as one that is
+not enforced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A plan that policy did not deny; its constraints are already in the plan."""
+    """A plan that policy did not deny, or whose denial is not enforced; the constraints that apply
+    are already in the plan."""
 
     planned: Planned
     decision: Permitted

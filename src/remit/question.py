@@ -82,6 +82,7 @@ class Questions:
             b.clock,
             histories=pipeline.histories,
             oblige=_Unsaid(b.notifier, b.clock),
+            shadows=False,
         )
 
     def serves(self, name: str) -> bool:

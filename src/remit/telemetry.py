@@ -116,6 +116,10 @@ POLICY_SHADOW = Counter(
     "remit_policy_shadow", "Decisions that were put to the policy on trial, by what it said.",
     ["result"], registry=REGISTRY,
 )  # fmt: skip
+UNENFORCED = Counter(
+    "remit_policy_unenforced", "Answers of policy on plans in shadow mode, where none is enforced.",
+    ["verdict"], registry=REGISTRY,
+)  # fmt: skip
 APPROVALS = Counter("remit_approvals", "Approvals, by what became of them.", ["state"],
     registry=REGISTRY,
 )  # fmt: skip

@@ -65,6 +65,9 @@ def show(client: AdminClient, run_id: str, form: str) -> None:
     at = found["outcome_index"]
     entry = {} if at is None else client.entry(at)["entry"]
     told = {key: entry[key] for key in RECORDED if key in entry}
+    intent = client.entry(found["intent_index"])["entry"]
+    if "enforced" in intent:
+        found |= {"enforced": intent["enforced"], "verdict": intent["verdict"]}
     print_one(form, {**found, **told}, lambda: "\n".join([_text(found), *recorded(told)]))
 
 

@@ -29,6 +29,7 @@ from remit.model import (
     Permitted,
     Reason,
     RequireApproval,
+    Unenforced,
 )
 
 MAX_EVALUATIONS = 50
@@ -211,6 +212,8 @@ def answer_of(decided: Decided, *, performs: bool) -> dict[str, Any]:
             if _bare(decided) or performs:
                 return {"decision": True, "context": context}
             return _no("constraints_not_understood", context)
+        case Unenforced():  # what only Remit leaves aside holds for whoever enforces by itself
+            return _no(Code.POLICY_DENIED.value, context)
         case _:
             assert_never(decision)
 

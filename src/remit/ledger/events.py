@@ -11,7 +11,6 @@ from remit.ledger.entry import rfc3339
 from remit.model import (
     AccessRequest,
     Activation,
-    Allow,
     Approval,
     ApprovalDraft,
     ApprovalState,
@@ -22,6 +21,7 @@ from remit.model import (
     Outcome,
     RequestState,
     Run,
+    Unenforced,
     Verdict,
     Vote,
 )
@@ -89,7 +89,7 @@ def intent(value: Intent, fence: int, approval: Approval | None) -> EntryDraft:
         "environment": value.environment,
         "decision": evaluation.decision_id,
         "revision": evaluation.revision,
-        "verdict": "allow" if isinstance(value.decision, Allow) else "require_approval",
+        "verdict": value.decision.verdict,
         "fence": fence,
         "checked": rfc3339(value.now_ms),
         "deadline": rfc3339(value.deadline_ms),
@@ -101,6 +101,8 @@ def intent(value: Intent, fence: int, approval: Approval | None) -> EntryDraft:
         "idempotency": idempotency_digest(value.caller.id, value.tool_name, value.idempotency_key),
     }
     public.update((name, field) for name, field in optional.items() if field)
+    if isinstance(value.decision, Unenforced):
+        public["enforced"] = False
     claims = _claims(value.claims)
     # The caller's own words may hold anything, and have to be erasable.
     sealed = {"claimed": encode(claims)} if claims else {}

@@ -31,6 +31,9 @@ def held(report: Report) -> list[str]:
             "order that the rules allow: the decision for that plan, the approval where there is "
             "one, the intent, at most one outcome"
         )
+    if report.unenforced > report.unshown:
+        shown = _count(report.unenforced - report.unshown, "run")
+        found.append(f"{shown} let go in shadow mode, of plans that say so")
     if report.opened:
         found.append(f"{_count(report.opened, 'value')} that entries commit to, unchanged")
     if report.plans:
@@ -47,6 +50,10 @@ def remarks(report: Report) -> list[str]:
         for run, index in report.open_runs
     ]
     found += [f"run {run} has an unknown outcome" for run in report.unresolved]
+    if report.unenforced:
+        found.append(
+            f"{_count(report.unenforced, 'run')} on which policy was not enforced (shadow mode)"
+        )
     if report.live and report.entries > report.signed:
         found.append(
             f"{_entries(report.entries - report.signed)} at the end under no checkpoint yet: a "
@@ -74,6 +81,11 @@ def not_proved(report: Report) -> list[str]:
         "that the gateway told the truth when it wrote, and that nobody else had its log key",
         "that the times are right: they are the gateway's clock",
     ]
+    if report.unshown:
+        found.append(
+            f"that the plans of {_count(report.unshown, 'run')} on which policy was not enforced "
+            "say so: an export made with --with-plans shows it"
+        )
     if report.sealed:
         found.append(f"{_count(report.sealed, 'value')} that only the log's commitments stand for")
     return found
@@ -117,6 +129,7 @@ def as_json(report: Report) -> dict[str, Any]:
         },
         "open_runs": [{"run": run, "intent": index} for run, index in report.open_runs],
         "unresolved_runs": report.unresolved,
+        "unenforced_runs": report.unenforced,
         "held": held(report),
         "not_proved": not_proved(report),
     }

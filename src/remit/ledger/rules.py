@@ -6,6 +6,7 @@ none of them reads a clock, a store or a setting.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from remit.model import (
     RequireApproval,
     Run,
     RunState,
+    Unenforced,
     Verdict,
     Vote,
 )
@@ -61,6 +63,7 @@ def check_intent(intent: Intent, standing: Standing) -> None:
         Refused: as `Ledger.commit_intent` says.
     """
     check_plan(intent.plan, intent.call_digest)
+    _check_enforced(intent)
     _check_in_force(intent, standing)
     _check_approval(intent, standing.approval)
     _check_unresolved(intent, standing.unresolved)
@@ -71,6 +74,30 @@ def check_plan(plan: Plan, call_digest: str) -> None:
     if digest(PLAN_DOMAIN, plan.text) != plan.hash or plan.call_digest != call_digest:
         raise Refused(
             Code.APPROVAL_MISMATCH, "the plan's text does not belong to its hash and call"
+        )
+
+
+def says_shadow(plan_text: bytes) -> bool:
+    """Whether a stored plan says of itself that policy's answer to it is not enforced."""
+    if _SHADOW not in plan_text:
+        return False
+    facts = json.loads(plan_text)
+    upstream = facts.get("upstream")
+    named = isinstance(upstream, dict) and upstream.get("mode") == "shadow"
+    return named and facts.get("kind") == PlanKind.MAIN.value
+
+
+_SHADOW = b'"mode":"shadow"'
+"""Stands in the canonical text of every plan that says so, and perhaps of others."""
+
+
+def _check_enforced(intent: Intent) -> None:
+    """Policy's answer is left aside for plans that say so, and for no others."""
+    if isinstance(intent.decision, Unenforced) != says_shadow(intent.plan.text):
+        raise Refused(
+            Code.APPROVAL_MISMATCH,
+            "the plan does not say what the intent does of whether policy is enforced",
+            plan_hash=intent.plan.hash,
         )
 
 
@@ -97,6 +124,8 @@ def _check_approval(intent: Intent, approval: Approval | None) -> None:
         if isinstance(intent.decision, RequireApproval):
             raise _mismatch(intent, "policy requires an approval and none is named")
         return
+    if isinstance(intent.decision, Unenforced):
+        raise _mismatch(intent, "nobody is asked about a plan on which policy is not enforced")
     if approval is None:
         raise _mismatch(intent, "the approval that is named does not exist")
     if approval.state is ApprovalState.SPENT:

@@ -1,7 +1,7 @@
 """Whether the entries, in their order, tell a story that Remit's rules allow.
 
 Each outcome has one intent before it; each intent an allowing decision for the same plan, under
-the revision that was active, and where one is named, an approval for the same plan that enough
+the revision that was active (or one that was not enforced, of which both say so), and where one is named, an approval for the same plan that enough
 people gave before, in time, and that no other run used; fences grow; nothing is granted while
 everything is frozen.
 
@@ -20,6 +20,7 @@ from remit.quorum import met
 
 Document = Mapping[str, Any]
 
+VERDICTS = frozenset({"allow", "require_approval", "deny"})
 ENDINGS = frozenset({"succeeded", "failed", "never_started", "unknown"})
 
 
@@ -28,6 +29,7 @@ class _Decision:
     plan_hash: str
     verdict: str
     revision: str
+    enforced: bool
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Story:
         self._revision: str | None = None
         self.plans: set[str] = set()
         self.intents = 0
+        self.unenforced: dict[str, list[int]] = {}
         self.outcomes = 0
         self._steps: dict[str, Callable[[int, Document], None]] = {
             "decision": self._decision,
@@ -131,8 +134,13 @@ class Story:
             raise _lacks(index, "policy")
         plan_hash = _text(index, entry, "plan_hash")
         self.plans.add(plan_hash)
+        if not _enforced(index, entry):
+            self.unenforced.setdefault(plan_hash, [])
         self._decisions[name] = _Decision(
-            plan_hash, _text(index, entry, "verdict"), _text(index, policy, "revision")
+            plan_hash=plan_hash,
+            verdict=_text(index, entry, "verdict"),
+            revision=_text(index, policy, "revision"),
+            enforced=_enforced(index, entry),
         )
 
     def _intent(self, index: int, entry: Document) -> None:
@@ -144,8 +152,10 @@ class Story:
             raise _wrong(index, "the fence is not greater than the one before")
         if self._frozen:
             raise _wrong(index, "the intent was written while everything was frozen")
-        self._check_decision(index, entry, plan_hash)
-        if "approval" in entry:
+        enforced = self._check_decision(index, entry, plan_hash)
+        if not enforced:
+            self._leave_aside(index, entry, plan_hash)
+        elif "approval" in entry:
             self._spend(index, entry, plan_hash)
         elif entry["verdict"] == "require_approval":
             raise _wrong(index, "policy required an approval and the intent names none")
@@ -156,18 +166,32 @@ class Story:
         self.plans.add(plan_hash)
         self.intents += 1
 
-    def _check_decision(self, index: int, entry: Document, plan_hash: str) -> None:
+    def _leave_aside(self, index: int, entry: Document, plan_hash: str) -> None:
+        """Note an intent on whose decision nothing depended; its plan has to say so."""
+        if "approval" in entry or "approvers" in entry:
+            raise _wrong(index, "the intent names an approval, and policy was not enforced")
+        if _text(index, entry, "kind") != "main":
+            raise _wrong(index, "policy was not enforced on a preview")
+        self.unenforced[plan_hash].append(index)
+
+    def _check_decision(self, index: int, entry: Document, plan_hash: str) -> bool:
+        """Whether the decision was enforced; it is then one that allows."""
         decision = self._decisions.get(_text(index, entry, "decision"))
         if decision is None:
             raise _wrong(index, "the intent names a decision that is not before it")
         if decision.plan_hash != plan_hash:
             raise _wrong(index, "the intent's plan is not the one that was decided on")
         verdict = _text(index, entry, "verdict")
-        if verdict not in {"allow", "require_approval"} or verdict != decision.verdict:
+        enforced = _enforced(index, entry)
+        if enforced != decision.enforced:
+            raise _wrong(index, "the decision says otherwise of whether it was enforced")
+        allows = {"allow", "require_approval"} if enforced else VERDICTS
+        if verdict not in allows or verdict != decision.verdict:
             raise _wrong(index, "the decision does not allow the intent")
         revision = _text(index, entry, "revision")
         if revision != decision.revision or revision != self._revision:
             raise _wrong(index, "the decision is not of the revision that was active")
+        return enforced
 
     def _spend(self, index: int, entry: Document, plan_hash: str) -> None:
         approval = self._approval(index, entry)
@@ -228,7 +252,7 @@ class Story:
         decision = self._decisions.get(_text(index, entry, "decision"))
         if decision is None or decision.plan_hash != plan_hash:
             raise _wrong(index, "the approval's decision is not before it, or of another plan")
-        if decision.verdict != "require_approval":
+        if decision.verdict != "require_approval" or not decision.enforced:
             raise _wrong(index, "the approval's decision did not ask for one")
         self.plans.add(plan_hash)
         self._approvals[name] = _Approval(
@@ -272,6 +296,14 @@ class Story:
         if approval is None:
             raise _wrong(index, "the approval was not opened before")
         return approval
+
+
+def _enforced(index: int, entry: Document) -> bool:
+    """Whether policy's answer held; the entry says it only where it did not."""
+    value = entry.get("enforced", True)
+    if type(value) is not bool:
+        raise _lacks(index, "enforced")
+    return value
 
 
 def _requesters(index: int, entry: Document) -> frozenset[str]:

@@ -17,6 +17,7 @@ from remit.ledger.checkpoint import VerifierKey, open_checkpoint
 from remit.ledger.entry import SALT_BYTES, SCHEMA, commitment
 from remit.ledger.merkle import HASH_BYTES, Frontier, leaf_hash
 from remit.ledger.records import CheckpointRecord, EntryRecord, Header, PlanRecord, Record
+from remit.ledger.rules import says_shadow
 from remit.ledger.story import Story
 from remit.model import Checkpoint, Receipt
 
@@ -46,6 +47,8 @@ class Report:
     sealed: int = 0
     intents: int = 0
     outcomes: int = 0
+    unenforced: int = 0
+    unshown: int = 0
     open_runs: list[tuple[str, int]] = field(default_factory=list)
     unresolved: list[str] = field(default_factory=list)
     outside: int | None = None
@@ -100,6 +103,7 @@ class _Check:
         self._good = 0
         self._story = Story()
         self._last: Record | None = None
+        self._shadow: set[str] = set()
 
     def take(self, record: Record) -> None:
         if self._header is None and not isinstance(record, Header):
@@ -225,6 +229,14 @@ class _Check:
             )
         if record.hash not in self._story.plans and not self.report.live:
             raise Unverified(Code.LOG_MALFORMED, "a plan that no entry names", place=record.hash)
+        if record.hash in self._story.unenforced:
+            if not says_shadow(record.text):
+                raise Unverified(
+                    Code.LOG_INCONSISTENT,
+                    "policy was not enforced on a plan that does not say so",
+                    place=record.hash,
+                )
+            self._shadow.add(record.hash)
         self.report.plans += 1
 
     def finish(self) -> None:
@@ -250,6 +262,9 @@ class _Check:
     def result(self) -> Report:
         report = self.report
         report.intents, report.outcomes = self._story.intents, self._story.outcomes
+        for plan, intents in self._story.unenforced.items():
+            report.unenforced += len(intents)
+            report.unshown += 0 if plan in self._shadow else len(intents)
         report.open_runs, report.unresolved = self._story.open_runs(), self._story.unresolved()
         return report
 

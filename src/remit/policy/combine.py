@@ -17,7 +17,6 @@ from remit.model import (
     Decision,
     Deny,
     Evaluation,
-    Permitted,
     Reason,
     RequireApproval,
 )
@@ -81,7 +80,9 @@ def _deny(denied: Sequence[tuple[str, Deny]], evaluation: Evaluation) -> Deny:
     )
 
 
-def _permit(permitted: Sequence[tuple[str, Permitted]], evaluation: Evaluation) -> Decision:
+def _permit(
+    permitted: Sequence[tuple[str, Allow | RequireApproval]], evaluation: Evaluation
+) -> Decision:
     constraints = reduce(merge.meet, (each.constraints for _, each in permitted), Constraints())
     place = merge.contradiction(constraints)
     if place is not None:

@@ -42,7 +42,7 @@ class Answers:
             return respond.finished(
                 finished.approved.decided.planned,
                 finished.outcome,
-                finished.approved.decided.decision.evaluation,
+                finished.approved.decided.decision,
                 await self._receipt(finished.index),
                 unsafe=self._unsafe,
             )

@@ -35,6 +35,7 @@ from remit.model import (
     PlanKind,
     Planned,
     RequireApproval,
+    Unenforced,
     Verdict,
     Vote,
 )
@@ -108,7 +109,7 @@ async def approve(
             `approval_not_eligible` if policy now asks for more than was given.
     """
     match decided.decision:
-        case Allow():
+        case Allow() | Unenforced():
             return Approved(decided=decided, approval=None)
         case RequireApproval() as needed:
             planned = decided.planned

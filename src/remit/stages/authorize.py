@@ -3,6 +3,10 @@
 Constraints narrow the plan by making a new one, which is validated, previewed again, hashed and
 put to policy once more. If that answer would narrow further, policy contradicts itself and the
 call is denied. At most one round; approval and grant name only the final plan.
+
+A plan in shadow mode is put to policy and recorded like any other, and goes on as it was made,
+whatever the answer is: denied, failed, narrowed or to be agreed to by people. Only what policy says
+is left aside; all else that keeps a plan from running still does.
 """
 
 from __future__ import annotations
@@ -16,11 +20,14 @@ from remit.model import (
     Allow,
     Approval,
     Decided,
+    Decision,
     Deny,
     Permitted,
+    PlanKind,
     Planned,
     Reason,
     RequireApproval,
+    Unenforced,
 )
 from remit.ports import ArgumentCheck, Clock, Policy
 from remit.stages.history import Histories
@@ -29,7 +36,7 @@ from remit.stages.narrow import Terms, narrow
 from remit.stages.oblige import Oblige
 from remit.stages.plan import printed, terms_of
 from remit.stages.record import Record, decision_entry
-from remit.telemetry import POLICY_FAULTS, annotate
+from remit.telemetry import POLICY_FAULTS, UNENFORCED, annotate
 
 Replan = Callable[[Terms], Awaitable[Planned]]
 """Makes the plan again from narrowed terms, naming the plan it comes from."""
@@ -47,13 +54,20 @@ class Authorize:
         *,
         histories: Histories,
         oblige: Oblige,
+        shadows: bool = True,
     ) -> None:
+        """
+        Args:
+            shadows: whether plans in shadow mode go on; where nothing is carried out they need
+                not, and the answer is the one that would hold if it were enforced.
+        """
         self._policy = policy
         self._check = check
         self._means = means
         self._clock = clock
         self._histories = histories
         self._oblige = oblige
+        self._shadows = shadows
 
     async def __call__(self, planned: Planned, record: Record, replan: Replan) -> Decided:
         """The plan that policy permits: the one given, or one narrowed from it.
@@ -63,6 +77,8 @@ class Authorize:
                 `constraint_widens`, `runner_degraded`, `runner_lacks`, `step_up_required`,
                 `policy_unsupported`, `policy_inconsistent`.
         """
+        if self._shadows and in_shadow(planned):
+            return Decided(planned=planned, decision=await self._watched(planned, record))
         decision = await self.ask(planned, record)
         terms = self._narrow(planned, decision)
         if terms == terms_of(planned):
@@ -92,6 +108,20 @@ class Authorize:
         self._check_final(planned, decision)
         return decision
 
+    async def _watched(self, planned: Planned, record: Record) -> Unenforced:
+        """Policy's answer to a plan in shadow mode, recorded as not enforced.
+
+        Raises:
+            Refused: `runner_unavailable`, `runner_lacks` and the like: what this machine cannot
+                give does not depend on policy.
+        """
+        decision = Unenforced(answer=await self._asked(planned, None))
+        record.add(decision_entry(planned, decision))
+        UNENFORCED.labels(decision.verdict).inc()
+        _count_fault(decision.answer)
+        self._check_given(planned, decision)
+        return decision
+
     async def ask(
         self, planned: Planned, record: Record, approval: Approval | None = None
     ) -> Permitted:
@@ -100,6 +130,19 @@ class Authorize:
         Raises:
             Refused: policy denied, or gave no usable answer, which is the same.
         """
+        decision = await self._asked(planned, approval)
+        record.add(decision_entry(planned, decision))
+        _count_fault(decision)
+        match decision:
+            case Allow() | RequireApproval():
+                return decision
+            case Deny():
+                self._oblige.denied(planned, decision)
+                raise denied(decision)
+            case _:
+                assert_never(decision)
+
+    async def _asked(self, planned: Planned, approval: Approval | None) -> Decision:
         call = planned.admitted.normal.call
         document = call_document(
             normal=planned.admitted.normal,
@@ -113,18 +156,8 @@ class Authorize:
             history=await self._histories.of(call.caller, call.claims),
         )
         decision = await self._policy.decide(document, decision_id=self._clock.new_id("dec"))
-        record.add(decision_entry(planned, decision))
         annotate(decision_id=decision.evaluation.decision_id, plan_hash=planned.plan.hash)
-        match decision:
-            case Allow() | RequireApproval():
-                return decision
-            case Deny(code=code):
-                if code is not Code.POLICY_DENIED:
-                    POLICY_FAULTS.labels(code.value).inc()
-                self._oblige.denied(planned, decision)
-                raise denied(decision)
-            case _:
-                assert_never(decision)
+        return decision
 
     def _narrow(self, planned: Planned, decision: Permitted) -> Terms:
         normal = planned.admitted.normal
@@ -147,6 +180,9 @@ class Authorize:
         """What policy gave, this machine's runner has to be able to give (and to bound); what it
         obliges to must be possible."""
         self._oblige.check(planned, decision)
+        self._check_given(planned, decision)
+
+    def _check_given(self, planned: Planned, decision: Permitted) -> None:
         lack = self._means.lack(planned.plan)
         if lack is not None:
             raise _refused(decision, lack.code, lack.message, hint=lack.hint)
@@ -163,6 +199,16 @@ class Authorize:
             raise Refused(
                 Code.CONSTRAINT_WIDENS, "policy forces an argument to a value the tool cannot take"
             )
+
+
+def in_shadow(planned: Planned) -> bool:
+    """Whether this plan goes on whatever policy says; a preview's never does."""
+    return planned.plan.kind is PlanKind.MAIN and planned.admitted.normal.tool.shadow
+
+
+def _count_fault(decision: Decision) -> None:
+    if isinstance(decision, Deny) and decision.code is not Code.POLICY_DENIED:
+        POLICY_FAULTS.labels(decision.code.value).inc()
 
 
 def denied(decision: Deny) -> Refused:

@@ -26,7 +26,7 @@ from remit.model import (
     Planned,
 )
 from remit.ports import Clock, Notifier
-from remit.stages.record import Record, caller_public, verdict
+from remit.stages.record import Record, caller_public
 from remit.telemetry import NOTICES, logger
 
 NOTICE = "remit.notice/1"
@@ -119,7 +119,9 @@ class Oblige:
         if failure is not None:
             log.warning("notice_not_taken", channel=channel, why=failure)
 
-    def _notice(self, planned: Planned, decision: Decision, obligation: Obligation) -> Frozen:
+    def _notice(
+        self, planned: Planned, decision: Decision | Permitted, obligation: Obligation
+    ) -> Frozen:
         """What the channel is told: who, what and why; never an argument."""
         normal = planned.admitted.normal
         code = decision.code.value if isinstance(decision, Deny) else None
@@ -127,7 +129,7 @@ class Oblige:
             "schema": NOTICE,
             "obligation": obligation.id,
             "message": obligation.properties.value().get("message", ""),
-            "verdict": verdict(decision),
+            "verdict": decision.verdict,
             "code": code,
             "call": normal.call.id,
             "kind": planned.plan.kind.value,
@@ -165,12 +167,12 @@ def lacking(wanted: dict[str, Any], caller: Caller, now_ms: int) -> str | None:
     return None
 
 
-def _notices(decision: Decision) -> Iterator[Obligation]:
+def _notices(decision: Decision | Permitted) -> Iterator[Obligation]:
     return (each for each in decision.obligations if each.type == "notify")
 
 
 def _entry(
-    planned: Planned, decision: Decision, obligation: Obligation, channel: str
+    planned: Planned, decision: Decision | Permitted, obligation: Obligation, channel: str
 ) -> EntryDraft:
     normal = planned.admitted.normal
     public = {

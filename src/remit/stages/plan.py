@@ -218,6 +218,7 @@ def _upstream_facts(upstream: Upstream, effect: Effect) -> dict[str, Any]:
         "session": (upstream.session if kept else SessionMode.PER_CALL).value,
         "idle_s": upstream.idle_s,
         "age_s": upstream.age_s,
+        "mode": "shadow" if upstream.shadow else "enforce",
     }
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, assert_never
+from typing import Any
 
 from remit.canonical import encode
 from remit.errors import Refused
 from remit.model import (
-    Allow,
     Call,
     Caller,
     Decision,
@@ -25,8 +24,8 @@ from remit.model import (
     Obligation,
     Outcome,
     Planned,
-    RequireApproval,
     RunResult,
+    Unenforced,
 )
 from remit.stages.evidence import destruction_public, reached_public
 from remit.stages.files import file_facts
@@ -76,13 +75,17 @@ class Record:
             raise
 
 
-def decision_entry(planned: Planned, decision: Decision) -> EntryDraft:
-    """The entry of one answer of policy, with the whole input sealed for replay."""
+def decision_entry(planned: Planned, decided: Decision | Unenforced) -> EntryDraft:
+    """The entry of one answer of policy, with the whole input sealed for replay.
+
+    It tells the answer as it was; `enforced` is there, and false, where nothing follows from it.
+    """
     normal = planned.admitted.normal
+    decision = decided.answer if isinstance(decided, Unenforced) else decided
     evaluation = decision.evaluation
     public: dict[str, Any] = {
         "decision": evaluation.decision_id,
-        "verdict": verdict(decision),
+        "verdict": decision.verdict,
         "code": decision.code.value if isinstance(decision, Deny) else None,
         "call": normal.call.id,
         "kind": planned.plan.kind.value,
@@ -100,6 +103,8 @@ def decision_entry(planned: Planned, decision: Decision) -> EntryDraft:
         "reasons": [reason.code for reason in decision.reasons],
         "obligations": [obligation.type for obligation in decision.obligations],
     }
+    if isinstance(decided, Unenforced):
+        public["enforced"] = False
     sealed = {
         "input": evaluation.input.text,
         "reasons": json.dumps([[r.code, r.message] for r in decision.reasons]).encode(),
@@ -115,19 +120,6 @@ def _policy(evaluation: Evaluation) -> dict[str, Any]:
     if evaluation.engine_ids:
         told["engine_decisions"] = list(evaluation.engine_ids)
     return told
-
-
-def verdict(decision: Decision) -> str:
-    """Policy's answer as one word."""
-    match decision:
-        case Allow():
-            return "allow"
-        case RequireApproval():
-            return "require_approval"
-        case Deny():
-            return "deny"
-        case _:
-            assert_never(decision)
 
 
 def refusal_entry(call: Call, normal: NormalCall | None, refused: Refused) -> EntryDraft:

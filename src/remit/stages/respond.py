@@ -15,9 +15,10 @@ from typing import Any
 from remit.canonical import encode, short
 from remit.errors import Code, Refused, RemitError
 from remit.model import (
-    Evaluation,
+    Ending,
     Frozen,
     Outcome,
+    Permitted,
     Planned,
     Receipt,
     Reply,
@@ -26,6 +27,7 @@ from remit.model import (
     RunResult,
     RunState,
     Tool,
+    Unenforced,
 )
 from remit.stages.files import file_facts
 from remit.stages.reached import way_out_said
@@ -105,9 +107,12 @@ def failure_content(
     `hidden` says that policy does not let its output back.
     """
     what = _WHAT.get(code, "The action failed.")
+    if tool.upstream is not None:
+        what = _OF_SERVER.get(code, what)
     if UNSCRUBBED in result.limits_hit:
         what, hidden = _NOT_SEARCHED, False
-    parts = [what, _EFFECT[state], f"[{code}]"]
+    effect = _UNASKED if result.ending is Ending.UNASKED else _EFFECT[state]
+    parts = [what, effect, f"[{code}]"]
     if code is Code.RUN_FAILED:
         parts.insert(1, f"Exit status {result.exit_code}.")
     text = " ".join(parts)
@@ -145,6 +150,22 @@ _WHAT: Mapping[Code, str] = {
     Code.OUTCOME_UNKNOWN: "The runner was lost.",
 }
 
+_OF_SERVER: Mapping[Code, str] = {
+    Code.UPSTREAM_ERROR: "The server answered with an error.",
+    Code.UPSTREAM_INVALID: "The server does not keep to its protocol.",
+    Code.UPSTREAM_GONE: "The server ended before it answered.",
+    Code.UPSTREAM_TIMEOUT: "The server did not answer in time.",
+    Code.TOOL_CHANGED: "The server's tool is another than the one that was reviewed.",
+    Code.RUN_TIMED_OUT: "The server did not answer in time and was ended.",
+    Code.RUN_OUT_OF_MEMORY: "The server used more memory than it may and was ended.",
+    Code.OUTPUT_TOO_LARGE: "The server's answer is larger than it may be.",
+    Code.OUTPUT_INVALID: "The server's answer is not what the tool declares, and is withheld.",
+    Code.OUTPUT_WITHHELD: "Policy does not let the server's answer back, and it is withheld.",
+    Code.CANCELLED: "The call was cancelled.",
+}
+
+_UNASKED = "The server was not asked, so nothing was done."
+
 _EFFECT: Mapping[RunState, str] = {
     RunState.SUCCEEDED: "The action itself was carried out; do not repeat it for its output.",
     RunState.FAILED: "It ended by itself or had no effect to leave; read the output.",
@@ -158,7 +179,7 @@ _EFFECT: Mapping[RunState, str] = {
 def finished(
     planned: Planned,
     outcome: Outcome,
-    evaluation: Evaluation,
+    decision: Permitted,
     receipt: Receipt | None,
     *,
     unsafe: tuple[str, ...] = (),
@@ -167,13 +188,16 @@ def finished(
     frozen = outcome.reply or content_of([], None, error=True)
     machine: dict[str, Any] = {
         "code": "ok" if outcome.code is None else outcome.code.value,
-        "decision_id": evaluation.decision_id,
-        "policy_revision": evaluation.revision,
+        "decision_id": decision.evaluation.decision_id,
+        "policy_revision": decision.evaluation.revision,
         "run_id": outcome.run_id,
         "plan_hash": planned.plan.hash,
         "outcome": outcome.state.value,
     }
     note = None
+    if isinstance(decision, Unenforced):
+        machine |= {"enforced": False, "verdict": decision.verdict}
+        unsafe = (*unsafe, SHADOW)
     if planned.plan.narrowed_from is not None:
         machine["narrowed_from"] = planned.plan.narrowed_from
     if planned.arguments != planned.admitted.normal.arguments:
@@ -214,6 +238,9 @@ def replayed(
         note="Stored result of an earlier run.",
     )
 
+
+SHADOW = "shadow"
+"""What is unsafe about a call on which policy was not enforced."""
 
 _RESOLVED = (
     "A person looked at what this action did and found that it was carried out; it is not repeated."

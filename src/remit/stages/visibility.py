@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from remit.canonical import encode
@@ -52,11 +52,34 @@ class Visibility:
         self._batches = batches
         self._places = asyncio.Semaphore(batches)
         self._epoch = 0
+        self._watching: dict[object, Callable[[], None]] = {}
         self._forget(self._state())
 
     def freeze_changed(self) -> None:
         """A freeze or its end: no answer from before it is used after it."""
         self._epoch += 1
+        self.changed()
+
+    def changed(self) -> None:
+        """Policy, the catalog or a freeze is another than before: tell those who watch.
+
+        What is kept needs no telling: it holds for the state of things that it was given under.
+        """
+        for tell in list(self._watching.values()):
+            tell()
+
+    def on_change(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have `tell` called after each change; gives what ends that.
+
+        A rule `visible` that reads the time changes what is seen without this being called.
+        """
+        key = object()
+        self._watching[key] = tell
+
+        def end() -> None:
+            self._watching.pop(key, None)
+
+        return end
 
     async def find(self, caller: Caller, name: str, source_ip: str | None = None) -> Tool:
         """The tool of that name; policy is asked about that one only.
@@ -117,6 +140,8 @@ class Visibility:
     async def _shows(
         self, caller: Caller, name: str, tool: Tool | None, source_ip: str | None
     ) -> bool:
+        if tool is not None and tool.shadow:
+            return True
         ttl_ms, seen_from = self._current(source_ip)
         key = (identity_class(caller), seen_from, name, "" if tool is None else tool.digest)
         now = self._clock.now_ms()
@@ -160,7 +185,7 @@ class Visibility:
                 async with self._places:
                     seen = await self._ask(caller, batch, source_ip)
                 partial = partial or seen is None
-                shown[number] = [tool for tool in batch if tool.name in (seen or ())]
+                shown[number] = [tool for tool in batch if tool.shadow or tool.name in (seen or ())]
                 if enough is not None and sum(map(len, shown.values())) >= enough:
                     return
 

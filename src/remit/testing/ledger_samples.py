@@ -16,6 +16,8 @@ from remit.model import (
     Caller,
     CallerKind,
     Claims,
+    Decision,
+    Deny,
     Effect,
     Ending,
     EntryDraft,
@@ -31,6 +33,7 @@ from remit.model import (
     RequireApproval,
     RunResult,
     RunState,
+    Unenforced,
     Verdict,
     Vote,
 )
@@ -73,11 +76,19 @@ def activation(revision: str = REVISION) -> Activation:
 
 
 def plan(
-    service: str = "web", *, call: str | None = None, kind: PlanKind = PlanKind.MAIN, note: str = ""
+    service: str = "web",
+    *,
+    call: str | None = None,
+    kind: PlanKind = PlanKind.MAIN,
+    note: str = "",
+    mode: str | None = None,
 ) -> Plan:
     """A plan of the call on one service; another note makes another plan of the same call."""
     call_digest = call or digest_of("remit.call/1", service)
-    text = encode({"call": call_digest, "service": service, "kind": kind.value, "note": note})
+    upstream = {} if mode is None else {"upstream": {"mode": mode}}
+    text = encode(
+        {"call": call_digest, "service": service, "kind": kind.value, "note": note, **upstream}
+    )
     return Plan(
         kind=kind,
         text=text,
@@ -108,13 +119,20 @@ def require(clock: SetClock, rule: ApprovalRule | None = None) -> RequireApprova
     )
 
 
+def unenforced(clock: SetClock, answer: Decision | None = None) -> Unenforced:
+    """An answer, a denial unless another is given, from which nothing follows."""
+    return Unenforced(answer=answer or Deny(evaluation=evaluation(clock), reasons=()))
+
+
 def decision_entry(a_plan: Plan, decision: Permitted) -> EntryDraft:
     """The entry that the pipeline writes for this decision, as far as verifying needs it."""
+    left_aside = {"enforced": False} if isinstance(decision, Unenforced) else {}
     return EntryDraft(
         event="decision",
-        public={
+        public=left_aside
+        | {
             "decision": decision.evaluation.decision_id,
-            "verdict": "allow" if isinstance(decision, Allow) else "require_approval",
+            "verdict": decision.verdict,
             "plan_hash": a_plan.hash,
             "call_digest": a_plan.call_digest,
             "policy": {"revision": decision.evaluation.revision, "engine": "sample"},

@@ -77,7 +77,10 @@ def test_only_the_execute_stage_provisions_and_starts_a_runner() -> None:
     assert "src/remit/stages/execute.py" in starts
     # An operator's trial of the operator's own preview (`remit tools check`) is no call.
     trial = "src/remit/toolcheck.py"
-    assert _outside(starts, "src/remit/stages/execute.py", trial, RUNNERS, TESTING) == set()
+    # The runner of calls of MCP servers is a runner around one, and only hands on.
+    around = "src/remit/upstreams/"
+    given = (trial, around, RUNNERS, TESTING)
+    assert _outside(starts, "src/remit/stages/execute.py", *given) == set()
 
 
 @pytest.mark.threat("T-14")

@@ -173,7 +173,7 @@ async def test_a_server_that_never_says_a_word_is_given_up():
 
 BREACHES = [
     "not json", "duplicate key", "nested", "not utf-8", "null", "batch", "no version",
-    "long line", "unknown id", "no id", "id as text", "id true", "both", "neither",
+    "unknown id", "no id", "id as text", "id true", "both", "neither",
     "result no object", "error no object", "method no text", "request id an object",
     "notes for ever", "pings for ever", "empty lines for ever",
 ]  # fmt: skip
@@ -190,6 +190,11 @@ async def test_a_lie_ends_the_conversation_with_one_fault(lie):
             await conversation.call("any", {})
         assert (after.value.code, after.value.sent) == (Code.UPSTREAM_INVALID, False)
         assert after.value.message == caught.value.message
+
+
+async def test_a_line_without_an_end_is_too_large():
+    fault = await _call_gives("long line")
+    assert (fault.code, fault.sent) == (Code.OUTPUT_TOO_LARGE, True)
 
 
 @pytest.mark.parametrize(("lie", "where"), [("ends", "between"), ("ends inside", "in the middle")])

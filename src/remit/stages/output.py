@@ -80,8 +80,17 @@ def output(
             kept = replace(kept, stdout=structure) if redacts else kept
             return Output(code=None, reply=content, kept=kept)
     hidden = redacts or not _lets(constraints, TEXT)
-    reply = failure_content(tool, state, failed, withheld(kept) if hidden else kept, hidden=hidden)
+    told = kept if tool.upstream is None else _said_by_server(kept)
+    reply = failure_content(tool, state, failed, withheld(told) if hidden else told, hidden=hidden)
     return Output(code=failed if state is RunState.SUCCEEDED else code, reply=reply, kept=kept)
+
+
+def _said_by_server(result: RunResult) -> RunResult:
+    """What a caller may read of a call that failed: the server's error or Remit's words on it.
+
+    What a server logs is for operators, and half an answer is of use to nobody.
+    """
+    return replace(result, stdout=b"" if result.stdout_truncated else result.stdout, stderr=b"")
 
 
 def _marked(result: RunResult) -> RunResult:

@@ -100,21 +100,13 @@ def judge(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:
 
 
 _OF_SERVERS = frozenset({Ending.ANSWERED, Ending.UNANSWERED, Ending.UNASKED})
-_SERVERS_SAID = (
-    Code.UPSTREAM_ERROR,
-    Code.UPSTREAM_INVALID,
-    Code.UPSTREAM_GONE,
-    Code.UPSTREAM_TIMEOUT,
-    Code.TOOL_CHANGED,
-    Code.CANCELLED,
-)
+_CODES = frozenset(code.value for code in Code)
 
 
 def _judge_server(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:
     """A server that answered with an error says that it failed; of silence after a question that
     was sent, only a read is known to have changed nothing."""
-    met = (code for code in _SERVERS_SAID if code.value in result.limits_hit)
-    code = next(met, None)
+    code = next((Code(met) for met in result.limits_hit if met in _CODES), None)
     if result.ending is Ending.ANSWERED:
         return (RunState.SUCCEEDED, None) if code is None else (RunState.FAILED, code)
     if result.ending is Ending.UNASKED or effect is Effect.READ:

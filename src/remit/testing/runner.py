@@ -147,7 +147,9 @@ class NoopRunner:
     async def _end(self, lease: Lease) -> None:
         ended = self._ended[lease.id]
         if (spoken := self._spoken.get(lease.id)) is not None:
-            self._started[lease.id] = replace(await spoken.result(), runner=self._about)
+            result = replace(await spoken.result(), runner=self._about)
+            if lease.id in self._started:
+                self._started[lease.id] = result
             ended.set()
         elif self._wait is None or ended.is_set():
             await ended.wait()

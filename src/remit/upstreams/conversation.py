@@ -104,6 +104,14 @@ class Conversation:
         """Whether calls can still be made; false for ever after a lie, the end, or `close`."""
         return self._exchange.open
 
+    @property
+    def tools_changed(self) -> bool:
+        """Whether the server said, since its tools were last listed, that they are others now.
+
+        A server of 2026-07-28 says it only to those who subscribed, which nobody does here.
+        """
+        return self._exchange.tools_changed
+
     async def list_tools(self) -> list[dict[str, Any]]:
         """Every tool of the server, in its order, as it sent them.
 
@@ -163,6 +171,10 @@ class Conversation:
         Each then raises `cancelled`. Cancelling the task that awaits `call` does the same.
         """
         return self._exchange.cancel(key)
+
+    async def written(self) -> None:
+        """Wait until the server was sent all that it is to be told, a cancel among it."""
+        await self._exchange.written()
 
     async def close(self) -> None:
         """End it; each call in flight raises `cancelled`. The stream stays its maker's."""

@@ -56,6 +56,8 @@ class Exchange:
             limits.unwritten + 4 * limits.in_flight
         )
         self._drained = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._fault: UpstreamFault | None = None
         self._allowance = Allowance(limits)
         self._tasks = (
@@ -63,6 +65,7 @@ class Exchange:
             asyncio.create_task(self._guarded(self._write)),
         )
         self.batches = False
+        self.tools_changed = False
 
     @property
     def open(self) -> bool:
@@ -124,6 +127,10 @@ class Exchange:
             self._give_up(number, tell=True)
         return bool(found)
 
+    async def written(self) -> None:
+        """Wait until all that was to be sent is written, or never will be."""
+        await self._idle.wait()
+
     async def close(self) -> None:
         """End it; every request in flight raises `cancelled`."""
         self._end(UpstreamFault(Code.CANCELLED, "the conversation was closed"))
@@ -173,6 +180,7 @@ class Exchange:
         for asked in self._asked.values():
             _fail(asked, fault.code, fault.message)
         self._asked.clear()
+        self._idle.set()
         for task in self._tasks:
             task.cancel()
 
@@ -195,6 +203,8 @@ class Exchange:
     def _enqueue(self, data: bytes, asked: _Asked | None) -> None:
         try:
             self._unwritten.put_nowait((data, asked))
+            if self.open:
+                self._idle.clear()
         except asyncio.QueueFull:
             self._end(invalid("the server does not read what it is sent"))
 
@@ -202,6 +212,8 @@ class Exchange:
         while True:
             if self._unwritten.qsize() <= self._limits.unwritten:
                 self._drained.set()
+            if self._unwritten.empty():
+                self._idle.set()
             data, asked = await self._unwritten.get()
             if asked is not None:
                 if asked.future.done():
@@ -248,6 +260,7 @@ class Exchange:
         if "id" not in value:
             if method == "notifications/progress":
                 self._report(params)
+            self.tools_changed |= method == "notifications/tools/list_changed"
             return
         number = value["id"]
         if type(number) is not int and not (isinstance(number, str) and len(number) <= _ID_CHARS):

@@ -45,8 +45,9 @@ class LineReader:
         """The next value, and the length of its line in bytes.
 
         Raises:
-            UpstreamFault: `upstream_gone` at the end of the stream, `upstream_invalid` if a line
-                is too long, too deep or not strict JSON. Reading on after it has no meaning.
+            UpstreamFault: `upstream_gone` at the end of the stream, `output_too_large` if a line
+                is too long, `upstream_invalid` if it is too deep or not strict JSON. Reading on
+                after it has no meaning.
         """
         line = await self._line()
         if not line.strip(b" \t\r"):
@@ -75,7 +76,7 @@ class LineReader:
     def _check_length(self, length: int) -> None:
         if length > self._line_bytes:
             message = f"the server sent a line longer than {self._line_bytes} bytes"
-            raise UpstreamFault(Code.UPSTREAM_INVALID, message)
+            raise UpstreamFault(Code.OUTPUT_TOO_LARGE, message)
 
     async def _chunk(self) -> bytes:
         # A stream that always has bytes ready must not keep everybody else from running.

@@ -1,0 +1,145 @@
+"""Calls of MCP servers through the whole path: what each failure means for a read and for a write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from remit.backends import PathSettings
+from remit.model import Effect, Reply, ResultKind, SessionMode, Tool, Upstream
+from remit.pipeline import Pipeline
+from remit.testing.runner import NoopRunner
+from remit.upstreams.runner import UpstreamRunner
+from tests.path.conftest import MakePath, Path_, tool
+from tests.upstreams.played import ECHO, OnCall, Program, digest, gives, reports_once
+from tests.upstreams.test_runner import FAILURES, dies
+
+pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-40")]
+
+
+def server_tool(name: str, effect: Effect, **more: Any) -> Tool:
+    """The tool `echo` of a server, under this name."""
+    upstream = Upstream(server="files", tool="echo", definition=digest(ECHO), **more)
+    command = {"argv": ["/bin/files-server"]}
+    limits = {"output_bytes": 4_096}
+    made = tool(name, effect.value, command=command, limits=limits, consequence="")
+    return replace(made, upstream=upstream, result=ResultKind.MCP)
+
+
+TOOLS = [
+    server_tool("look", Effect.READ),
+    server_tool("act", Effect.WRITE),
+    server_tool("look_kept", Effect.READ, session=SessionMode.SHARED),
+]
+MakeServed = Callable[[Program], Any]
+
+
+@pytest.fixture
+def served(make_path: MakePath) -> MakeServed:
+    async def make(program: Program) -> Path_:
+        path: Path_ = await make_path(tools=TOOLS)
+        inner = NoopRunner(speaker=program)
+        runner = UpstreamRunner(inner, asked=None, seen=lambda server, items: None)
+        backends = replace(path.pipeline.backends, runner=runner)
+        path.pipeline = Pipeline(backends, PathSettings(gateway="gw", hold_s=0))
+        return path
+
+    return make
+
+
+def said(reply: Reply) -> str:
+    return "".join(block.get("text", "") for block in json.loads(reply.content.text))
+
+
+async def outcome(path: Path_) -> dict[str, Any]:
+    return [each for each in await path.entries() if each["event"] == "call.outcome"][-1]
+
+
+async def test_an_answer_comes_back_and_the_record_says_who_gave_it(served: MakeServed) -> None:
+    path = await served(Program())
+    reply = await path.call("act", service="a")
+    assert not reply.is_error
+    assert reply.structured is not None
+    assert reply.structured.value() == {"service": "a"}
+    entry = await outcome(path)
+    assert (entry["state"], entry["ending"]) == ("succeeded", "answered")
+    assert entry["runner"]["server"] == "files"
+    assert entry["runner"]["revision"] == "2026-07-28"
+    assert entry["destruction"]["complete"] is True
+
+
+@pytest.mark.parametrize("name", FAILURES)
+async def test_silence_after_the_question_fails_a_read_and_leaves_a_write_unknown(
+    served: MakeServed, name: str
+) -> None:
+    on_call, code = FAILURES[name]
+    path = await served(Program(on_call))
+    read, write = await path.call("look"), await path.call("act")
+    assert (read.decision["outcome"], read.decision["code"]) == ("failed", code.value)
+    assert (write.decision["outcome"], write.decision["code"]) == ("unknown", code.value)
+    assert "a person has to look" in said(write)
+    again = await path.call("act")
+    assert again.decision["code"] == "outcome_unknown"
+    assert len(path.pipeline.backends.runner._inner.ran) == 2
+
+
+@pytest.mark.parametrize("name", ["look", "act"])
+async def test_a_tool_that_changed_is_not_called_and_nothing_is_unknown(
+    served: MakeServed, name: str
+) -> None:
+    program = Program(tools=[ECHO | {"description": "Now it sends."}])
+    path = await served(program)
+    reply = await path.call(name)
+    assert (reply.decision["outcome"], reply.decision["code"]) == ("failed", "tool_changed")
+    assert "was not asked" in said(reply)
+    assert "Now it sends" not in said(reply)
+    assert program.calls == []
+
+
+@pytest.mark.parametrize("name", ["look", "act"])
+async def test_an_error_is_a_failure_in_the_servers_words(served: MakeServed, name: str) -> None:
+    async def errs(server: Any, message: Any) -> None:
+        await server.say(id=message["id"], error={"code": -32602, "message": "no such file"})
+
+    reply = await (await served(Program(errs))).call(name)
+    assert (reply.decision["outcome"], reply.decision["code"]) == ("failed", "upstream_error")
+    assert "no such file" in said(reply)
+
+
+async def test_a_write_whose_answer_is_too_large_happened(served: MakeServed) -> None:
+    path = await served(Program(gives({"content": [{"type": "text", "text": "x" * 5_000}]})))
+    reply = await path.call("act")
+    assert (reply.decision["outcome"], reply.decision["code"]) == ("succeeded", "output_too_large")
+    assert "larger than it may be" in said(reply)
+    assert "xxx" not in said(reply)
+
+
+async def test_what_a_server_logs_is_kept_for_operators_and_not_told(served: MakeServed) -> None:
+    path = await served(Program(dies))
+    reply = await path.call("look")
+    assert "Traceback" not in said(reply)
+    entry = await outcome(path)
+    kept = await path.ledger.value(entry["commitments"]["stderr"])
+    assert kept == b"Traceback: no such thing\n"
+
+
+async def test_who_waits_hears_what_the_server_reports(served: MakeServed) -> None:
+    path = await served(Program(reports_once))
+    await path.call("look")
+    assert path.heard.messages == ["half (1 of 2)"]
+
+
+ASKS_FOR_INPUT: OnCall = gives({"resultType": "input_required", "requestState": "s"})
+
+
+@pytest.mark.parametrize("name", ["look", "act"])
+async def test_a_server_that_wants_input_failed_with_a_reason(
+    served: MakeServed, name: str
+) -> None:
+    reply = await (await served(Program(ASKS_FOR_INPUT))).call(name)
+    assert (reply.decision["outcome"], reply.decision["code"]) == ("failed", "upstream_error")
+    assert "asks for input" in said(reply)

@@ -25,7 +25,7 @@ Edit = Callable[[bytes | None], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class Seen:
     """A file as it was read."""
 
     content: bytes
@@ -49,18 +49,18 @@ def install(path: Path, edit: Edit) -> Path | None:
             link and whatever is not a regular file is left alone.
         Conflict: `wrong_state`: it holds something else already, or changed meanwhile.
     """
-    with _placed(path):
-        seen = _look(path)
+    with placed(path):
+        seen = look(path)
         after = edit(seen.content if seen else None)
         if seen is None:
             path.parent.mkdir(exist_ok=True)
-            _write(path, after, mode=NEW_MODE, expected=None)
+            write(path, after, mode=NEW_MODE, expected=None)
             return None
         if after == seen.content:
             return None
         kept = backup_of(path)
-        _write(kept, seen.content, mode=BACKUP_MODE, owner=seen.owner)
-        _write(path, after, mode=seen.mode, owner=seen.owner, expected=seen)
+        write(kept, seen.content, mode=BACKUP_MODE, owner=seen.owner)
+        write(path, after, mode=seen.mode, owner=seen.owner, expected=seen)
         return kept
 
 
@@ -74,12 +74,12 @@ def undo(path: Path, edit: Edit) -> bool:
         ConfigError: `config_invalid`: a file cannot be read or written.
         Conflict: `wrong_state`: the file is not what `install` wrote; nothing changed.
     """
-    with _placed(path):
-        seen, kept = _look(path), _look(backup_of(path))
+    with placed(path):
+        seen, kept = look(path), look(backup_of(path))
         if seen is None:
             raise _not_ours("there is no such file, so nothing was installed in it")
         if kept is not None and _made_from(kept.content, edit) == seen.content:
-            _write(path, kept.content, mode=seen.mode, owner=seen.owner, expected=seen)
+            write(path, kept.content, mode=seen.mode, owner=seen.owner, expected=seen)
             os.unlink(backup_of(path))
             return True
         if edit(None) == seen.content:
@@ -98,7 +98,7 @@ def _made_from(content: bytes, edit: Edit) -> bytes | None:
 
 
 @contextmanager
-def _placed(path: Path) -> Iterator[None]:
+def placed(path: Path) -> Iterator[None]:
     """Names the file in every error, and turns the system's errors into ours."""
     try:
         yield
@@ -108,12 +108,18 @@ def _placed(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _unusable(
             f"the file cannot be changed: {error.strerror}",
-            "make its directory and be its owner, or name another file: --install PATH",
+            "make its directory and be its owner, or name another file",
             path,
         ) from None
 
 
-def _look(path: Path) -> _Seen | None:
+def look(path: Path) -> Seen | None:
+    """What a file holds and whose it is; None if there is none.
+
+    Raises:
+        ConfigError: `config_invalid`: a symbolic link, no regular file, or one that is too large.
+        OSError: it cannot be read.
+    """
     try:
         # Not blocking: a pipe of that name would wait for a writer for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -123,25 +129,25 @@ def _look(path: Path) -> _Seen | None:
         if path.is_symlink():
             raise _unusable(
                 "this is a symbolic link, which is not followed",
-                "name the file that it leads to: --install PATH",
+                "name the file that it leads to",
                 path,
             ) from None
         raise
     with os.fdopen(handle, "rb") as file:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
-            raise _unusable("this is not a regular file", "name another: --install PATH", path)
+            raise _unusable("this is not a regular file", "name another", path)
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise _unusable(f"the file is larger than {MAX_BYTES} bytes", "add the entry by hand", path)
     owner = (facts.st_uid, facts.st_gid)
-    return _Seen(content=content, mode=stat.S_IMODE(facts.st_mode), owner=owner)
+    return Seen(content=content, mode=stat.S_IMODE(facts.st_mode), owner=owner)
 
 
 _ANYTHING = object()
 
 
-def _write(
+def write(
     path: Path,
     content: bytes,
     *,
@@ -169,7 +175,7 @@ def _write(
 
 
 def _unchanged(path: Path, expected: object) -> None:
-    if _look(path) != expected:
+    if look(path) != expected:
         raise Conflict(
             Code.WRONG_STATE,
             "the file changed while it was being edited; it was left alone",

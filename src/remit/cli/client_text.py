@@ -35,7 +35,7 @@ def with_pieces(before: bytes | None, pieces: Mapping[str, Any], form: Form) -> 
     """
     empty = "{}\n" if form == "json" else ""
     text = empty if before is None else _decoded(before)
-    was = _read(text, form)
+    was = read_text(text, form)
     missing = {key: part for key, value in pieces.items() if (part := _missing(was, key, value))}
     if not missing and before is not None:
         return before
@@ -48,7 +48,7 @@ def with_pieces(before: bytes | None, pieces: Mapping[str, Any], form: Form) -> 
 def _holds(text: str, wanted: Mapping[str, Any], form: Form) -> bool:
     """Whether the text says this and nothing else."""
     try:
-        return _read(text, form) == wanted
+        return read_text(text, form) == wanted
     except ConfigError:
         return False
 
@@ -60,7 +60,7 @@ def _decoded(content: bytes) -> str:
         raise _invalid("the file is not UTF-8", _BY_HAND) from None
 
 
-def _read(text: str, form: Form) -> dict[str, Any]:
+def read_text(text: str, form: Form) -> dict[str, Any]:
     """The file's values; nothing of them is ever said, as other entries may hold secrets."""
     try:
         if form == "toml":
@@ -130,8 +130,8 @@ def _merged(was: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any
 def _into_json(text: str, missing: Mapping[str, Any]) -> str:
     """Each piece as the first member of its object or list."""
     for key, part in reversed(list(missing.items())):
-        top = _after_space(text, 0)
-        place = _value_of(text, top, key)
+        top = after_space(text, 0)
+        place = value_of(text, top, key)
         if place is None:
             text = _put(text, top, _member(key, part, text), 1)
         elif isinstance(part, dict):
@@ -141,23 +141,24 @@ def _into_json(text: str, missing: Mapping[str, Any]) -> str:
     return text
 
 
-def _value_of(text: str, opening: int, key: str) -> int | None:
+def value_of(text: str, opening: int, key: str) -> int | None:
     """Where the value of a key begins, in an object of a text that is known to be JSON."""
     decode = json.JSONDecoder().raw_decode
-    at = _after_space(text, opening + 1)
+    at = after_space(text, opening + 1)
     while text[at] != "}":
         name, at = decode(text, at)
-        at = _after_space(text, _after_space(text, at) + 1)
+        at = after_space(text, after_space(text, at) + 1)
         if name == key:
             return at
         _, at = decode(text, at)
-        at = _after_space(text, at)
+        at = after_space(text, at)
         if text[at] == ",":
-            at = _after_space(text, at + 1)
+            at = after_space(text, at + 1)
     return None
 
 
-def _after_space(text: str, at: int) -> int:
+def after_space(text: str, at: int) -> int:
+    """The first place from `at` on that is no white space."""
     found = _SPACE.match(text, at)
     return found.end() if found else at
 
@@ -166,7 +167,7 @@ def _put(text: str, opening: int, piece: str, level: int) -> str:
     line, unit = _style(text)
     first = line + unit * level + piece.replace("\n", line + unit * level)
     head, rest = text[: opening + 1], text[opening + 1 :]
-    inside = rest[_after_space(rest, 0) :]
+    inside = rest[after_space(rest, 0) :]
     if inside[0] in "}]":
         return head + first + line + unit * (level - 1) + inside
     return head + first + "," + rest

@@ -47,7 +47,7 @@ def point(name: str, door: Door, *, install_in: str | None, undo_in: str | None)
         note(f"{client.title} uses the gateway: the entry is in {_shown(path)}")
         if kept is not None:
             note(f"Before it was as {_shown(kept)}, which may hold secrets: commit it nowhere.")
-    _say_where_the_key_is(client, door)
+    say_where_the_key_is(client, door)
 
 
 def _file(client: AgentClient, named: str) -> Path:
@@ -58,7 +58,8 @@ def _shown(path: Path) -> str:
     return visible(str(path))
 
 
-def _say_where_the_key_is(client: AgentClient, door: Door) -> None:
+def say_where_the_key_is(client: AgentClient, door: Door) -> None:
+    """Tell the person how the client gets the agent's key."""
     if door.key_file is not None:
         found = shutil.which("remit")
         where = f" (here {_shown(Path(found).absolute())})" if found else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from remit.cli.output import note
 from remit.errors import Code, ConfigError
 from remit.identity.keys import NewKey, new_key
 from remit.ledger.signer import FileSigner
+from remit.visible import visible
 
 DATA_DIR = ".remit"
 _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
@@ -27,13 +29,90 @@ _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
 @click.argument(
     "directory", type=click.Path(path_type=Path, file_okay=False), default=".", required=False
 )
-def init(directory: Path) -> None:
+@click.option(
+    "--import",
+    "sources",
+    metavar="[CLIENT|FILE]",
+    is_flag=False,
+    flag_value="",
+    multiple=True,
+    help="Take over the MCP servers of clients: claude-code, claude-code-user, claude-desktop, "
+    "cursor, vscode, codex, or a file; without a word, of all that are found.",
+)
+@click.option("--server", "servers", metavar="NAME", multiple=True, help="Import only this server.")
+@click.option(
+    "--install", is_flag=True, help="Install servers that npx, uvx or bunx fetch at each start."
+)
+@click.option(
+    "--writable",
+    metavar="DIRECTORY",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Let imported servers write to this directory; others they only read.",
+)
+@click.option("--rewrite", is_flag=True, help="Have the clients speak to Remit only.")
+@click.option("--dry-run", is_flag=True, help="Print what would be imported, and write nothing.")
+@click.option("--undo", is_flag=True, help="Take back the last import, and what it rewrote.")
+def init(
+    directory: Path,
+    sources: tuple[str, ...],
+    servers: tuple[str, ...],
+    writable: tuple[Path, ...],
+    *,
+    install: bool,
+    rewrite: bool,
+    dry_run: bool,
+    undo: bool,
+) -> None:
     """Write a configuration, a starter policy and keys.
 
     They go into DIRECTORY (by default here); the keys into .remit/keys, for you alone to read.
     Nothing that is there already is overwritten.
+
+    With --import it also takes over the MCP servers that clients on this machine use, and adds
+    them to remit.yaml, which may be there already. Secrets go into files of their own; programs
+    that a registry would be asked for at each start are installed once. docs/import.md has all
+    of it.
     """
     directory = directory.absolute()
+    config = directory / "remit.yaml"
+    options = any((servers, writable, install, rewrite, dry_run))
+    if undo and (sources or options):
+        raise click.UsageError("--undo takes no other option")
+    if options and not sources:
+        raise click.UsageError("these options need --import")
+    if undo:
+        _undo(config)
+    elif sources:
+        from remit.cli.imports.command import Wanted, import_servers
+
+        wanted = Wanted(
+            sources=sources,
+            servers=servers,
+            install=install,
+            rewrite=rewrite,
+            dry_run=dry_run,
+            writable=tuple(path.absolute() for path in writable),
+        )
+        sys.exit(import_servers(config, wanted, lambda: make(directory)))
+    else:
+        make(directory)
+
+
+def _undo(config: Path) -> None:
+    from remit.cli.imports.changes import undo
+    from remit.config import load
+
+    for line in undo(load(config).data_dir):
+        note(visible(line))
+
+
+def make(directory: Path) -> None:
+    """Write a configuration and what belongs to it into a directory, which need not be there.
+
+    Raises:
+        ConfigError: `config_invalid`: one is there already, or it cannot be written.
+    """
     data_dir, config = directory / DATA_DIR, directory / "remit.yaml"
     _refuse_what_is_there(config, data_dir / "keys")
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from remit.cli.doctor import installation, machine
+from remit.cli.doctor import clients, installation, machine
 from remit.cli.invocation import Invocation
 from remit.cli.output import Exit, output_option, print_one
 from remit.config import Settings
@@ -76,6 +76,7 @@ async def look(config: Path) -> list[Check]:
         told,
         *([] if settings is None else installation.files(settings)),
         installation.account(settings),
+        clients.direct_servers(settings),
         await installation.policy_engine(settings),
         *sandbox,
         machine.durable_write(data_dir),

@@ -1,0 +1,1 @@
+"""`remit init --import`: MCP servers that clients' files on this machine define, behind Remit."""

@@ -1,0 +1,300 @@
+"""What `remit init --import` does, in its order: look, show, propose, install, write, point.
+
+Nothing is changed before everything that can be told beforehand has been told.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from remit.cli.imports.changes import Changes, examined, imported, make
+from remit.cli.imports.config_text import as_text, with_entries
+from remit.cli.imports.faults import refused
+from remit.cli.imports.packages import install_package
+from remit.cli.imports.pointing import point_clients
+from remit.cli.imports.proposal import Installed, Proposal, needs_package, propose
+from remit.cli.imports.sight import Sight
+from remit.cli.imports.sources import ClientFile, is_remit, reached, read_sources
+from remit.cli.output import Exit, note, print_error, table
+from remit.errors import Code, ConfigError
+from remit.upstreams.found import FoundServer
+from remit.upstreams.prefixes import propose_prefixes
+from remit.upstreams.secretlike import shown
+from remit.visible import visible
+
+if TYPE_CHECKING:
+    from remit.config import Settings
+
+ENVIRONMENTS = ".remit-servers"
+"""Where installed servers stand, beside remit.yaml: never in the data directory, which no run may
+see."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the person asked for."""
+
+    sources: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    install: bool = False
+    rewrite: bool = False
+    dry_run: bool = False
+    writable: tuple[Path, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Import:
+    """One import while it goes on."""
+
+    wanted: Wanted
+    settings: Settings
+    taken: list[tuple[ClientFile, Proposal]] = field(default_factory=list)
+    known: list[tuple[ClientFile, FoundServer]] = field(default_factory=list)
+    faults: list[ConfigError] = field(default_factory=list)
+    made: list[Path] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        return self.settings.file.parent
+
+    def environment(self, name: str) -> Path:
+        return self.root / ENVIRONMENTS / name
+
+
+def import_servers(config: Path, wanted: Wanted, begin: Callable[[], None]) -> Exit:
+    """Import into a configuration; `begin` makes one where there is none.
+
+    Raises:
+        RemitError: nothing of the import was written.
+    """
+    from remit.config import load
+
+    files, faults = read_sources(wanted.sources)
+    _show(files)
+    chosen = list(_chosen(files, wanted, config.parent))
+    faults += [fault for file in files for fault in file.found.faults]
+    if not config.exists():
+        if wanted.dry_run:
+            raise ConfigError(
+                Code.CONFIG_NOT_FOUND,
+                "there is no configuration to import into yet",
+                place=str(config),
+                hint="remit init makes one; then: remit init --import --dry-run",
+            )
+        begin()
+    one = _Import(wanted=wanted, settings=load(config), faults=faults)
+    try:
+        _propose(one, chosen)
+        done = _write(one)
+    except BaseException:
+        for path in one.made:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    for fault in one.faults:
+        print_error(fault)
+    if not done:
+        note("nothing was written")
+    return Exit.NO if one.faults or not done else Exit.YES
+
+
+def _show(files: Sequence[ClientFile]) -> None:
+    rows = [
+        [
+            shown(server.name),
+            server.kind.value + ("" if server.enabled else ", switched off"),
+            str(len(server.secrets)),
+            str(server.place),
+        ]
+        for file in files
+        for server in file.found.servers
+    ]
+    if rows:
+        click.echo(table(["server", "kind", "secrets", "found in"], rows))
+
+
+def _chosen(
+    files: Sequence[ClientFile], wanted: Wanted, root: Path
+) -> Iterator[tuple[ClientFile, FoundServer]]:
+    """The servers to take: switched on, asked for, each once."""
+    seen: set[object] = set()
+    names = {server.name for file in files for server in reached(file, Path.cwd())}
+    for name in wanted.servers:
+        if name not in names:
+            raise ConfigError(
+                Code.CONFIG_INVALID,
+                "none of these files has a server of the name that --server gives",
+                hint="write it as the table shows it",
+            )
+    for file in files:
+        for server in reached(file, Path.cwd()):
+            same = (server.name, *(one.text for _, one in server.values()))
+            asked = server.name in wanted.servers if wanted.servers else server.enabled
+            if not is_remit(server) and asked and same not in seen:
+                seen.add(same)
+                yield file, server
+
+
+def _propose(one: _Import, chosen: Sequence[tuple[ClientFile, FoundServer]]) -> None:
+    sections = one.settings.sections
+    there = {server.name for server in sections.catalog.servers}
+    before = imported(one.settings.data_dir)
+    taken = there | {server.prefix for server in sections.catalog.servers if server.prefix}
+    handles = set(sections.runners.credentials)
+    for file, server in chosen:
+        if before.get((str(file.path), server.place.pointer)) in there:
+            note(f"{shown(server.name)} was imported already")
+            one.known.append((file, server))
+            continue
+        (name,) = propose_prefixes([server.name], taken)
+        try:
+            proposal = _proposal(one, file, server, name)
+            clash = handles & {loan.handle for loan in proposal.loans}
+            if clash:
+                raise refused(
+                    server,
+                    "",
+                    f"needs the credential {min(clash)}, and there is another of that name",
+                    "rename the server",
+                )
+        except ConfigError as fault:
+            one.faults.append(fault)
+            continue
+        taken.add(name)
+        handles |= {loan.handle for loan in proposal.loans}
+        one.taken.append((file, proposal))
+
+
+def _proposal(one: _Import, file: ClientFile, server: FoundServer, name: str) -> Proposal:
+    settings = one.settings
+    sight = Sight(
+        server,
+        home=file.home,
+        private=(settings.data_dir, settings.ledger_path, settings.key_file),
+        writable=one.wanted.writable,
+    )
+    return propose(server, name, sight, home=file.home, installed=_installed(one, server, name))
+
+
+def _installed(one: _Import, server: FoundServer, name: str) -> Installed | None:
+    launch = needs_package(server)
+    if launch is None:
+        return None
+    agreed = one.wanted.install or (
+        not one.wanted.dry_run and _asked(f"Install {launch} for {shown(server.name)}, once?")
+    )
+    if not agreed or one.wanted.dry_run:
+        raise refused(
+            server,
+            "/command",
+            f"is fetched at each start: {launch}. A sandbox without network cannot, and what is "
+            "fetched could be another program each time",
+            f"have it installed once, at one version: remit init --import {_quoted(server)} "
+            "--install",
+        )
+    directory = one.environment(name)
+    if directory.exists():
+        raise refused(
+            server,
+            "",
+            f"would be installed in {ENVIRONMENTS}/{name}, which is there already",
+            "remove that directory if nothing of remit.yaml names it",
+        )
+    installed = install_package(launch, directory)
+    one.made.append(directory)
+    (directory / ".gitignore").write_text("*\n", encoding="utf-8")
+    note(f"installed {launch.package} {installed.version} in {ENVIRONMENTS}/{name}")
+    return installed
+
+
+def _quoted(server: FoundServer) -> str:
+    import shlex
+
+    path = visible(server.place.path)
+    only = "" if shown(server.name) != server.name else f" --server {shlex.quote(server.name)}"
+    return shlex.quote(path) + visible(only)
+
+
+def _asked(question: str) -> bool:
+    """A person's yes; without a person, no."""
+    return sys.stdin.isatty() and click.confirm(visible(question), default=False, err=True)
+
+
+def _write(one: _Import) -> bool:
+    """Write what was proposed, and rewrite the clients' files; gives whether anything was."""
+    proposals = [proposal for _, proposal in one.taken]
+    settings, secrets = one.settings, dict[Path, str]()
+    credentials = _credentials(one, secrets)
+    entries = [proposal.entry for proposal in proposals]
+    if one.wanted.dry_run:
+        click.echo(as_text(entries, credentials), nl=False)
+        return bool(proposals)
+    pairs = [*one.known, *((file, proposal.server) for file, proposal in one.taken)]
+    files: dict[Path, tuple[bytes, bytes]] = {}
+    if proposals:
+        comments = [f"from {visible(str(proposal.server.place))}" for proposal in proposals]
+        before = settings.file.read_bytes()
+        after = with_entries(before, entries, credentials, comments)
+        problems = examined(settings.file, after)
+        if problems:
+            raise problems[0]
+        files[settings.file] = (before, after)
+    elif not pairs or not one.wanted.rewrite:
+        return bool(pairs)
+    changes = Changes(
+        data_dir=settings.data_dir,
+        files=files,
+        secrets=secrets,
+        environments=one.made,
+        servers=[
+            (str(file.path), proposal.server.place.pointer, proposal.name)
+            for file, proposal in one.taken
+        ],
+    )
+    record = make(changes)
+    if proposals:
+        _say_what_was_written(one, len(secrets))
+    rewrite = one.wanted.rewrite or _asked("Have the clients speak to Remit only?")
+    point_clients(record, pairs, settings, rewrite=rewrite)
+    return True
+
+
+def _credentials(one: _Import, secrets: dict[Path, str]) -> dict[str, Any]:
+    """The sections of `runners.credentials`; what their files are to hold goes into `secrets`."""
+    folder, sections = one.settings.data_dir / "secrets", dict[str, Any]()
+    for loan in (loan for _, proposal in one.taken for loan in proposal.loans):
+        section = dict(loan.section)
+        if loan.file is not None:
+            path = folder / loan.file
+            where = os.path.relpath(path, one.root) if path.is_relative_to(one.root) else path
+            section = {"broker": "static", "secret": f"file:{where}", **section}
+            if loan.secret is not None:
+                secrets[path] = loan.secret
+        sections[loan.handle] = section
+    return sections
+
+
+def _say_what_was_written(one: _Import, secrets: int) -> None:
+    many = "server" if len(one.taken) == 1 else "servers"
+    click.echo(f"wrote {len(one.taken)} {many} into {visible(str(one.settings.file))}")
+    for _, proposal in one.taken:
+        prefix = f"  {proposal.name}"
+        version = f", version {proposal.installed.version}" if proposal.installed else ""
+        click.echo(f"{prefix:<16} {proposal.server.kind.value}{version}")
+        for line in proposal.notes:
+            note(f"    {visible(line)}")
+        for loan in proposal.loans:
+            if loan.missing:
+                place = one.settings.data_dir / "secrets" / loan.missing
+                note(f"    write the secret itself into {place}, with mode 0600")
+    if secrets:
+        note(
+            f"{secrets} secrets are in {one.settings.data_dir / 'secrets'}, for you alone to read."
+        )

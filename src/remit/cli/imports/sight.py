@@ -1,0 +1,187 @@
+"""What of this machine a server's command names, and the mounts by which it can see just that.
+
+A path that exists becomes a read-only mount at /mnt/<name>, unless the operator said that the
+server may write there. The host's own /usr is in every sandbox and needs none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from remit.cli.imports.faults import refused
+from remit.errors import ConfigError
+from remit.upstreams.found import FoundServer
+
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
+_NEVER = ("/proc", "/sys", "/dev", "/run", "/boot", "/etc")
+_ROOTS = ("package.json", "pyproject.toml", "pyvenv.cfg", "Cargo.toml", "go.mod", ".git")
+_OPTION = re.compile(r"(-{1,2}[A-Za-z][\w.-]*=|[A-Za-z_]\w*=)?(.+)", re.DOTALL)
+
+
+class Sight:
+    """The mounts of one server, and its words rewritten to what it sees.
+
+    Args:
+        home: the directory that relative paths are beside.
+        private: Remit's own files, which no run may see.
+        writable: directories that the operator lets servers write to.
+    """
+
+    def __init__(
+        self,
+        server: FoundServer,
+        *,
+        home: Path,
+        private: Sequence[Path],
+        writable: Collection[Path] = (),
+    ) -> None:
+        self._server = server
+        self._home = home
+        self._private = private
+        self._writable = {path.resolve() for path in writable}
+        self._mounts: dict[Path, str] = {}
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The mounts as remit.yaml has them."""
+        return [
+            {"name": name, "source": str(path)} | ({"writable": True} if self._open(path) else {})
+            for path, name in self._mounts.items()
+        ]
+
+    def _open(self, path: Path) -> bool:
+        return path in self._writable
+
+    def program(self, word: str, part: str) -> str:
+        """Where the program is, for the sandbox.
+
+        Raises:
+            ConfigError: it is not on this machine, or lies where nothing can be mounted from.
+        """
+        path = Path(word).expanduser()
+        if os.sep not in word:
+            found = shutil.which(word)
+            if found is None:
+                raise refused(
+                    self._server,
+                    part,
+                    "names a program that is not on this machine's PATH",
+                    "install it, or write its whole path",
+                )
+            path = Path(found)
+        path = Path(os.path.normpath(self._home / path))
+        if not path.is_file() or not os.access(path, os.X_OK):
+            raise refused(
+                self._server, part, "names a program that is not there", "write its whole path"
+            )
+        if _of_system(path):
+            return str(path)
+        root = path.parent.parent if path.parent.name == "bin" else _project(path)
+        return self._seen(path, root, part)
+
+    def word(self, text: str, part: str, *, after: str = "") -> str:
+        """One argument or variable; a path in it that exists here becomes the one that is seen.
+
+        Args:
+            after: the word before it. What follows an option and is the name of something here is
+                a path too; anywhere else a bare word is none.
+
+        Raises:
+            ConfigError: the path is Remit's own, or holds more than a server should see.
+        """
+        match = _OPTION.fullmatch(text)
+        if match is None:
+            return text
+        before, value = match[1] or "", match[2]
+        named = after.startswith("-") and "=" not in after and not value.startswith("-")
+        plain = value.startswith(("/", "~/", "./", "../")) or value in (".", "..")
+        if not plain and not (before or named):
+            return text
+        path = Path(os.path.normpath(self._home / Path(value).expanduser()))
+        try:
+            there, whole = path.exists(), path.is_dir()
+        except OSError:
+            return text
+        if not there or _of_system(path):
+            return text
+        return before + self._seen(path, path if whole else _project(path), part)
+
+    def directory(self, text: str, part: str) -> str:
+        """The directory that a server starts in, as it is seen.
+
+        Raises:
+            ConfigError: there is no such directory.
+        """
+        path = Path(os.path.normpath(self._home / Path(text).expanduser()))
+        if not path.is_dir():
+            raise refused(
+                self._server, part, "starts in a directory that is not there", "correct `cwd`"
+            )
+        return str(path) if _of_system(path) else self._seen(path, path, part)
+
+    def add(self, path: Path, name: str) -> str:
+        """Mount a directory under a name of one's choice, and say where it is seen."""
+        self._mounts[path] = self._free(name)
+        return f"/mnt/{self._mounts[path]}"
+
+    def _seen(self, path: Path, root: Path, part: str) -> str:
+        root, path = root.resolve(), path.parent.resolve() / path.name
+        if not path.is_relative_to(root):
+            root = path.parent
+        outer = next((each for each in self._mounts if path.is_relative_to(each)), None)
+        if outer is None:
+            self._check(root, part)
+            outer = root
+            self._mounts[root] = self._free(re.sub(r"[^a-z0-9]+", "-", root.name.lower()))
+        inside = path.relative_to(outer)
+        return f"/mnt/{self._mounts[outer]}" + (f"/{inside}" if inside.parts else "")
+
+    def _check(self, root: Path, part: str) -> None:
+        if any(_overlap(root, each.resolve()) for each in self._private):
+            raise self._refused(
+                part,
+                "would see Remit's own keys, which lie below a directory that it is given",
+                "keep Remit elsewhere: remit init DIRECTORY --import FILE",
+            )
+        wide = root in (Path("/"), Path.home().resolve()) or len(root.parts) == 2
+        if wide or any(root.is_relative_to(each) for each in _NEVER):
+            raise self._refused(
+                part,
+                "would see a whole home or a directory of the system",
+                "name a directory that holds only what the server is for",
+            )
+
+    def _refused(self, part: str, why: str, hint: str) -> ConfigError:
+        return refused(self._server, part, why, hint)
+
+    def _free(self, wanted: str) -> str:
+        stem = wanted.strip("-")[:56] or "data"
+        taken, name, number = set(self._mounts.values()), stem, 2
+        while name in taken:
+            name, number = f"{stem}-{number}", number + 1
+        return name
+
+
+def _of_system(path: Path) -> bool:
+    """Whether it is in the host's own system, also after its links."""
+    return all(
+        any(each.is_relative_to(system) for system in _SYSTEM) for each in (path, path.resolve())
+    )
+
+
+def _project(path: Path) -> Path:
+    """The directory of the program or file that a path names, with what belongs to it."""
+    for folder in path.parents:
+        if folder == Path.home() or len(folder.parts) <= 2:
+            break
+        if any((folder / name).exists() for name in _ROOTS):
+            return folder
+    return path.parent
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

@@ -1,0 +1,439 @@
+"""`remit init --import`: what is found and taken, what is refused and where, and how it is undone."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from remit.cli.client_file import MAX_BYTES, backup_of
+from remit.cli.doctor.clients import direct_servers
+from remit.config import load
+from tests.cli.conftest import Ended, Remit
+
+TOKEN = "ghp_" + "Zx81Qw" * 6
+WORD = "hunter2secret"
+KEY = "9f86d081884c7d659a2feaa0c55ad015"
+SECRETS = (TOKEN, WORD, KEY)
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project and a home of one's own, with nothing in either."""
+    here = tmp_path / "home" / "project"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("CODEX_HOME", "XDG_CONFIG_HOME", "REMIT_CONFIG", "REMIT_OPERATOR_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return here
+
+
+def program(project: Path, name: str = "server") -> str:
+    """A program of the project's own, outside of the system's directories."""
+    path = project / "tools" / "bin" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\nexec cat\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def claude(path: Path, **servers: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"mcpServers": servers}, indent=2))
+    return path
+
+
+def written(root: Path) -> dict[str, Any]:
+    return {each.name: each for each in load(root / "remit.yaml").sections.catalog.servers}
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def held_nowhere(root: Path, ended: Ended, *but: Path) -> None:
+    """No secret is in what was printed, nor in any file but those that are meant to hold it."""
+    for secret in SECRETS:
+        assert secret not in ended.out + ended.err
+        for name, content in everything(root).items():
+            path = root / name
+            if path in but or path.parent.name == "secrets" or path.name.endswith("-backup"):
+                continue
+            assert secret.encode() not in content, name
+
+
+# ------------------------------------------------------------------------------- each client's file
+
+HTTP = {"type": "http", "url": "https://mcp.example.com/mcp",
+        "headers": {"Authorization": f"Bearer {TOKEN}"}}  # fmt: skip
+
+
+def all_clients(project: Path) -> list[Path]:
+    """A file of each client, each with secrets, as people have them."""
+    home = Path.home()
+    one = program(project)
+    vscode = project / ".vscode" / "mcp.json"
+    vscode.parent.mkdir()
+    vscode.write_text(
+        f"""{{
+  // what the team uses
+  "inputs": [{{"type": "promptString", "id": "key", "password": true}}],
+  "servers": {{
+    "asked": {{"type": "stdio", "command": "{one}", "env": {{"API_KEY": "${{input:key}}"}}}},
+    "kept": {{"type": "stdio", "command": "{one}", "env": {{"API_KEY": "{WORD}", "LEVEL": "info"}}}},
+  }},
+}}"""
+    )
+    codex = home / ".codex" / "config.toml"
+    codex.parent.mkdir()
+    codex.write_text(
+        f'model = "m"\n\n[mcp_servers.local]\ncommand = "{one}"\n\n'
+        f'[mcp_servers.local.env]\nSERVICE_KEY = "{KEY}"\n\n'
+        '[mcp_servers.far]\nurl = "https://far.example.com/mcp"\n'
+        'bearer_token_env_var = "FAR_TOKEN"\n\n[tui]\ntheme = "dark"\n'
+    )
+    return [
+        claude(project / ".mcp.json", site=HTTP, other={"command": one, "args": ["--fast"]}),
+        claude(project / ".cursor" / "mcp.json", docs={"url": "https://docs.example.com/mcp"}),
+        vscode,
+        claude(
+            home / ".config" / "Claude" / "claude_desktop_config.json",
+            desk={"command": one, "env": {"DB_PASSWORD": WORD}},
+        ),
+        codex,
+    ]
+
+
+def test_servers_of_all_clients_are_taken_and_no_secret_shows(project: Path, remit: Remit) -> None:
+    files = all_clients(project)
+    ended = remit("init", "gateway", "--import")
+    assert ended.code == 0, ended.err
+    root = project / "gateway"
+    servers = written(root)
+    assert set(servers) == {
+        "site", "other", "docs", "asked", "kept", "desk", "local", "far",
+    }  # fmt: skip
+    held_nowhere(Path.home(), ended, *files)
+    assert remit("--config", root / "remit.yaml", "check").code == 0
+    config = yaml.safe_load((root / "remit.yaml").read_text())
+    credentials = config["runners"]["credentials"]
+    assert servers["site"].authorization == "site-token"
+    assert credentials["site-token"]["file"] == {"name": "site-token", "content": "{token}"}
+    assert credentials["far-token"]["secret"] == "env:FAR_TOKEN"
+    assert servers["kept"].command.env == {"LEVEL": "info"}
+    assert [each.ref for each in servers["kept"].credentials] == ["kept-api-key"]
+    assert (root / ".remit/secrets/kept-api-key").read_text() == WORD + "\n"
+    assert (root / ".remit/secrets/local-service-key").read_text() == KEY + "\n"
+    for path in (root / ".remit/secrets").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not (root / ".remit/secrets/asked-api-key").exists()
+    assert "write the secret itself into" in ended.err
+    assert "REMIT_CREDENTIAL_FILE_KEPT_API_KEY" in ended.err
+
+
+def test_the_rest_of_a_configuration_stays_byte_for_byte(project: Path, remit: Remit) -> None:
+    assert remit("init").code == 0
+    config = project / "remit.yaml"
+    before = config.read_bytes().replace(b"\n", b"\r\n")
+    config.write_bytes(before)
+    claude(project / ".mcp.json", site=HTTP)
+    assert remit("init", "--import", ".mcp.json").code == 0
+    after = config.read_bytes()
+    lines = iter(after.splitlines(keepends=True))
+    assert all(line in lines for line in before.splitlines(keepends=True))
+    assert b"\n" not in after.replace(b"\r\n", b"")
+    claude(project / ".mcp.json", second={"url": "https://two.example.com/mcp"}, site=HTTP)
+    ended = remit("init", "--import", ".mcp.json")
+    assert ended.code == 0
+    assert "site was imported already" in ended.err
+    assert set(written(project)) == {"site", "second"}
+
+
+def test_what_was_imported_can_be_taken_back(project: Path, remit: Remit) -> None:
+    files = all_clients(project)
+    assert remit("init", "gateway").code == 0
+    before = everything(Path.home())
+    assert remit("init", "gateway", "--import", "--rewrite").code == 0
+    for path in files:
+        text = path.read_text()
+        if path.parent.name == ".vscode":  # has comments: said, and left as it is
+            continue
+        assert not any(secret in text for secret in SECRETS)
+        assert "remit" in text
+        assert stat.S_IMODE(backup_of(path).stat().st_mode) == 0o600
+    toml = tomllib.loads(files[-1].read_text())
+    assert set(toml["mcp_servers"]) == {"remit"}
+    assert toml["tui"] == {"theme": "dark"}
+    ended = remit("init", "gateway", "--undo")
+    assert ended.code == 0, ended.err
+    assert everything(Path.home()) == before
+    ended = remit("init", "gateway", "--undo")
+    assert ended.code == 1
+    assert "no import is recorded" in ended.err
+
+
+@pytest.mark.parametrize("changed", ["gateway/remit.yaml", ".mcp.json"])
+def test_what_changed_since_is_not_taken_back(project: Path, remit: Remit, changed: str) -> None:
+    claude(project / ".mcp.json", site=HTTP)
+    assert remit("init", "gateway", "--import", "--rewrite").code == 0
+    path = project / changed
+    path.write_bytes(path.read_bytes() + b"\n")
+    before = everything(project)
+    ended = remit("init", "gateway", "--undo")
+    assert ended.code == 1
+    assert "changed since" in ended.err
+    assert everything(project) == before
+
+
+def test_a_client_that_is_not_rewritten_is_said_to_reach_servers_directly(
+    project: Path, remit: Remit
+) -> None:
+    path = claude(project / ".mcp.json", site=HTTP)
+    before = path.read_bytes()
+    ended = remit("init", "gateway", "--import", "claude-code")
+    assert "still lets its client reach site directly" in ended.err
+    assert path.read_bytes() == before
+    config = (project / "gateway" / "remit.yaml").read_bytes()
+    ended = remit("init", "gateway", "--import", "claude-code", "--rewrite")
+    assert ended.code == 0
+    assert set(json.loads(path.read_text())["mcpServers"]) == {"remit"}
+    assert (project / "gateway" / "remit.yaml").read_bytes() == config
+    assert remit("init", "gateway", "--undo").code == 0
+    assert path.read_bytes() == before
+
+
+def test_a_dry_run_prints_the_entries_and_writes_nothing(project: Path, remit: Remit) -> None:
+    claude(project / ".mcp.json", site=HTTP)
+    assert remit("init", "gateway").code == 0
+    before = everything(project)
+    ended = remit("init", "gateway", "--import", "--dry-run")
+    assert ended.code == 0
+    assert "authorization: site-token" in ended.out
+    assert TOKEN not in ended.out + ended.err
+    assert everything(project) == before
+
+
+def test_only_the_named_server_is_taken_and_one_that_is_off_only_by_name(
+    project: Path, remit: Remit
+) -> None:
+    claude(
+        project / ".mcp.json",
+        one={"url": "https://one.example.com/mcp"},
+        off={"url": "https://off.example.com/mcp", "disabled": True},
+    )
+    assert remit("init", "a", "--import", ".mcp.json").code == 0
+    assert set(written(project / "a")) == {"one"}
+    assert remit("init", "b", "--import", ".mcp.json", "--server", "off").code == 0
+    assert set(written(project / "b")) == {"off"}
+    ended = remit("init", "c", "--import", ".mcp.json", "--server", "gone")
+    assert ended.code == 2
+    assert not (project / "c").exists()
+
+
+# --------------------------------------------------------------------------- what a server may see
+
+
+def test_paths_that_exist_become_mounts_that_are_read_only_unless_told(
+    project: Path, remit: Remit
+) -> None:
+    for name in ("data", "notes"):
+        (project / name).mkdir()
+    (project / "notes" / "today.txt").write_text("x")
+    claude(
+        project / ".mcp.json",
+        files={
+            "command": program(project),
+            "args": ["--root", "data", "--note=./notes/today.txt", "data", "/none/such"],
+            "env": {"MEMORY": str(project / "data" / "memory.json")},
+            "cwd": "${workspaceFolder}/notes",
+        },
+    )
+    (project / "data" / "memory.json").write_text("{}")
+    ended = remit("init", "gateway", "--import", "--writable", "data")
+    assert ended.code == 0, ended.err
+    command = written(project / "gateway")["files"].command
+    assert command.argv == [
+        "/usr/bin/env", "-C", "/mnt/notes", "/mnt/tools/bin/server",
+        "--root", "/mnt/data", "--note=/mnt/notes/today.txt", "data", "/none/such",
+    ]  # fmt: skip
+    assert command.env == {"MEMORY": "/mnt/data/memory.json"}
+    assert {each.name: (each.source, each.writable) for each in command.mounts} == {
+        "tools": (str(project / "tools"), False),
+        "data": (str(project / "data"), True),
+        "notes": (str(project / "notes"), False),
+    }
+
+
+@pytest.mark.threat("T-33")
+def test_a_server_that_would_see_remits_keys_is_refused(project: Path, remit: Remit) -> None:
+    claude(project / ".mcp.json", all={"command": "/bin/cat", "args": [str(project)]})
+    ended = remit("init", "--import", ".mcp.json")
+    assert ended.code == 1
+    assert "Remit's own keys" in ended.err
+    assert ".mcp.json#/mcpServers/all/args/0" in ended.err
+    assert written(project) == {}
+
+
+@pytest.mark.parametrize("wide", ["/", "~", "/etc/ssl"])
+def test_a_server_is_not_given_a_home_or_a_directory_of_the_system(
+    project: Path, remit: Remit, wide: str
+) -> None:
+    claude(project / ".mcp.json", all={"command": "/bin/cat", "args": [f"{wide}/"]})
+    ended = remit("init", "gateway", "--import", ".mcp.json")
+    assert ended.code == 1
+    assert written(project / "gateway") == {}
+
+
+# ------------------------------------------------------------------------------- what is not taken
+
+REFUSED = {
+    "basic": ({"url": "https://x.example/mcp", "headers": {"Authorization": f"Basic {WORD}"}},
+              "/headers/Authorization", "no bearer token"),
+    "header": ({"url": "https://x.example/mcp", "headers": {"X-Api-Key": WORD}},
+               "/headers/X-Api-Key", "header that Remit does not send"),
+    "plain": ({"url": "http://x.example/mcp"}, "/url", "neither https"),
+    "url": ({"url": f"https://u:{WORD}@x.example/mcp"}, "/url", "looks like a secret"),
+    "argument": ({"command": "/bin/cat", "args": ["--api-key", WORD]}, "/args/1",
+                 "looks like a secret"),
+    "absent": ({"command": "no-such-program-here"}, "/command", "PATH"),
+    "variable": ({"command": "/bin/cat", "args": ["${NO_SUCH_THING}"]}, "/args/0", "no value here"),
+    "container": ({"command": "docker", "args": ["run", "-i", "-v", "/:/host", "--privileged", "x"]},
+                  "/command", "-v"),
+    "range": ({"command": "npx", "args": ["-y", "server@^1.0.0"]}, "/args/1", "range"),
+    "git": ({"command": "uvx", "args": ["--from", "git+https://x.example/y", "y"]}, "/args/1",
+            "in a way that is not taken"),
+    "dlx": ({"command": "pnpm", "args": ["dlx", "x"]}, "/command", "at each start"),
+    "bridge": ({"command": "npx", "args": ["-y", "mcp-remote", "https://x.example/sse"]}, "",
+               "reached over HTTP"),
+    "fetched": ({"command": "npx", "args": ["-y", "@scope/server"]}, "/command", "--install"),
+    "own": ({"command": "/bin/cat", "env": {"REMIT_X": "1"}}, "/env/REMIT_X", "Remit's own"),
+    "lines": ({"command": "/bin/cat", "env": {"API_KEY": f"{WORD}\n{WORD}"}}, "/env/API_KEY",
+              "several lines"),
+    "parts": ({"command": "/bin/cat", "env": {"API_KEY": "a${PART_TOKEN}"}}, "/env/API_KEY",
+              "several parts"),
+    "both": ({"command": "x", "url": "https://x.example"}, "", "both `command` and `url`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_each_refusal_names_its_place_and_hides_none_of_the_others(
+    project: Path, remit: Remit, case: str
+) -> None:
+    entry, place, why = REFUSED[case]
+    path = claude(project / ".mcp.json", bad=entry, good={"url": "https://good.example.com/mcp"})
+    ended = remit("init", "gateway", "--import", ".mcp.json")
+    assert ended.code == 1
+    assert why in ended.err
+    assert f".mcp.json#/mcpServers/bad{place}" in ended.err
+    assert set(written(project / "gateway")) == {"good"}
+    held_nowhere(project, ended, path)
+
+
+def test_files_that_cannot_be_read_are_refused_and_nothing_is_written(
+    project: Path, remit: Remit
+) -> None:
+    (project / "bad.json").write_text("{nonsense " + WORD)
+    (project / "list.json").write_text("[]")
+    (project / "empty.json").write_text("{}")
+    (project / "bytes.json").write_bytes(b"\xff\xfe" + WORD.encode())
+    claude(project / "real.json", site=HTTP)
+    (project / "link.json").symlink_to("real.json")
+    (project / "folder.json").mkdir()
+    os.mkfifo(project / "pipe.json")
+    with (project / "huge.json").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    before = everything(project)
+    for name in ("bad", "list", "empty", "bytes", "link", "folder", "pipe", "huge", "absent"):
+        ended = remit("init", "gateway", "--import", f"{name}.json")
+        assert (ended.code, name) == (2, name)
+        assert f"{name}.json" in ended.err
+        assert WORD not in ended.err
+    assert remit("init", "gateway", "--import").code == 2
+    assert everything(project) == before
+    assert not (project / "gateway").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused(project: Path, remit: Remit) -> None:
+    claude(project / "mine.json", site=HTTP).chmod(0)
+    ended = remit("init", "gateway", "--import", "mine.json")
+    assert ended.code == 2
+    assert "cannot be" in ended.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "catalog: {tools: []}\n",
+        "catalog:\n  servers: []\n",
+        "runners: {credentials: {}}\n",
+    ],
+)
+def test_a_configuration_in_braces_is_left_as_it_is(project: Path, remit: Remit, text: str) -> None:
+    (project / "remit.yaml").write_text(text)
+    claude(project / ".mcp.json", site=HTTP)
+    before = everything(project)
+    ended = remit("init", "--import", ".mcp.json")
+    assert ended.code == 2
+    assert "--dry-run" in ended.err
+    assert everything(project) == before
+
+
+def test_a_secret_whose_file_is_taken_already_leaves_all_as_it_was(
+    project: Path, remit: Remit
+) -> None:
+    assert remit("init").code == 0
+    (project / ".remit" / "secrets").mkdir(mode=0o700)
+    (project / ".remit" / "secrets" / "site-token").write_text("another")
+    claude(project / ".mcp.json", site=HTTP, two={"command": "/bin/cat", "env": {"API_KEY": WORD}})
+    before = everything(project)
+    ended = remit("init", "--import", ".mcp.json")
+    assert ended.code == 2
+    assert "nothing is overwritten" in ended.err
+    assert everything(project) == before
+
+
+def test_the_gateways_own_entry_is_never_imported(project: Path, remit: Remit) -> None:
+    assert remit("connect", "claude-code", "--install").code == 0
+    ended = remit("init", "gateway", "--import", ".mcp.json")
+    assert ended.code == 1
+    assert written(project / "gateway") == {}
+
+
+def test_options_of_an_import_need_one(project: Path, remit: Remit) -> None:
+    assert remit("init", "gateway", "--install").code == 2
+    assert remit("init", "gateway", "--undo", "--import").code == 2
+    assert not (project / "gateway").exists()
+
+
+# ------------------------------------------------------------------------------------ remit doctor
+
+
+def test_doctor_names_servers_that_clients_reach_directly_and_the_command_that_changes_it(
+    project: Path, remit: Remit
+) -> None:
+    files = all_clients(project)
+    check = direct_servers(None)
+    assert check.status == "warn"
+    assert ".mcp.json: site, other" in check.found
+    assert check.fix == "remit init --import --install --rewrite"
+    assert not any(secret in repr(check) for secret in SECRETS)
+    files[2].unlink()  # VS Code's file has comments, and is left to its owner
+    assert remit("init", "gateway", "--import", "--install", "--rewrite").code == 0
+    settings = load(project / "gateway" / "remit.yaml")
+    assert direct_servers(settings).status == "ok"
+    files[0].write_text("{" + WORD)
+    check = direct_servers(settings)
+    assert check.status == "warn"
+    assert WORD not in check.found

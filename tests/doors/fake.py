@@ -83,12 +83,15 @@ class FakeGateway:
             "slow": self._slow,
         }
         self._ids = 0
+        self.revoked: set[str] = set()
+        self.hidden = {name: set(tools) for name, tools in HIDDEN.items()}
+        self._watching: list[Callable[[], None]] = []
 
     async def authenticate(self, authorization: str | None, source_ip: str) -> Caller:
         if self.limited is not None:
             raise Refused(Code.RATE_LIMITED, "too many requests", retry_after_ms=self.limited)
         key = (authorization or "").removeprefix("Bearer ")
-        subject = KEYS.get(key)
+        subject = None if key in self.revoked else KEYS.get(key)
         if subject is None:
             raise Refused(Code.UNAUTHENTICATED, "no credential that is known")
         return Caller(tenant="t", subject=subject, kind=CallerKind.AGENT, key_id=key)
@@ -102,12 +105,12 @@ class FakeGateway:
         enough: int | None = None,
     ) -> Sequence[Tool]:
         self.listed += 1
-        hidden = HIDDEN.get(caller.subject, set())
+        hidden = self.hidden.get(caller.subject, set())
         return [t for t in self.tools if t.name not in hidden]
 
     async def call(self, call: Call, progress: Progress) -> Reply:
         self.calls.append(call)
-        known = {t.name for t in self.tools} - HIDDEN.get(call.caller.subject, set())
+        known = {t.name for t in self.tools} - self.hidden.get(call.caller.subject, set())
         if call.tool_name not in known:
             # A gateway that tells hidden from missing; the door must not pass that on.
             hidden = any(t.name == call.tool_name for t in self.tools)
@@ -118,6 +121,22 @@ class FakeGateway:
 
     async def refuse_at_door(self, code: Code, source: str) -> None:
         self.refusals.append((code, source))
+
+    def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self._watching.append(changed)
+        return lambda: self._watching.remove(changed)
+
+    def still_valid(self, caller: Caller) -> bool:
+        return caller.key_id not in self.revoked
+
+    def change(self) -> None:
+        """Tell whoever watches that tools may have changed."""
+        for tell in list(self._watching):
+            tell()
+
+    @property
+    def watching(self) -> int:
+        return len(self._watching)
 
     def new_call_id(self) -> str:
         self._ids += 1

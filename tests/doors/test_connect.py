@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import mcp_types as types
 import pytest
 from click.testing import CliRunner
 from mcp.client.client import Client
@@ -199,7 +200,10 @@ async def test_a_session_that_the_gateway_forgot_is_opened_again() -> None:
         for session_id, transport in list(sessions._server_instances.items()):
             await sessions._discard_session(session_id, transport)
         await say(process, call)
-        assert (await hear(process))["result"]["isError"] is False
+        # What changed while there was no session was told to nobody.
+        told = {each.get("method"): each for each in [await hear(process), await hear(process)]}
+        assert told.keys() == {None, "notifications/tools/list_changed"}
+        assert told[None]["result"]["isError"] is False
         assert process.stderr is not None
         assert b"opened again" in await process.stderr.readline()
     assert len(gateway.calls) == 1
@@ -277,3 +281,32 @@ def test_a_header_can_carry_any_name(text: str, sent: str) -> None:
 
     assert header_value(text) == sent
     assert decode_header_value(sent) == text
+
+
+@pytest.mark.parametrize("mode", ["legacy", MODERN])
+async def test_a_stdio_client_hears_that_its_tools_have_changed(mode: Any) -> None:
+    gateway = FakeGateway()
+    told = anyio.Event()
+
+    async def hear_of(message: Any) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            told.set()
+
+    async with (
+        served(mcp_app(gateway, DoorSettings())) as url,
+        Client(parameters(url), mode=mode, message_handler=hear_of) as client,
+    ):
+        with anyio.fail_after(20):
+            if mode == "legacy":
+                while not (gateway.watching and gateway.listed):
+                    await anyio.sleep(0.01)
+                gateway.hidden["ann"].add("slow")
+                gateway.change()
+                await told.wait()
+            else:
+                async with client.listen(tools_list_changed=True) as heard:
+                    gateway.hidden["ann"].add("slow")
+                    gateway.change()
+                    await anext(heard)
+                while gateway.watching:
+                    await anyio.sleep(0.01)

@@ -142,7 +142,7 @@ async def test_a_name_longer_than_any_tools_is_not_carried_further() -> None:
         ({"method": "resources/list"}, 404, -32601),
         ({"method": "prompts/list"}, 404, -32601),
         ({"method": "initialize"}, 404, -32601),
-        ({"method": "subscriptions/listen"}, 404, -32601),
+        ({"method": "resources/subscribe"}, 404, -32601),
     ],
 )
 async def test_each_protocol_error_has_its_http_status(

@@ -84,7 +84,7 @@ async def test_each_revision_with_a_handshake_is_served(revision: str) -> None:
         opened = result(await s.open(revision))["result"]
         called = await s.send("tools/call", {"name": "echo", "arguments": {"text": "x"}}, id_=2)
     assert opened["protocolVersion"] == revision
-    assert opened["capabilities"] == {"tools": {"listChanged": False}}
+    assert opened["capabilities"] == {"tools": {"listChanged": True}}
     assert opened["serverInfo"]["name"] == "remit"
     answer = result(called)["result"]
     assert answer["content"] == [{"type": "text", "text": "x"}]

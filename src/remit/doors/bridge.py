@@ -26,6 +26,11 @@ NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"
 INTERNAL_ERROR = -32603
 PARSE_ERROR = -32700
 
+CHANGED = "notifications/tools/list_changed"
+
+STAND_AGAIN_S = 5.0
+"""How long after its stream has ended a session asks for another."""
+
 LAST_ANSWERS_S = 1.0
 """How long calls under way may still be answered once the client has closed its side."""
 
@@ -54,6 +59,7 @@ class Bridge:
         self._under_way: dict[str | int, asyncio.Task[None]] = {}
         self._session = Session()
         self._opening = asyncio.Lock()
+        self._standing: asyncio.Task[None] | None = None
 
     async def run(self, lines: AsyncIterator[bytes]) -> None:
         """Carry messages until the client closes its side; then end what is still under way."""
@@ -62,12 +68,14 @@ class Bridge:
                 if line.strip():
                     await self._take(line)
         finally:
+            standing = [] if self._standing is None else [self._standing]
+            self._stand(again=None)
             tasks = list(self._under_way.values())
             if tasks:
                 await asyncio.wait(tasks, timeout=LAST_ANSWERS_S)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *standing, return_exceptions=True)
             await self._end_session()
 
     async def _take(self, line: bytes) -> None:
@@ -154,6 +162,8 @@ class Bridge:
         named = params.get("requestId") if isinstance(params, dict) else None
         if self._session.id is not None:
             await self._post_quietly(line, self._session.headers())
+            if message["method"] == "notifications/initialized":
+                self._stand(again=False)
         elif message["method"] == "notifications/cancelled" and isinstance(named, str | int):
             task = self._under_way.get(named)
             if task is not None:
@@ -203,6 +213,31 @@ class Bridge:
                 self._url, content=json.dumps(ready).encode(), headers=self._session.headers()
             )
             self._say("the gateway had forgotten the session; it was opened again")
+            self._stand(again=True)
+
+    def _stand(self, *, again: bool | None) -> None:
+        """Hold the stream on which a session hears what changes; None: hold it no more."""
+        if self._standing is not None:
+            self._standing.cancel()
+        self._standing = None
+        if again is not None:
+            self._standing = asyncio.ensure_future(self._hear(self._session, again))
+
+    async def _hear(self, session: Session, again: bool) -> None:
+        """Pass on what comes on a session's own stream, as long as it is the session."""
+        try:
+            while session.id == self._session.id:
+                async with self._http.stream("GET", self._url, headers=session.headers()) as answer:
+                    if answer.status_code != 200:
+                        return
+                    if again:  # nothing of what was said meanwhile is said again
+                        self._answer({"jsonrpc": "2.0", "method": CHANGED})
+                    async for data in events(answer.aiter_lines()):
+                        self._answer(_read(data))
+                again = True
+                await asyncio.sleep(STAND_AGAIN_S)
+        except (httpx2.HTTPError, GatewayGone):
+            return  # a request finds out what is wrong, and opens the session again
 
     async def _end_session(self) -> None:
         if self._session.id is None:

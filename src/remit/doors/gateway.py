@@ -6,7 +6,7 @@ and these methods; it decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from remit.errors import Code
@@ -60,6 +60,13 @@ class Gateway(Protocol):
         A cancel may be delivered at each await until this returns: what must go on has to be in
         a task of its own.
         """
+
+    def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have `changed` called whenever callers may see other tools than before; gives what ends
+        that. It must return at once."""
+
+    def still_valid(self, caller: Caller) -> bool:
+        """Whether the credential that this caller came with would still be taken."""
 
     async def refuse_at_door(self, code: Code, source: str) -> None:
         """Count a request that a door turned away."""

@@ -6,6 +6,7 @@ goes to the library's session managers and from there to `protocol`, where the g
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,12 +19,13 @@ from mcp.server.auth.middleware.bearer_auth import (
 )
 from mcp.server.auth.provider import AccessToken
 from mcp.server.lowlevel.server import Server
+from mcp.server.session import ServerSession
 from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.applications import Starlette
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from remit.doors import edge
 from remit.doors.edge import Fields, TurnedAway
@@ -40,6 +42,7 @@ from remit.telemetry import logger
 METHODS = ("POST", "GET", "DELETE")
 SESSION = b"mcp-session-id"
 VERSION = b"mcp-protocol-version"
+LISTEN = "subscriptions/listen"
 
 log = logger()
 
@@ -59,7 +62,7 @@ def mcp_app(
 
     Serve it with `proxy_headers` off: addresses are taken from the connection alone.
     """
-    door = McpDoor(gateway, settings, Protocol(gateway, settings, now).server())
+    door = McpDoor(gateway, settings, Protocol(gateway, settings, now))
     public = [] if issuer is None else issuer_routes(issuer, settings)
     routes = [Route("/mcp", endpoint=door), *public]
     app = Starlette(routes=routes, lifespan=lambda _app: door.run())
@@ -78,14 +81,16 @@ def end_streams(app: Starlette) -> None:
 class McpDoor:
     """The endpoint."""
 
-    def __init__(self, gateway: Gateway, settings: DoorSettings, server: Server[Any]) -> None:
+    def __init__(self, gateway: Gateway, settings: DoorSettings, protocol: Protocol) -> None:
         self._gateway = gateway
         self._settings = settings
+        self._protocol = protocol
+        server = protocol.server()
         # No sessions exist on the modern wire; its manager only carries single exchanges.
         self._modern = StreamableHTTPSessionManager(
             server, json_response=True, max_request_body_size=settings.body_limit_bytes
         )
-        self._legacy = Sessions(server, settings)
+        self._legacy = Sessions(server, settings, protocol)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -94,7 +99,8 @@ class McpDoor:
             yield
 
     def end_streams(self) -> None:
-        """End every stream that was opened by GET."""
+        """End every stream on which a client waits for changes."""
+        self._protocol.changes.end()
         self._legacy.end_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,7 +142,9 @@ class McpDoor:
             exchange = Exchange(
                 receive,
                 send,
-                may_stream=_accepts(headers, "text/event-stream", "text/*"),
+                # The library makes the stream of a subscription itself.
+                may_stream=_accepts(headers, "text/event-stream", "text/*")
+                and message.get("method") != LISTEN,
                 keepalive_s=self._settings.keepalive_s,
             )
             scope[EXCHANGE] = exchange
@@ -156,7 +164,40 @@ class McpDoor:
         scope["user"] = owner
         if inbound.session_id is None:
             await self._legacy.make_room(owner)
-        await self._legacy.handle_request(scope, receive, send)
+        if scope["method"] != "GET":
+            await self._legacy.handle_request(scope, receive, send)
+            return
+        stream = _Started(send)
+        telling = asyncio.ensure_future(self._tell(scope, inbound, stream.open))
+        try:
+            await self._legacy.handle_request(scope, receive, stream)
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def _tell(self, scope: Scope, inbound: Inbound, stream: asyncio.Event) -> None:
+        """Say on the standing stream of a session when its caller's list of tools has changed."""
+        session_id = edge.fields(scope).get(SESSION, "")
+        async with self._protocol.changes.listening(inbound.caller, inbound.source_ip) as listener:
+            await stream.wait()
+            while await listener.changed():
+                session = self._legacy.owned_by(scope["user"], session_id)
+                if session is not None:
+                    await session.send_tool_list_changed()
+        self._legacy.end_stream(scope["user"], session_id)
+
+
+class _Started:
+    """A `send` that notes when a stream of events has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.open = asyncio.Event()
+
+    async def __call__(self, message: Message) -> None:
+        await self._send(message)
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            self.open.set()
 
 
 class Sessions(StreamableHTTPSessionManager):
@@ -166,7 +207,7 @@ class Sessions(StreamableHTTPSessionManager):
     only a caller all of whose sessions are busy is refused another.
     """
 
-    def __init__(self, server: Server[Any], settings: DoorSettings) -> None:
+    def __init__(self, server: Server[Any], settings: DoorSettings, protocol: Protocol) -> None:
         super().__init__(
             server,
             json_response=False,
@@ -176,6 +217,7 @@ class Sessions(StreamableHTTPSessionManager):
             max_sessions=settings.max_sessions,
         )
         self._max_per_caller = settings.max_sessions_per_caller
+        self._opened = protocol.opened
 
     async def make_room(self, user: AuthenticatedUser) -> None:
         """End this caller's oldest idle session if it has as many as it may have."""
@@ -193,11 +235,33 @@ class Sessions(StreamableHTTPSessionManager):
         for transport in self._server_instances.values():
             transport.close_standalone_sse_stream()
 
+    def owned_by(self, user: AuthenticatedUser, session_id: str) -> ServerSession | None:
+        """The open session of that id, if it is this caller's."""
+        if self._session_owners.get(session_id) != authorization_context(user):
+            return None
+        return self._opened.get(session_id)
+
+    def end_stream(self, user: AuthenticatedUser, session_id: str) -> None:
+        """End the standing stream of this caller's session."""
+        transport = self._server_instances.get(session_id)
+        if transport is not None and self.owned_by(user, session_id) is not None:
+            transport.close_standalone_sse_stream()
+
+    async def _discard_session(
+        self, session_id: str, transport: StreamableHTTPServerTransport
+    ) -> None:
+        self._opened.pop(session_id, None)
+        await super()._discard_session(session_id, transport)
+
     def _admit_session(
         self, requestor: AuthorizationContext | None
     ) -> StreamableHTTPServerTransport | None:
         if requestor is None or len(self._owned(requestor)) >= self._max_per_caller:
             return None
+        if len(self._opened) > len(self._server_instances):
+            # One that said that it is open in the moment in which it was ended.
+            for ended in self._opened.keys() - self._server_instances.keys():
+                del self._opened[ended]
         return super()._admit_session(requestor)
 
     def _owned(self, owner: AuthorizationContext) -> list[str]:

@@ -14,10 +14,14 @@ from typing import Any
 import mcp_types as types
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel.server import Server
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
 from remit.canonical import encode
+from remit.doors.changes import Changes
 from remit.doors.claims import Client, read_claims, read_idempotency_key
 from remit.doors.edge import INTERNAL_ERROR, INVALID_PARAMS
 from remit.doors.exchange import Exchange
@@ -26,7 +30,7 @@ from remit.doors.progress import SendProgress, progress_to
 from remit.doors.settings import DoorSettings
 from remit.doors.tracing import ServerSpan
 from remit.doors.wire import WireTools, fit, page, read_cursor, result_of, text_of
-from remit.errors import Code, InputError
+from remit.errors import Code, InputError, Refused
 from remit.model import Call, Caller, Frozen, Reply
 from remit.ports import Now
 from remit.telemetry import logger
@@ -38,6 +42,7 @@ EXCHANGE = "remit.exchange"
 """Where it leaves the `Exchange` of a request on the 2026-07-28 wire."""
 
 MAX_TOOL_NAME = 128
+SESSION_ID = "mcp-session-id"
 
 Context = ServerRequestContext[Any, Any]
 Result = dict[str, Any]
@@ -56,6 +61,16 @@ class Inbound:
     session_id: str | None = None
 
 
+class ToolServer(Server[Any]):
+    """The library's server, which says in a handshake too that the list of tools may change."""
+
+    def create_initialization_options(
+        self, notification_options: NotificationOptions | None = None, *more: Any, **named: Any
+    ) -> InitializationOptions:
+        told = notification_options or NotificationOptions(tools_changed=True)
+        return super().create_initialization_options(told, *more, **named)
+
+
 class Protocol:
     """MCP's methods, for one gateway."""
 
@@ -64,6 +79,10 @@ class Protocol:
         self._settings = settings
         self._now = now
         self._tools = WireTools()
+        self.changes = Changes(gateway, settings)
+        self.opened: dict[str, ServerSession] = {}
+        """Sessions of earlier revisions by their id, to say on their streams what changed; whoever
+        ends a session takes it out."""
 
     def server(self) -> Server[Any]:
         """The library's server, with these methods and no other capability.
@@ -73,7 +92,7 @@ class Protocol:
         `x-mcp-header`, so there is nothing it could check.
         """
         hint = CacheHint(ttl_ms=self._settings.list_ttl_ms, scope="private")
-        server: Server[Any] = Server(
+        server = ToolServer(
             self._settings.name,
             version=self._settings.version,
             instructions=self._settings.instructions,
@@ -82,6 +101,12 @@ class Protocol:
         )
         server.add_request_handler("tools/list", types.PaginatedRequestParams, self.list_tools)
         server.add_request_handler("tools/call", types.CallToolRequestParams, self.call_tool)
+        server.add_request_handler(
+            "subscriptions/listen", types.SubscriptionsListenRequestParams, self.listen
+        )
+        server.add_notification_handler(
+            "notifications/initialized", types.NotificationParams, self.initialized
+        )
         own = [ServerSpan(each) for each in server.middleware] if self._settings.tracing else []
         server.middleware[:] = own
         return server
@@ -101,6 +126,45 @@ class Protocol:
         listed = [fit(self._tools.of(tool), ctx.protocol_version) for tool in shown]
         result: Result = {"resultType": "complete", "tools": listed}
         return result if cursor is None else {**result, "nextCursor": cursor}
+
+    async def listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """`subscriptions/listen`: the caller's own list of tools, and nothing else.
+
+        The stream lasts until the client closes it, its credential is no longer valid or the
+        gateway stops. There is no replay: whoever asks again lists again.
+        """
+        inbound = inbound_of(ctx)
+        meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
+        wanted = params.notifications.tools_list_changed is True
+        honoured = types.SubscriptionFilter(tools_list_changed=wanted or None)
+        acknowledged = types.SubscriptionsAcknowledgedNotification(
+            params=types.SubscriptionsAcknowledgedNotificationParams(
+                notifications=honoured, _meta=meta
+            )
+        )
+        try:
+            place = self.changes.subscription(inbound.caller)
+            with place:
+                async with self.changes.listening(inbound.caller, inbound.source_ip) as listener:
+                    await ctx.session.send_notification(acknowledged, ctx.request_id)
+                    while await listener.changed():
+                        if wanted:
+                            told = types.ToolListChangedNotification(
+                                params=types.NotificationParams(_meta=meta)
+                            )
+                            await ctx.session.send_notification(told, ctx.request_id)
+        except Refused as refused:
+            data = {"code": refused.code.value}
+            raise MCPError(INTERNAL_ERROR, refused.message, data) from None
+        return types.SubscriptionsListenResult(_meta=meta)
+
+    async def initialized(self, ctx: Context, _params: types.NotificationParams) -> None:
+        """A session of an earlier revision is open; what changes can be said on its GET stream."""
+        session_id = None if ctx.request is None else ctx.request.headers.get(SESSION_ID)
+        if session_id is not None:
+            self.opened[session_id] = ctx.session
 
     async def call_tool(self, ctx: Context, _params: types.CallToolRequestParams) -> Result:
         """`tools/call`: the call goes to the gateway, its reply to the caller."""

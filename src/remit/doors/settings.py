@@ -17,7 +17,8 @@ class DoorSettings:
     `allowed_hosts` and `allowed_origins` are compared whole; `:*` at the end stands for any port
     or none. `tracing` says whether anything records spans: without it the server span is not
     made. Times say their unit; `body_timeout_s` is how long a request's body may take to arrive,
-    `keepalive_s` how long a stream may be silent before it is kept alive.
+    `keepalive_s` how long a stream may be silent before it is kept alive, `recheck_s` how often
+    the credential of a stream on which nothing happens is looked at.
     """
 
     name: str = "remit"
@@ -33,4 +34,7 @@ class DoorSettings:
     max_sessions: int = 2_000
     max_sessions_per_caller: int = 64
     session_idle_s: float = 1_800.0
+    max_subscriptions: int = 1_000
+    max_subscriptions_per_caller: int = 16
+    recheck_s: float = 5.0
     tracing: bool = True

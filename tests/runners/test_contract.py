@@ -23,14 +23,14 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.needs("bwrap", "userns", "cgroup")
-class TestSandboxRunner(RunnerContract):
+class TestSandboxRunner(RunnerContract, DialogueContract):
     @pytest.fixture
     def runner(self, runner: SandboxRunner) -> Runner:
         return runner
 
 
 @pytest.mark.needs("bwrap", "userns", "cgroup")
-class TestSandboxRunnerWithSlots(RunnerContract):
+class TestSandboxRunnerWithSlots(RunnerContract, DialogueContract):
     @pytest.fixture
     async def runner(self, tmp_path: Path) -> AsyncIterator[Runner]:
         profile = Profile(warm=Warm(shell=3))

@@ -92,7 +92,7 @@ class Wired:
         out = Out()
         lease = more.pop("lease", None) or name()
         given = [source(stdin), *out.give(), *fds]
-        self.tell(given, **_request("provision", lease=lease, argv=argv, **more))
+        self.tell(given, **request("provision", lease=lease, argv=argv, **more))
         return lease, out
 
     def start(self, lease: str, **credentials: bytes) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Wired:
         """A slot that stands: its name, its output and what came with the report."""
         out, slot = Out(), name("slot")
         given = [*out.give(), *fds]
-        message = _request("park", lease=slot, **more)
+        message = request("park", lease=slot, **more)
         self.tell(given, **{**message, "kind": kind, "prefix": prefix})
         report, fds = self.hear("parked", "refused", "ended", lease=slot)
         assert report["ev"] == "parked", (report, out.read())
@@ -123,7 +123,7 @@ class Wired:
     def claim(self, slot: str, *argv: str, stdin: bytes = b"", files=(), **more: Any) -> str:
         lease = name()
         fds = [source(stdin), *(sealed_file("file", data) for _, data in files)]
-        message = _request("claim", lease=lease, argv=argv, **more)
+        message = request("claim", lease=lease, argv=argv, **more)
         self.tell(fds, **{**message, "slot": slot, "files": [path for path, _ in files]})
         return lease
 
@@ -169,7 +169,14 @@ def source(data: bytes) -> int:
     return sealed_file("stdin", data)
 
 
-def _request(op: str, **more: Any) -> dict[str, Any]:
+def mute() -> int:
+    """An output that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def request(op: str, **more: Any) -> dict[str, Any]:
     limits = {**LIMITS, **more.pop("limits", {})}
     return {
         "op": op,

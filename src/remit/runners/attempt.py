@@ -8,10 +8,13 @@ from itertools import zip_longest
 from typing import Any
 
 from remit.model import Channel, Ending, Lease, RunResult, RunSpec, Traffic
+from remit.runners.aside import Aside
 from remit.runners.capture import Capture
 from remit.runners.channel import Report
 from remit.runners.collected import MAX_BYTES
 from remit.runners.evidence import came
+from remit.runners.messages import PIPED
+from remit.runners.speech import PipeDialogue
 from remit.runners.verdict import judge
 from remit.runners.wayout import Way
 from remit.runners.wire import close_all, read_file
@@ -80,7 +83,11 @@ class Attempt:
         self.starting = False
         self.placed = self.written = self.sent = False
         self._on_flood = on_flood
-        self.capture = Capture(spec.limits.output_bytes, lambda: on_flood(self), loop)
+        self.dialogue = PipeDialogue() if spec.dialogue else None
+        most = spec.limits.output_bytes
+        self.capture = (
+            Aside(most, loop) if spec.dialogue else Capture(most, lambda: on_flood(self), loop)
+        )
         self.files: dict[str, bytes] = {}
         self.lost = False
 
@@ -88,6 +95,9 @@ class Attempt:
         """Resolve whatever waits for this report."""
         message = report.message
         match message.get("ev"):
+            case "piped":
+                if self.dialogue is not None and len(report.fds) == len(PIPED):
+                    self.dialogue.connect(report.fds.pop(0), report.fds.pop(0))
             case "provisioned" | "parked":
                 if report.fds and self.listener < 0:
                     self.listener = report.fds.pop(0)
@@ -96,7 +106,7 @@ class Attempt:
                 self.started.set(message)
             case "ended":
                 self._take_files(report)
-                self.capture.finish()
+                self._hear_out()
                 came(message["evidence"])
                 for waited in (*self._waits(), self.destroyed):
                     waited.set(message)
@@ -123,10 +133,22 @@ class Attempt:
     def lose(self) -> None:
         """The spawner is gone: nobody will report any more."""
         self.lost = True
-        self.capture.finish()
+        self._hear_out()
         for waited in (*self._waits(), self.destroyed, self.claimed):
             waited.set(None)
         self.on_end()
+
+    def _hear_out(self) -> None:
+        """It is dead: what it had written is kept."""
+        self.capture.finish()
+        if self.dialogue is not None:
+            self.dialogue.over()
+
+    def close_streams(self) -> None:
+        """Nobody reads or writes them any more."""
+        self.capture.finish()
+        if self.dialogue is not None:
+            self.dialogue.abandon()
 
     def _waits(self) -> tuple[Once, ...]:
         return self.provisioned, self.started, self.ended
@@ -190,7 +212,7 @@ class Attempt:
         if end is None:
             began = self.starting
             return RunResult(ending=Ending.LOST if began else Ending.NOT_STARTED, **common)
-        verdict = judge(end, flooded=any(map(self.capture.truncated, Channel)))
+        verdict = judge(end, flooded=self.capture.flooded)
         cpu_us = end["cpu_us"]
         return RunResult(
             ending=verdict.ending,

@@ -122,7 +122,7 @@ class Attempts:
 
     async def _undo(self, attempt: Attempt) -> None:
         """Nothing of a failed provision may stay: neither a process nor its place."""
-        attempt.capture.finish()
+        attempt.close_streams()
         if attempt.claiming is not None:
             await self._settled(attempt)
         if attempt.sent:
@@ -186,7 +186,7 @@ class Attempts:
         if attempt is None:
             attempt = Attempt(lease, nothing, self._flood)
         found, _ = await asyncio.gather(self._gone(attempt), _shut(attempt))
-        attempt.capture.finish()
+        attempt.close_streams()
         if lease.id in self._held:
             self._forget(attempt)
         if found is not None:  # else its lease stays written, so that a sweep finds it

@@ -59,6 +59,8 @@ class Builder:
         self._attempts.write(attempt)
         await orders.provision(channel, attempt, profile, trust)
         orders.accept(await attempt.provisioned.wait())
+        if attempt.dialogue is not None and not attempt.dialogue.connected:
+            raise unavailable("the sandbox stands without its pipes")
 
     async def prepare(self, attempt: Attempt, profile: Profile) -> bytes:
         """What has to be there before a sandbox with a way out is made; gives its trust file.

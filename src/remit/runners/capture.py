@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from remit.model import Channel, Frame
 from remit.runners.wire import close_all
 
-_PIECE = 65_536
+PIECE = 65_536
 _PIECES_A_TURN = 8
 _FREE_FRAMES = 1_000
 _SMALL = 1_024
@@ -24,6 +24,8 @@ class Capture:
     Beyond the limit nothing is read, so a flood meets a full pipe and then the kill. Whoever
     follows the frames reads what is kept anyway: any number may, each at its own speed.
     """
+
+    channels: tuple[Channel, ...] = tuple(Channel)
 
     def __init__(
         self, limit: int, on_flood: Callable[[], None], loop: asyncio.AbstractEventLoop
@@ -49,16 +51,17 @@ class Capture:
         """From here on it is another's: its limit, and whom a flood is told."""
         self._limit, self._on_flood = limit, on_flood
 
-    def open(self) -> tuple[int, int]:
-        """Make the two pipes; give their write ends, which the caller passes on and closes."""
+    def open(self) -> tuple[int, ...]:
+        """Make a pipe for each of `channels`; give their write ends, which the caller passes on
+        and closes."""
         writers = []
-        for channel in Channel:
+        for channel in self.channels:
             reader, writer = os.pipe()
             os.set_blocking(reader, False)
             self._open[reader] = channel
             self._loop.add_reader(reader, self._on_readable, reader)
             writers.append(writer)
-        return writers[0], writers[1]
+        return tuple(writers)
 
     def _on_readable(self, fd: int) -> None:
         for _ in range(_PIECES_A_TURN):  # one flood must not hold up everybody else
@@ -72,7 +75,7 @@ class Capture:
     def _read(self, fd: int) -> bool:
         channel = self._open[fd]
         try:
-            data = os.read(fd, _PIECE)
+            data = os.read(fd, PIECE)
         except BlockingIOError:
             return False
         if not data:
@@ -80,20 +83,24 @@ class Capture:
             return False
         room = self._limit - self._size[channel]
         if len(data) > room:
-            self._truncated.add(channel)
-            self._close(fd)
-            data = data[:room]
-            self._on_flood()
+            data = self._overflow(fd, channel, data, room)
         if data:
             self._size[channel] += len(data)
             self._frames.append(Frame(seq=len(self._frames), channel=channel, data=data))
             self._more.set()
         return True
 
-    def _rest(self, fd: int) -> None:
+    def _overflow(self, fd: int, channel: Channel, data: bytes, room: int) -> bytes:
+        """More came than there is room for; give what of it is kept."""
+        self._truncated.add(channel)
+        self._close(fd)
+        self._on_flood()
+        return data[:room]
+
+    def _rest(self, fd: int, seconds: float = _LET_GATHER_S) -> None:
         """Leave a pipe alone for a moment."""
         self._loop.remove_reader(fd)
-        self._resting[fd] = self._loop.call_later(_LET_GATHER_S, self._resume, fd)
+        self._resting[fd] = self._loop.call_later(seconds, self._resume, fd)
 
     def _resume(self, fd: int) -> None:
         del self._resting[fd]
@@ -134,6 +141,11 @@ class Capture:
 
     def data(self, channel: Channel) -> bytes:
         return b"".join(frame.data for frame in self._frames if frame.channel is channel)
+
+    @property
+    def flooded(self) -> bool:
+        """Whether more was written than the run may write."""
+        return bool(self._truncated)
 
     def truncated(self, channel: Channel) -> bool:
         return channel in self._truncated

@@ -12,7 +12,9 @@ From the gateway, as `op`:
                tmp_mb, open_files}, deadline_ms;
                profile {runner, base {kind, path, digest}, mounts [[...]...], io_mb_per_s},
                egress (bool), handed (bool: `start` will bring credential files)
-               descriptors: stdin, stdout, stderr, one for each file, [trust if egress]
+               descriptors: stdin (a sealed memfd or /dev/null), stdout, stderr (writing ends of
+               pipes), one for each file, [trust if egress]; with dialogue (bool) without stdin
+               and stdout: the spawner makes them
     park       lease (the slot's id), kind "shell" | "python", prefix (python: the command up to
                its options, `parked.python_form(...).prefix`; shell: []), limits (the class's),
                profile, egress, deadline_ms (its greatest age)
@@ -32,6 +34,8 @@ From the spawner, as `ev`:
                  uids "host" | "subuid" | "one",
                  images (bool: base images can be mounted here), image_fault (why not, or null),
                  landlock (of "network" and "scope", those seen to hold)
+    piped        lease; descriptors: the writing end of its standard input and the reading end of
+                 its standard output. Of a run with dialogue, before anything of it is started
     provisioned  lease; descriptor if egress: the listening socket of 127.0.0.1:3128 inside
     parked       lease; descriptor as for `provisioned`
     claimed      lease, slot: from here on the cell answers to `lease`
@@ -56,6 +60,9 @@ ends: standard library only.
 """
 
 from __future__ import annotations
+
+PIPED = ("stdin", "stdout")
+"""The descriptors of `piped`, in their order."""
 
 EGRESS_PORT = 3128
 """Where the proxy listens on the loopback of a run's own network namespace."""

@@ -23,8 +23,10 @@ async def provision(channel: Channel, attempt: Attempt, profile: Profile, trust:
         OSError: no descriptor was left for it.
     """
     spec = attempt.spec
-    fds = [stdin(spec.stdin), *attempt.capture.open()]
+    fds = [*attempt.capture.open()]
     try:
+        if not spec.dialogue:
+            fds.insert(0, stdin(spec.stdin))
         fds += [sealed_file("file", content) for _, content in spec.files]
         if attempt.out:
             fds.append(sealed_file("trust", trust))
@@ -34,6 +36,7 @@ async def provision(channel: Channel, attempt: Attempt, profile: Profile, trust:
             "profile": profile_told(profile),
             "egress": attempt.out,
             "handed": bool(spec.credentials),
+            "dialogue": spec.dialogue,
             **_command(attempt),
         }
         attempt.sent = True

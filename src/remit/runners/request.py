@@ -77,6 +77,12 @@ class Request:
     io_bytes_per_s: int | None = None
     egress: bool = False
     handed: bool = False
+    dialogue: bool = False
+
+    @property
+    def streams(self) -> int:
+        """How many standard streams its message brings: the others are made here."""
+        return 1 if self.dialogue else 3
 
     @property
     def left_s(self) -> float:
@@ -119,6 +125,7 @@ def read(message: Mapping[str, Any], *, mount_uid: int | None, state: str | None
         **_of_profile(message),
         lease=identifier(message["lease"]),
         handed=message.get("handed") is True,
+        dialogue=message.get("dialogue") is True,
     )
     _check_command(request)
     return _with_mounts(request, mount_uid, state)

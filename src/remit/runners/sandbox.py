@@ -215,6 +215,8 @@ class SandboxRunner:
             raise refusal
         if spec.egress and not found.holds.get("egress"):
             raise unavailable("runs of this profile have no way out here", hint=found.hint)
+        if spec.dialogue and spec.stdin:
+            raise unavailable("a run that is spoken with has no other standard input")
         profile = self.settings.profiles[spec.profile]
         await self._builder.make(lease, spec, profile, out=bool(spec.egress))
 
@@ -262,7 +264,12 @@ class SandboxRunner:
             yield frame
 
     def dialogue(self, lease: Lease) -> Dialogue:
-        raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
+        dialogue = self.attempts.known(lease).dialogue
+        if dialogue is None:
+            raise RunnerFault(Code.RUNNER_LACKS, "this run is not spoken with")
+        if not dialogue.connected:
+            raise unavailable("the sandbox does not stand yet")
+        return dialogue
 
     async def stop(self, lease: Lease, *, grace_s: float) -> None:
         attempt = self.attempts.get(lease.id)

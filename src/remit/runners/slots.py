@@ -43,10 +43,10 @@ def class_of(spec: RunSpec, *, out: bool, kind: str) -> SlotClass | None:
     """The class of slots of this kind that could become a run; None if none could.
 
     A run with mounts of its own tool is made cold: what is mounted cannot be changed later. So is
-    one that cannot be told to what waits (see `parked.script`).
+    one that is spoken with, and one that cannot be told to what waits (see `parked.script`).
     """
     form = parked.python_form(spec.argv, spec.env) if kind == "python" else None
-    if spec.mounts or (kind == "python" and form is None):
+    if spec.mounts or spec.dialogue or (kind == "python" and form is None):
         return None
     prefix = () if form is None else form.prefix
     env = orders.environment(spec, out=out)

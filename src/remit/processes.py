@@ -113,8 +113,9 @@ async def _run_side(
 
 
 def goes_out(settings: Settings) -> bool:
-    """Whether any tool could be let out: without one, no proxy is started."""
-    return any(tool.egress for tool in settings.tools)
+    """Whether any run could be let out: without one, no proxy is started."""
+    tools, servers = settings.tools, settings.servers
+    return any(tool.egress for tool in tools) or any(server.egress for server in servers)
 
 
 def sandbox_settings(settings: Settings, state_dir: Path, name: str) -> SandboxSettings:

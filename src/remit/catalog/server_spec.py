@@ -1,6 +1,6 @@
 """What an operator writes of an MCP server in `remit.yaml`, read strictly.
 
-Nothing here is used after loading. What the server itself says of its tools is never read here.
+It is kept as it was written: tools are made of it as servers list them. What the server itself says of its tools is never read here.
 """
 
 from __future__ import annotations

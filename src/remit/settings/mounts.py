@@ -15,13 +15,16 @@ from remit.settings.sections import Sections
 
 
 def declared(sections: Sections) -> Iterator[tuple[str, MountSpec]]:
-    """Every mount of a tool, a preview or a profile, with its place in the file."""
+    """Every mount of a tool, a preview, a server or a profile, with its place in the file."""
     for index, spec in enumerate(sections.catalog.tools):
         commands = [("command", spec.command)]
         commands += [("preview.command", spec.preview.command)] if spec.preview else []
         for name, command in commands:
             for number, mount in enumerate(command.mounts):
                 yield f"catalog.tools[{index}].{name}.mounts[{number}]", mount
+    for index, server in enumerate(sections.catalog.servers):
+        for number, mount in enumerate(server.command.mounts if server.command else ()):
+            yield f"catalog.servers[{index}].command.mounts[{number}]", mount
     for name, profile in sections.runners.profiles.items():
         for number, mount in enumerate(profile.mounts):
             yield f"runners.profiles.{name}.mounts[{number}]", mount

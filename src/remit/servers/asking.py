@@ -1,0 +1,202 @@
+"""Asking a server for its tools when nobody calls one: to see it for the first time, or again.
+
+A server that is started for this gets what the operator wrote for it and no more: no way out and no
+credential, because no policy has decided on anything, and its directories read-only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from remit.catalog.server_means import command_of
+from remit.command import render_command
+from remit.errors import Code, RunnerFault, UpstreamFault
+from remit.model import Ending, Health, Lease, Limits, RunResult, RunSpec
+from remit.ports import Clock, Runner
+from remit.profile import Profile
+from remit.servers.tools import ServerTools, limits
+from remit.upstreams import limits as bounds
+from remit.upstreams.asking import HttpServers
+from remit.upstreams.conversation import Conversation
+from remit.upstreams.lines import ByteStream
+from remit.visible import quoted, shown
+
+WITHIN_S = 60.0
+"""How long starting a server and listing its tools may take."""
+
+_SLACK_S = 10.0
+_TAIL = 300
+_BROKEN = frozenset({Code.UPSTREAM_INVALID, Code.UPSTREAM_ERROR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A whole list of tools as the server sent it; its name and version as it claims them."""
+
+    items: Sequence[dict[str, Any]]
+    revision: str | None = None
+    claimed_name: str | None = None
+    claimed_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silent:
+    """There is no list, and why; the words are safe to show."""
+
+    health: Health
+    why: str
+
+
+class Asks(Protocol):
+    """Asks servers."""
+
+    async def ask(self, server: ServerTools) -> Listing | Silent:
+        """Its list of tools now. Ends within bounded time and raises nothing but cancellation."""
+
+
+class Asker:
+    """Starts each server of a command once, and asks each of a URL; implements `Asks`.
+
+    Args:
+        runner: makes the environments of servers that are started.
+        http: asks the others; None where there are none.
+        gateway: the gateway's name.
+        profiles: the operator's runner profiles, whose ceilings hold here too.
+        within_s: how long one server may take.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        http: HttpServers | None,
+        clock: Clock,
+        *,
+        gateway: str,
+        profiles: Mapping[str, Profile],
+        within_s: float = WITHIN_S,
+    ) -> None:
+        self._runner = runner
+        self._http = http
+        self._clock = clock
+        self._gateway = gateway
+        self._profiles = profiles
+        self._within_s = within_s
+
+    async def ask(self, server: ServerTools) -> Listing | Silent:
+        try:
+            async with asyncio.timeout(self._within_s):
+                if server.spec.url is None:
+                    return await self._start(server)
+                return await self._call(server, server.spec.url)
+        except TimeoutError:
+            why = f"it did not list its tools within {self._within_s:g} s"
+            return Silent(health=Health.UNREACHABLE, why=why)
+        except UpstreamFault as fault:
+            return _silent(fault)
+        except RunnerFault as fault:
+            hint = "" if fault.hint is None else f" ({fault.hint})"
+            return Silent(health=Health.UNREACHABLE, why=fault.message + hint)
+
+    async def _call(self, server: ServerTools, url: str) -> Listing | Silent:
+        if self._http is None:
+            return Silent(health=Health.UNREACHABLE, why="no server can be asked over HTTP here")
+        # A credential is lent to runs alone, and this is none.
+        name = server.spec.name
+        items = await self._http.list_tools(name, url, None, within_s=self._within_s)
+        return Listing(items=items)
+
+    async def _start(self, server: ServerTools) -> Listing | Silent:
+        process = _Process(self._runner, self._spec(server), self._lease)
+        try:
+            return await process.listing(replace(bounds.Limits(), open_s=self._within_s))
+        except UpstreamFault as fault:
+            return _silent(fault, await process.end())
+        finally:
+            await process.destroyed()
+
+    def _lease(self) -> Lease:
+        deadline_ms = self._clock.now_ms() + round((self._within_s + _SLACK_S) * 1000)
+        name = self._clock.new_id("look")
+        return Lease(id=name, gateway=self._gateway, fence=0, deadline_ms=deadline_ms)
+
+    def _spec(self, server: ServerTools) -> RunSpec:
+        command = command_of(server.spec, writes=False)
+        profile = server.spec.runner
+        rendered = render_command(command, {})
+        most: Limits = limits(server.spec.limits)
+        return RunSpec(
+            argv=rendered.argv,
+            env=rendered.env,
+            mounts=command.mounts,
+            limits=self._profiles.get(profile, Profile()).ceilings.lower(most),
+            profile=profile,
+            dialogue=True,
+        )
+
+
+class _Process:
+    """The processes of one asking: one, or two where an old server ends at the first question."""
+
+    def __init__(self, runner: Runner, spec: RunSpec, lease: Any) -> None:
+        self._runner = runner
+        self._spec = spec
+        self._new_lease = lease
+        self._leases: list[Lease] = []
+
+    async def listing(self, limits: bounds.Limits) -> Listing:
+        talk = await Conversation.open(
+            await self._stream(), capabilities={}, limits=limits, again=self._stream
+        )
+        async with talk:
+            items = await talk.list_tools()
+        info = talk.opened.info or {}
+        return Listing(
+            items=items,
+            revision=talk.opened.revision.value,
+            claimed_name=_claimed(info.get("name")),
+            claimed_version=_claimed(info.get("version")),
+        )
+
+    async def _stream(self) -> ByteStream:
+        await self.destroyed()
+        lease = self._new_lease()
+        self._leases.append(lease)
+        await self._runner.provision(lease, self._spec)
+        await self._runner.start(lease)
+        return self._runner.dialogue(lease)
+
+    async def end(self) -> RunResult | None:
+        """How the last one ended, which is ended if it has not."""
+        if not self._leases:
+            return None
+        try:
+            await self._runner.stop(self._leases[-1], grace_s=0)
+            return await self._runner.collect(self._leases[-1])
+        except RunnerFault:
+            return None
+
+    async def destroyed(self) -> None:
+        """Destroy what was made, even if nobody waits for it any more."""
+        while self._leases:
+            await asyncio.shield(self._runner.destroy(self._leases.pop()))
+
+
+def _silent(fault: UpstreamFault, ended: RunResult | None = None) -> Silent:
+    why = fault.message
+    if ended is not None and ended.ending is Ending.EXIT and ended.exit_code:
+        why += f"; it exited with {ended.exit_code}"
+    tail = b"" if ended is None else ended.stderr[-_TAIL:].strip()
+    if tail:
+        why += f"; on standard error it said last: {quoted(tail.decode(errors='replace'), _TAIL)}"
+    health = Health.BROKEN if fault.code in _BROKEN else Health.UNREACHABLE
+    return Silent(health=health, why=why)
+
+
+def _claimed(value: object) -> str | None:
+    return shown(value, 80) if isinstance(value, str) else None
+
+
+_: type[Asks] = Asker

@@ -1,0 +1,296 @@
+"""All servers of the catalog: what they list is judged, kept, offered or held back, and told.
+
+Whatever a server lists comes in by one of two ways: it was asked here, or a call of it has read its
+list (`saw`). Both are judged alike and one after the other. What is accepted is on disk before it
+is offered; what is held back is held back at once, whatever the disk does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from remit.catalog.server_spec import ServerSpec
+from remit.errors import Code, Conflict, NotFound, RemitError
+from remit.model import PartDifference, ServerStatus, Tool, ToolStatus
+from remit.ports import Clock, Servers
+from remit.servers.asking import Asks, Listing
+from remit.servers.catalog import Arranged, WholeCatalog, arrange
+from remit.servers.judging import Judged, judge
+from remit.servers.known import Known
+from remit.servers.pins import Pinned, PinStore
+from remit.servers.tools import ServerTools
+from remit.telemetry import logger
+from remit.upstreams.names import Skeleton, skeleton
+from remit.upstreams.pins import changes
+from remit.visible import shown, visible
+
+PACE_S = 1.0
+"""How often, at most, lists that calls have read are judged: a server can make each of them
+another, and what is offered is written down each time it changes."""
+
+RETRY_S = (30.0, 60.0, 120.0, 300.0, 900.0)
+"""How long until a server that was never seen is asked again; the last from then on."""
+
+AT_A_TIME = 2
+"""How many servers that were never seen are asked at once."""
+
+log = logger()
+
+
+class Oversight:
+    """The servers of the catalog; implements `ports.Servers`.
+
+    `catalog` holds what is offered: the command tools, and the tools of servers that were accepted.
+
+    Args:
+        specs: what the operator says of each, names and prefixes all different.
+        commands: the command tools.
+        store: what was accepted before.
+
+    Raises:
+        ConfigError: `catalog_invalid`: what was kept of a server is damaged.
+    """
+
+    def __init__(
+        self, specs: Iterable[ServerSpec], commands: Sequence[Tool], store: PinStore, clock: Clock
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._commands = tuple(sorted(commands, key=lambda tool: tool.name))
+        self._known = {
+            spec.name: Known(ServerTools(spec), store.read(spec.name))
+            for spec in sorted(specs, key=lambda spec: spec.name)
+        }
+        self._prefixes = {name: each.tools.prefix for name, each in self._known.items()}
+        self._arranged = Arranged(tools=(), refused={})
+        self.catalog = WholeCatalog()
+        self._put()
+        self._asks: Asks | None = None
+        self._activate: Callable[[], Awaitable[None]] = _nothing
+        self._turn = asyncio.Lock()
+        self._heard: dict[str, Sequence[dict[str, Any]]] = {}
+        self._any_heard = asyncio.Event()
+        self._told: list[Callable[[], None]] = []
+
+    @asynccontextmanager
+    async def kept(
+        self, asks: Asks, activate: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Until the block ends: judge what calls read, and ask servers that were never seen.
+
+        Returns at once; whoever is asked is asked meanwhile.
+
+        Args:
+            activate: puts what the catalog holds in force in the ledger.
+        """
+        self._asks, self._activate = asks, activate
+        tasks = [asyncio.ensure_future(self._listen())]
+        places = asyncio.Semaphore(AT_A_TIME)
+        tasks += [
+            asyncio.ensure_future(self._first(name, places))
+            for name, each in self._known.items()
+            if not each.pinned
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------------- what servers have listed
+
+    def saw(self, server: str, items: Sequence[dict[str, Any]]) -> None:
+        """A call has read this list of the server; see `upstreams.asking.Seen`."""
+        known = self._known.get(server)
+        if known is None:
+            return
+        known.answered(self._clock.now_ms())
+        if items == known.listed:
+            self._heard.pop(server, None)
+            return
+        self._heard[server] = items
+        self._any_heard.set()
+
+    async def _listen(self) -> None:
+        while True:
+            await self._any_heard.wait()
+            self._any_heard.clear()
+            while self._heard:
+                server, items = self._heard.popitem()
+                try:
+                    await self._take(self._known[server], items)
+                except Exception:
+                    log.exception("server_not_judged", server=server)
+            await asyncio.sleep(PACE_S)
+
+    async def _first(self, name: str, places: asyncio.Semaphore) -> None:
+        """Ask a server that was never seen, until it has answered once."""
+        waits = iter(RETRY_S)
+        wait_s = 0.0
+        while self._known[name].listed is None:
+            async with places:
+                try:
+                    await self.look(name)
+                except Exception:
+                    log.exception("server_not_asked", server=name)
+            wait_s = next(waits, wait_s)
+            if self._known[name].listed is None:
+                await asyncio.sleep(wait_s)
+
+    async def _take(self, known: Known, items: Sequence[dict[str, Any]]) -> None:
+        """Judge a list, keep what came of it, and offer what may be offered."""
+        async with self._turn:
+            name = known.tools.spec.name
+            judged = await asyncio.to_thread(
+                judge,
+                name,
+                known.pinned,
+                items,
+                others=self._others(known, items),
+                now_ms=self._clock.now_ms(),
+            )
+            if judged.pinned != known.pinned and not await self._write(name, judged.pinned):
+                judged = replace(judged, pinned=_unaccepted(judged, known.pinned))
+            known.judged(items, judged)
+            self._tell(name, judged)
+            await self._offer()
+
+    def _others(self, known: Known, items: Sequence[Mapping[str, Any]]) -> frozenset[Skeleton]:
+        """The names of tools that are not this server's, for what a description speaks of."""
+        names = {skeleton(tool.name) for tool in self.catalog.tools()}
+        names |= {skeleton(name) for each in self._known.values() for name in each.pinned}
+        own = {str(item.get("name")) for item in items} | known.pinned.keys()
+        names -= {skeleton(name) for name in own}
+        return frozenset(names - {skeleton(known.tools.offered_as(name)) for name in own})
+
+    def _tell(self, server: str, judged: Judged) -> None:
+        for name in judged.held:
+            log.warning(
+                "tool_quarantined", server=server, tool=shown(name), hint="remit tools diff"
+            )
+        odd = [name for name in judged.fresh if judged.pinned[name].accepted is None]
+        if odd:
+            log.warning("tools_not_accepted", server=server, tools=len(odd), hint="remit tools")
+        if judged.fresh:
+            log.info("tools_seen", server=server, tools=len(judged.fresh))
+
+    async def _write(self, server: str, pinned: Mapping[str, Pinned]) -> bool:
+        try:
+            await asyncio.to_thread(self._store.write, server, pinned)
+        except OSError as error:
+            log.error("pins_not_kept", server=server, error=error.strerror)  # noqa: TRY400 - a trace says nothing
+            return False
+        return True
+
+    async def _offer(self) -> None:
+        """Offer what may be offered now; if that is something else, put it in force."""
+        if self._put():
+            await self._activate()
+            for told in list(self._told):
+                told()
+
+    def _put(self) -> bool:
+        candidates = (one for each in self._known.values() for one in each.candidates())
+        self._arranged = arrange(self._commands, candidates, self._prefixes)
+        return self.catalog.put(self._arranged.tools)
+
+    # ------------------------------------------------------------------------- what operators ask
+
+    def statuses(self) -> Sequence[ServerStatus]:
+        return [each.status(self._arranged.refused) for each in self._known.values()]
+
+    def differences(self, server: str, tool: str) -> Sequence[PartDifference]:
+        one = self._tool(server, tool)
+        old = None if one.accepted is None else one.accepted.definition
+        new = None if one.seen is None else one.seen.definition
+        if new is None:
+            return ()
+        if old is None:
+            return [
+                PartDifference(part=part, diff="\n".join(f"+{line}" for line in _lines(value)))
+                for part, value in new.parts().items()
+            ]
+        return [PartDifference(part=each.part, diff=each.diff) for each in changes(old, new)]
+
+    async def look(self, server: str) -> ServerStatus:
+        known = self._server(server)
+        assert self._asks is not None, "nobody asks before `kept`"
+        found = await self._asks.ask(known.tools)
+        if isinstance(found, Listing):
+            known.answered(self._clock.now_ms(), found)
+            await self._take(known, found.items)
+        else:
+            known.silent(found)
+            log.warning("server_silent", server=server, health=found.health.value, why=found.why)
+        return known.status(self._arranged.refused)
+
+    async def accept(self, server: str, tool: str, digest: str, *, operator: str) -> ToolStatus:
+        async with self._turn:
+            known, one = self._server(server), self._tool(server, tool)
+            seen = one.seen
+            if seen is None or seen.definition.digest != digest:
+                raise Conflict(
+                    Code.WRONG_STATE,
+                    "the definition last seen of this tool is another",
+                    hint="look at it again: remit tools diff",
+                )
+            accepted = Pinned(
+                name=tool,
+                accepted=seen,
+                accepted_by=operator,
+                accepted_ms=self._clock.now_ms(),
+            )
+            pinned = {**known.pinned, tool: accepted}
+            if not await self._write(server, pinned):
+                raise RemitError(
+                    Code.INTERNAL, "what was accepted cannot be kept on disk, so it is not offered"
+                )
+            known.pinned = pinned
+            log.info("tool_accepted", server=server, tool=tool, digest=digest, by=operator)
+            await self._offer()
+            return known.told(accepted, self._arranged.refused)
+
+    def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self._told.append(changed)
+        return lambda: self._told.remove(changed) if changed in self._told else None
+
+    def _server(self, name: str) -> Known:
+        known = self._known.get(name)
+        if known is None:
+            raise NotFound(Code.NOT_FOUND, "there is no such server")
+        return known
+
+    def _tool(self, server: str, tool: str) -> Pinned:
+        one = self._server(server).pinned.get(tool)
+        if one is None:
+            raise NotFound(Code.NOT_FOUND, "this server has no such tool that is known")
+        return one
+
+
+async def _nothing() -> None:
+    """Nothing is in force yet."""
+
+
+def _unaccepted(judged: Judged, before: Mapping[str, Pinned]) -> Mapping[str, Pinned]:
+    """What was judged, without what was accepted by it: that could not be kept."""
+    return {
+        name: one
+        if name in before or one.accepted is None
+        else Pinned(name=name, last=one.accepted)
+        for name, one in judged.pinned.items()
+    }
+
+
+def _lines(value: Any) -> list[str]:
+    """A part of a definition as lines that are safe to look at."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    return [visible(line) for line in text.splitlines()] or [""]
+
+
+_: type[Servers] = Oversight

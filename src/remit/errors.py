@@ -92,6 +92,8 @@ class Code(StrEnum):
     UPSTREAM_INVALID = "upstream_invalid"
     UPSTREAM_GONE = "upstream_gone"
     UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_UNAUTHORIZED = "upstream_unauthorized"
     # The ledger and the log
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     LEDGER_FULL = "ledger_full"

@@ -66,6 +66,8 @@ def failed(fault: UpstreamFault, *, output_bytes: int) -> Heard:
         text = encode(dict(fault.answer or {}))[: min(output_bytes, MAX_ERROR_BYTES)]
         return Heard(ending=Ending.ANSWERED, stdout=text, code=fault.code)
     ending = Ending.UNANSWERED if fault.sent else Ending.UNASKED
+    if fault.sent and fault.code is Code.UPSTREAM_UNAUTHORIZED:
+        ending = Ending.ANSWERED  # with a refusal, which is as good as an error
     words = fault.message if fault.hint is None else f"{fault.message} ({fault.hint})"
     return Heard(ending=ending, stdout=words.encode(), code=fault.code)
 

@@ -1,0 +1,152 @@
+"""MCP servers over HTTP, asked by the gateway itself; implements `asking.HttpServers`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import Any
+
+import remit
+from remit.canonical import digest_of
+from remit.errors import Code, ConfigError, UpstreamFault
+from remit.model import Capabilities, Lease, RunSpec
+from remit.upstreams.asking import elsewhere
+from remit.upstreams.http_background import Background
+from remit.upstreams.http_connection import Sent
+from remit.upstreams.http_limits import HttpLimits
+from remit.upstreams.http_server import Server, ServerState
+from remit.upstreams.http_session import timed_out
+from remit.upstreams.http_target import target_of
+from remit.upstreams.http_way import Look, Way, resolve
+from remit.upstreams.limits import Limits
+from remit.upstreams.messages import Progress
+
+_ENVELOPE = 64 * 1024
+"""Bytes that an answer may have beyond what a call may output."""
+
+
+class PooledServers:
+    """Every server over HTTP, each with connections, sessions and a breaker of its own.
+
+    Made without touching anything; a server is first asked when somebody calls one of its tools
+    or lists them.
+
+    Args:
+        internal: `(host, port)` whose address may be private though a name is written in the url.
+        plain: `(host, port)` that may be asked without TLS.
+        ca_pem: authorities (PEM) of servers' certificates, beside the system's.
+        limits, http_limits: what is borne of each server.
+        look: the resolver.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        *,
+        internal: AbstractSet[tuple[str, int]] = frozenset(),
+        plain: AbstractSet[tuple[str, int]] = frozenset(),
+        ca_pem: str = "",
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        http_limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
+        look: Look = resolve,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._way = Way(internal=internal, ca_pem=ca_pem, look=look)
+        self._plain = plain
+        self._limits = limits
+        self._http_limits = http_limits
+        self._clock = clock
+        self._servers: dict[str, Server] = {}
+        self._background = Background()
+        self._closed = False
+        told = {"internal": _pairs(internal), "plain": _pairs(plain), "version": remit.__version__}
+        self._digest = digest_of("remit.http/1", {**told, "ca": digest_of("remit.ca/1", ca_pem)})
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The profile `http`: nothing is isolated."""
+        return elsewhere(digest=self._digest, version=remit.__version__)
+
+    def state(self, server: str) -> ServerState | None:
+        """How a server does, as far as it was asked; None if it never was."""
+        found = self._servers.get(server)
+        return None if found is None else found.state
+
+    async def call(
+        self,
+        spec: RunSpec,
+        lease: Lease,
+        authorization: bytes | None,
+        *,
+        within_s: float,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, Any]:
+        """See `HttpServers.call`.
+
+        Raises:
+            UpstreamFault: there is no result.
+            InputError: the arguments have no canonical JSON form; nothing was sent.
+        """
+        call = spec.upstream
+        assert call is not None, "only calls of servers come here"
+        server, sent = self._server(call.server, call.url or ""), Sent()
+        most = spec.limits.output_bytes + _ENVELOPE
+        limits = replace(self._limits, call_s=within_s, line_bytes=most)
+        try:
+            async with asyncio.timeout(within_s):
+                return await server.call(call, authorization, limits, sent=sent, progress=progress)
+        except TimeoutError:
+            fault = timed_out(within_s, sent=sent.value)
+            server.late(fault)
+            raise fault from None
+
+    async def list_tools(
+        self, server: str, url: str, authorization: bytes | None, *, within_s: float
+    ) -> list[dict[str, Any]]:
+        """See `HttpServers.list_tools`.
+
+        Of a modern server tools whose `x-mcp-header` is not allowed are left out, as its revision
+        asks.
+
+        Raises:
+            UpstreamFault: there is no whole list.
+        """
+        found = self._server(server, url)
+        try:
+            async with asyncio.timeout(within_s):
+                return await found.list_tools(authorization, self._limits)
+        except TimeoutError:
+            fault = timed_out(within_s, sent=False)
+            found.late(fault)
+            raise fault from None
+
+    def _server(self, name: str, url: str) -> Server:
+        if self._closed:
+            raise UpstreamFault(Code.CANCELLED, "the gateway asks no more MCP servers")
+        found = self._servers.get(name)
+        if found is not None and found.url == url:
+            return found
+        try:
+            target = target_of(url, plain=self._plain)
+        except ConfigError as fault:
+            raise UpstreamFault(Code.UPSTREAM_UNREACHABLE, fault.message, hint=fault.hint) from None
+        if found is not None:
+            self._background.run(found.close())
+        limits = self._http_limits
+        made = Server(self._way, target, url, self._background, limits=limits, clock=self._clock)
+        self._servers[name] = made
+        return made
+
+    async def aclose(self) -> None:
+        """Close every connection, and tell servers that their sessions are over."""
+        self._closed = True
+        for server in self._servers.values():
+            await server.close()
+        await self._background.end()
+
+
+def _pairs(named: AbstractSet[tuple[str, int]]) -> Sequence[str]:
+    return sorted(f"{host}:{port}" for host, port in named)

@@ -1,0 +1,173 @@
+"""One server under one authorization: its connections, its list of tools, its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from remit.model import SessionMode, UpstreamCall
+from remit.upstreams.http_agreed import SHAKEN, Agreed, Transport
+from remit.upstreams.http_background import Background
+from remit.upstreams.http_connection import Sent
+from remit.upstreams.http_line import Line
+from remit.upstreams.http_listed import Listed
+from remit.upstreams.http_modern import modern_request
+from remit.upstreams.http_session import Session
+from remit.upstreams.limits import Limits
+from remit.upstreams.messages import Reply
+from remit.upstreams.pages import every_tool
+
+
+@dataclass(slots=True, kw_only=True)
+class _Kept:
+    """A session that several calls share."""
+
+    session: Session
+    made_s: float
+    used_s: float
+    users: int = 0
+
+
+class Peer:
+    """What is kept for one server and one authorization; nothing of it serves another one.
+
+    Args:
+        line: makes its requests.
+        url: as it is written, for servers that are listened to.
+        background: runs what must not hold up a call, such as the end of a session.
+    """
+
+    def __init__(self, line: Line, url: str, background: Background) -> None:
+        self.line = line
+        self._url = url
+        self._background = background
+        self._listed: Listed | None = None
+        self._listing = asyncio.Lock()
+        self._kept: dict[str, _Kept] = {}
+        self._keeping = asyncio.Lock()
+
+    async def fresh(self, agreed: Agreed, limits: Limits, session: Session | None) -> Listed:
+        """The server's list, not older than what is borne."""
+        now = asyncio.get_running_loop().time()
+        found = self._listed
+        if found is not None and now - found.read_s < self.line.limits.fresh_s:
+            return found
+        async with self._listing:
+            if self._listed is not found and self._listed is not None:
+                return self._listed
+            items = await self.list_tools(agreed, limits, session)
+            mirrors = agreed.transport is Transport.STATELESS
+            self._listed = Listed(items, now, mirrors=mirrors)
+            return self._listed
+
+    async def list_tools(
+        self, agreed: Agreed, limits: Limits, session: Session | None = None
+    ) -> list[dict[str, Any]]:
+        """Every tool that the server lists now."""
+        if agreed.transport is Transport.STATELESS:
+
+            async def page(params: dict[str, Any]) -> Reply:
+                return await modern_request(self.line, "tools/list", params, limits, sent=Sent())
+
+            return await every_tool(page, limits)
+        if session is not None:
+            return await session.list_tools()
+        session = await self._opened(agreed, limits)
+        try:
+            return await session.list_tools()
+        finally:
+            self._background.run(session.close())
+
+    @asynccontextmanager
+    async def session(
+        self, agreed: Agreed, limits: Limits, call: UpstreamCall
+    ) -> AsyncIterator[Session]:
+        """A session for this call: one of its own, or a kept one where the plan lets it."""
+        if call.session is SessionMode.PER_CALL or not agreed.sessions:
+            session = await self._opened(agreed, limits)
+            try:
+                yield session
+            finally:
+                self._background.run(session.close())
+            return
+        key = "" if call.session is SessionMode.SHARED else call.caller
+        async with self._keeping:
+            kept = self._still(key, call) or await self._keep(key, agreed, limits, call.idle_s)
+            kept.users += 1
+        try:
+            yield kept.session
+        finally:
+            kept.users -= 1
+            kept.used_s = asyncio.get_running_loop().time()
+            if self._kept.get(key) is not kept and not kept.users:
+                self._background.run(kept.session.close())
+            elif not kept.session.live:
+                self._forget(key, kept)
+
+    def _still(self, key: str, call: UpstreamCall) -> _Kept | None:
+        kept, now = self._kept.get(key), asyncio.get_running_loop().time()
+        if kept is None:
+            return None
+        idle = not kept.users and now - kept.used_s >= call.idle_s
+        if kept.session.live and not idle and now - kept.made_s < call.age_s:
+            return kept
+        self._forget(key, kept)
+        return None
+
+    async def _keep(self, key: str, agreed: Agreed, limits: Limits, idle_s: float) -> _Kept:
+        while len(self._kept) >= self.line.limits.sessions:
+            oldest = min(self._kept, key=lambda each: self._kept[each].used_s)
+            self._forget(oldest, self._kept[oldest])
+        session = await self._opened(agreed, limits)
+        now = asyncio.get_running_loop().time()
+        self._kept[key] = _Kept(session=session, made_s=now, used_s=now)
+        self._watch(key, self._kept[key], idle_s)
+        return self._kept[key]
+
+    def _forget(self, key: str, kept: _Kept) -> None:
+        """Use it no more; who is still in it ends it."""
+        if self._kept.get(key) is kept:
+            del self._kept[key]
+            if not kept.users:
+                self._background.run(kept.session.close())
+
+    def _watch(self, key: str, kept: _Kept, idle_s: float) -> None:
+        """End it once nobody has used it for so long."""
+
+        def look() -> None:
+            if self._kept.get(key) is not kept:
+                return
+            since = asyncio.get_running_loop().time() - kept.used_s
+            if not kept.users and since >= idle_s:
+                self._forget(key, kept)
+            else:
+                self._background.later(max(idle_s - since, 1.0), look)
+
+        self._background.later(idle_s, look)
+
+    async def _opened(self, agreed: Agreed, limits: Limits) -> Session:
+        if agreed.transport is Transport.EVENTS:
+            return await Session.listening(self.line, limits, self._url, SHAKEN)
+        if agreed.sessions:
+            return await Session.shaken(self.line, limits, SHAKEN)
+        return Session.resumed(self.line, limits, agreed.opened)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are kept."""
+        return len(self._kept)
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing is under way."""
+        return self.line.unused and not any(kept.users for kept in self._kept.values())
+
+    async def close(self) -> None:
+        """End what is kept."""
+        kept, self._kept = list(self._kept.values()), {}
+        for each in kept:
+            await each.session.close()
+        self.line.close()

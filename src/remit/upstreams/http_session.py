@@ -1,0 +1,152 @@
+"""A conversation with a server of the handshake over HTTP, and what its faults mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from remit.errors import Code, UpstreamFault
+from remit.model import UpstreamCall
+from remit.upstreams.conversation import Conversation
+from remit.upstreams.exchange import Exchange
+from remit.upstreams.http_answer import HttpRefusal
+from remit.upstreams.http_connection import Sent
+from remit.upstreams.http_legacy import StreamableStream
+from remit.upstreams.http_line import Line
+from remit.upstreams.http_sse_stream import EventsStream
+from remit.upstreams.limits import Limits
+from remit.upstreams.messages import Progress
+from remit.upstreams.opening import Opened
+from remit.upstreams.revisions import Revision
+
+
+class Session:
+    """One conversation and its stream; whoever opened it closes it."""
+
+    def __init__(self, conversation: Conversation, stream: StreamableStream | EventsStream) -> None:
+        self._conversation = conversation
+        self._stream = stream
+
+    @classmethod
+    async def shaken(cls, line: Line, limits: Limits, revisions: Sequence[Revision]) -> Self:
+        """A new session over Streamable HTTP.
+
+        Raises:
+            UpstreamFault: there is none; no call was sent. It is an HttpRefusal where the server
+                answered the handshake with nothing but a status.
+        """
+        return await cls._open(StreamableStream(line, limits), limits, revisions)
+
+    @classmethod
+    async def listening(
+        cls, line: Line, limits: Limits, url: str, revisions: Sequence[Revision]
+    ) -> Self:
+        """A new session of the transport of 2024-11-05.
+
+        Raises:
+            UpstreamFault: there is none; no call was sent.
+        """
+        stream = EventsStream(line, limits, url)
+        try:
+            await stream.open()
+        except BaseException:
+            await stream.close()
+            raise
+        return await cls._open(stream, limits, revisions)
+
+    @classmethod
+    def resumed(cls, line: Line, limits: Limits, opened: Opened) -> Self:
+        """A conversation with a server that keeps no sessions, by what was agreed before."""
+        stream = StreamableStream(line, limits, revision=opened.revision)
+        exchange = Exchange(stream, limits)
+        exchange.batches = opened.revision.batches
+        return cls(Conversation(exchange, opened, {}, limits), stream)
+
+    @classmethod
+    async def _open(
+        cls,
+        stream: StreamableStream | EventsStream,
+        limits: Limits,
+        revisions: Sequence[Revision],
+    ) -> Self:
+        try:
+            conversation = await Conversation.open(
+                stream, capabilities={}, limits=limits, revisions=revisions
+            )
+        except UpstreamFault as fault:
+            await stream.close()
+            raise (stream.inbox.fault or fault) from None
+        except BaseException:
+            await stream.close()
+            raise
+        return cls(conversation, stream)
+
+    @property
+    def opened(self) -> Opened:
+        """What was agreed."""
+        return self._conversation.opened
+
+    @property
+    def named(self) -> bool:
+        """Whether the server keeps something for it."""
+        return not isinstance(self._stream, StreamableStream) or self._stream.session is not None
+
+    @property
+    def live(self) -> bool:
+        """Whether it can still be used."""
+        return self._conversation.live and self._stream.inbox.fault is None
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        """Every tool; see `Conversation.list_tools`."""
+        try:
+            return await self._conversation.list_tools()
+        except UpstreamFault as fault:
+            raise self._meant(fault, sent=False) from None
+
+    async def call(
+        self,
+        call: UpstreamCall,
+        limits: Limits,
+        *,
+        sent: Sent,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, Any]:
+        """Call a tool; see `Conversation.call`. `sent` is told also where this is cancelled."""
+        try:
+            return await self._conversation.call(
+                call.tool, call.arguments.value(), within_s=limits.call_s, progress=progress
+            )
+        except UpstreamFault as fault:
+            told = self._stream.inbox.fault
+            sent.value = fault.sent and (told is None or told.sent or self._stream.inbox.sent)
+            raise self._meant(fault, sent=sent.value) from None
+        except asyncio.CancelledError:
+            sent.value = self._stream.inbox.sent
+            raise
+
+    def _meant(self, fault: UpstreamFault, *, sent: bool) -> UpstreamFault:
+        """The fault of the stream, which says more than what the conversation made of it."""
+        told = self._stream.inbox.fault
+        if told is None or fault.code is not told.code:
+            return UpstreamFault(
+                fault.code, fault.message, sent=sent, answer=fault.answer, hint=fault.hint
+            )
+        answer = told.answer if isinstance(told, HttpRefusal) else None
+        return UpstreamFault(told.code, told.message, sent=sent, answer=answer, hint=told.hint)
+
+    async def close(self) -> None:
+        """End it, and tell the server."""
+        await self._conversation.close()
+        await self._stream.close()
+
+
+def unsent(fault: UpstreamFault) -> UpstreamFault:
+    """The fault of something that was no call."""
+    return UpstreamFault(fault.code, fault.message, answer=fault.answer, hint=fault.hint)
+
+
+def timed_out(within_s: float, *, sent: bool) -> UpstreamFault:
+    """The fault of a server that was too slow."""
+    message = f"the MCP server did not answer within {within_s:g} s"
+    return UpstreamFault(Code.UPSTREAM_TIMEOUT, message, sent=sent)

@@ -118,18 +118,10 @@ def test_a_slot_cannot_become_a_run_that_is_spoken_with(spawner: Wired) -> None:
     spawner.hear("ended", lease=slot)
 
 
-def _spoken(spawner: Wired, *argv: str) -> tuple[str, int, int]:
-    lease = name()
-    spawner.tell([_pipe(1)], **request("provision", lease=lease, argv=argv, dialogue=True))
-    _, (feeding, hearing) = spawner.hear("piped", lease=lease)
-    assert spawner.hear("provisioned", "refused", lease=lease)[0]["ev"] == "provisioned"
-    return lease, feeding, hearing
-
-
 @pytest.mark.threat("T-16")
 def test_the_spawner_keeps_no_end_and_no_other_run_has_one(spawner: Wired) -> None:
-    first = _spoken(spawner, "/bin/cat")
-    second = _spoken(spawner, "/bin/cat")
+    first = spawner.speak("/bin/cat")
+    second = spawner.speak("/bin/cat")
     ours = {os.readlink(f"/proc/self/fd/{fd}") for fd in (*first[1:], *second[1:])}
     assert len(ours) == 4
     assert _open(spawner.process.pid) & ours == set()
@@ -161,7 +153,7 @@ def test_it_dies_with_gateway_or_spawner_though_its_input_stays_open(
     tmp_path: Path, end: str
 ) -> None:
     with wired(tmp_path) as spawner:
-        lease, *ends = _spoken(spawner, "/bin/cat")
+        lease, *ends = spawner.speak("/bin/cat")
         spawner.start(lease)
         os.write(ends[0], b"x")
         assert os.read(ends[1], 1) == b"x"  # it stands: before, a sweep would be needed to end it

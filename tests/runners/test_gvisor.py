@@ -89,6 +89,18 @@ def test_input_arguments_environment_and_files_go_in_and_files_come_out(spawner:
     close_all(fds)
 
 
+def test_it_can_be_spoken_with(spawner: Wired) -> None:
+    lease, feeding, hearing = spawner.speak("/bin/cat", profile=PROFILE)
+    spawner.start(lease)
+    for word in (b"one\n", b"two\n"):
+        os.write(feeding, word)
+        assert os.read(hearing, 100) == word
+    os.close(feeding)
+    assert spawner.hear("ended", lease=lease)[0]["code"] == 0
+    assert os.read(hearing, 100) == b""
+    os.close(hearing)
+
+
 def test_nothing_runs_before_it_is_started(spawner: Wired) -> None:
     lease, out = spawner.provision("/bin/echo", "ran", profile=PROFILE)
     spawner.hear("provisioned", lease=lease)

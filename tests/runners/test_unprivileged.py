@@ -201,3 +201,4 @@ def test_the_way_out_handed_files_and_slots_need_no_root(source: Path) -> None:
     assert said["cold"] == "trust token served\n"
     assert said["shell"] == "given input 32\n"
     assert said["python"] == "1\n"
+    assert (said["spoken"], said["heard_out"]) == ("word", True)

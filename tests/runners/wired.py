@@ -95,6 +95,15 @@ class Wired:
         self.tell(given, **request("provision", lease=lease, argv=argv, **more))
         return lease, out
 
+    def speak(self, *argv: str, **more: Any) -> tuple[str, int, int]:
+        """A held run that is spoken with: its lease, the end to write to, the end to read."""
+        lease = name()
+        message = request("provision", lease=lease, argv=argv, dialogue=True, **more)
+        self.tell([mute()], **message)
+        _, (feeding, hearing) = self.hear("piped", lease=lease)
+        assert self.hear("provisioned", "refused", lease=lease)[0]["ev"] == "provisioned"
+        return lease, feeding, hearing
+
     def start(self, lease: str, **credentials: bytes) -> dict[str, Any]:
         fds = [sealed_file("credential", value) for value in credentials.values()]
         self.tell(fds, op="start", lease=lease, credentials=list(credentials))

@@ -1,4 +1,5 @@
-"""A run with a way out and a credential, and one of each kind of slot, as whoever starts this.
+"""A run with a way out and a credential, one of each kind of slot, and one that is spoken with,
+as whoever starts this.
 
     python -m tests.runners.wired_script STATE_DIR
 
@@ -8,6 +9,7 @@ Prints a JSON line with what each of them said.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -42,6 +44,13 @@ def main(state: str) -> None:
         said["shell"] = found[0].decode()
         slot, out, _ = spawner.park("python", "python3", "-I")
         said["python"] = spawner.become(slot, out, "python3", "-I", "-c", "print(1)")[0].decode()
+        lease, feeding, hearing = spawner.speak("/bin/cat")
+        spawner.start(lease)
+        os.write(feeding, b"word")
+        said["spoken"] = os.read(hearing, 10).decode()
+        os.close(feeding)
+        said["heard_out"] = spawner.hear("ended", lease=lease)[0]["code"] == 0
+        os.close(hearing)
         print(json.dumps(said))
 
 

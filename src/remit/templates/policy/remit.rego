@@ -147,15 +147,27 @@ approval := {"required": 1, "ttl_s": 900} if {
 	not environment.approvals.destructive
 }
 
+# What changes something where Remit isolates nothing needs a person too, whatever data.json says.
+approval := {"required": 1, "ttl_s": 900} if {
+	input.phase == "call"
+	input.tool.effect == "write"
+	elsewhere
+	not environment.approvals.write
+}
+
+# A tool of an MCP server over HTTP runs there, in no runner of Remit's.
+elsewhere if input.plan.runner.profile == "http"
+
 # ------------------------------------------------------------------------------- constraints
 
 # Constraints only narrow what the catalog declares: they can lower a limit or bound an argument,
 # never raise or add anything.
 constraints := object.union_n([isolation, bounds, reach, tighter])
 
-# What changes something runs in a full sandbox or not at all.
+# What changes something runs in a full sandbox, or elsewhere with an approval, or not at all.
 isolation := {"runner": {"min_tier": "sandbox"}} if {
 	input.tool.effect in {"write", "destructive"}
+	not elsewhere
 } else := {}
 
 # A bound on a number: how many replicas one restart may take down at a time.

@@ -212,6 +212,28 @@ test_changes_run_in_a_full_sandbox if {
 	decision.constraints.runner.min_tier == "sandbox" with input as apply("staging")
 }
 
+# A call of an MCP server over HTTP, which no tier can be asked of.
+elsewhere_call(question) := object.union(question, {"plan": {"runner": {"profile": "http", "tier": "none"}}})
+
+test_change_elsewhere_needs_a_person_and_no_tier if {
+	question := elsewhere_call(restart("web", "staging"))
+	decision.decision == "require_approval" with input as question
+	decision.approvals.required == 1 with input as question
+	object.get(decision.constraints, "runner", "any") == "any" with input as question
+}
+
+test_change_elsewhere_keeps_the_approval_of_its_environment if {
+	question := elsewhere_call(with_purpose(restart("web", "production")))
+	decision.approvals.reason_required with input as question
+	destroying := elsewhere_call(apply("staging"))
+	decision.approvals.ttl_s == 3600 with input as destroying
+	object.get(decision.constraints, "runner", "any") == "any" with input as destroying
+}
+
+test_read_elsewhere_needs_nobody if {
+	decision.decision == "allow" with input as elsewhere_call(read("staging"))
+}
+
 test_read_is_not_constrained if {
 	decision.constraints == {} with input as read("staging")
 }

@@ -46,6 +46,8 @@ THREATS: dict[str, str] = {
     "T-37": "A base, a mount or a link leads the making of a sandbox astray.",
     "T-38": "Whoever has taken over the gateway makes the keeper lend or sign what the ledger does not "
     "have.",
+    "T-39": "A call of one caller, or of one kind, meets the process or the data of another in a "
+    "session.",
     "T-40": "An MCP server that fails, floods, lies or is silent costs more than its own call, or its "
     "call is recorded as what it was not.",
     "T-45": "Shadow mode is taken for enforcement, or lets go what it was not switched on for.",

@@ -1074,12 +1074,29 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """A process of an MCP server that is kept for several calls, by the name of its own lease.
+
+    `calls` were made of it so far. `ended` says why it was ended; None: it goes on.
+    """
+
+    id: str
+    server: str
+    opened_ms: int
+    calls: int
+    ended: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Destruction:
     """The evidence that a runner is gone: what was looked at, and what was found.
 
     `seen_ms` has the time at which each was seen gone, by its name: processes, cgroup, mounts,
     directory, proxy, credentials. What the run never had is not in it. `credentials_left` counts
     loans that were neither revoked nor given up.
+
+    A call that was made in a session had nothing of its own: `session` then says of which process,
+    and whether that goes on. The session's own evidence names it too.
     """
 
     lease_id: str
@@ -1093,6 +1110,7 @@ class Destruction:
     proxy_closed: bool = True
     credentials_left: int = 0
     seen_ms: Mapping[str, int] = field(default_factory=dict)
+    session: SessionFacts | None = None
 
     @property
     def complete(self) -> bool:

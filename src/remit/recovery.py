@@ -36,7 +36,7 @@ async def recover(
     found = await runner.sweep(frozenset())
     evidence = {one.lease_id: one for one in found}
     loans = await (credentials or NoCredentials()).sweep(frozenset())
-    LEFTOVERS.inc(len(evidence))
+    LEFTOVERS.inc(len(leftovers(tuple(evidence.values()))))
     closed: list[Run] = []
     while True:
         open_runs = await ledger.runs(
@@ -60,6 +60,11 @@ async def recover(
             closed.append(run)
     await Sweeps(ledger).write(tuple(evidence.values()), loans, when="recovery")
     return closed
+
+
+def leftovers(found: Sequence[Destruction]) -> Sequence[Destruction]:
+    """What should not have been there any more: all but sessions that were ended whole."""
+    return [each for each in found if each.session is None or not each.complete]
 
 
 class Sweeps:

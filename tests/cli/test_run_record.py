@@ -52,3 +52,26 @@ def test_what_is_left_of_a_run_is_named() -> None:
 def test_a_hosts_name_cannot_write_on_the_terminal() -> None:
     told = lines({"traffic": {"connections": [{**REFUSED, "host": "a\x1b[2Jb"}]}})
     assert "\x1b" not in told
+
+
+def test_a_call_of_a_server_names_the_server_its_session_and_what_becomes_of_it() -> None:
+    runner = {
+        "name": "sandbox",
+        "version": "0.12.0",
+        "tier": "sandbox",
+        "profile": "small",
+        "server": "files",
+        "revision": "2026-07-28",
+        "session": "session_1",
+        "session_age_ms": "12500",
+    }
+    session = {"id": "session_1", "server": "files", "opened_ms": 1, "calls": 3, "ended": None}
+    goes_on = {"complete": True, "took_us": 0, "session": session}
+    assert list(recorded({"runner": runner, "destruction": goes_on})) == [
+        "ran in:           small (sandbox 0.12.0, tier sandbox)",
+        "server:           files (MCP 2026-07-28, in session session_1, 12.5 s old)",
+        "destroyed:        nothing for this call alone: session session_1 goes on",
+    ]
+    over = goes_on | {"session": session | {"ended": "a call of it ended with upstream_gone"}}
+    [line] = recorded({"destruction": over})
+    assert line.endswith("session session_1 is ended: a call of it ended with upstream_gone")

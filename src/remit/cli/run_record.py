@@ -30,7 +30,18 @@ def _row(name: str, text: str) -> str:
 
 def _runner(runner: Json) -> Iterator[str]:
     shown = f"{runner.get('name')} {runner.get('version')}, tier {runner.get('tier')}"
-    yield _row("ran in", f"{runner.get('profile')} ({shown}), {runner.get('slot')}")
+    slot = f", {runner['slot']}" if runner.get("slot") else ""
+    yield _row("ran in", f"{runner.get('profile')} ({shown}){slot}")
+    if runner.get("server"):
+        yield _row("server", str(runner["server"]) + _spoken(runner))
+
+
+def _spoken(runner: Json) -> str:
+    facts = [f"MCP {runner['revision']}"] if runner.get("revision") else []
+    if runner.get("session"):
+        age_s = int(runner.get("session_age_ms", 0)) / 1000
+        facts.append(f"in session {runner['session']}, {age_s:.1f} s old")
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def _traffic(traffic: Json) -> Iterator[str]:
@@ -61,6 +72,11 @@ def _loan(loan: Json) -> str:
 
 
 def _destruction(seen: Json) -> Iterator[str]:
+    session = seen.get("session")
+    if session:
+        why = f"is ended: {session['ended']}" if session.get("ended") else "goes on"
+        yield _row("destroyed", f"nothing for this call alone: session {session.get('id')} {why}")
+        return
     left = {
         "processes": seen.get("processes_left"),
         "mounts": seen.get("mounts_left"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from remit.model import Connection, Destruction, EntryDraft, Loan, RunResult, Traffic
@@ -15,7 +16,7 @@ MAX_LOANS = 64
 
 def destruction_public(evidence: Destruction) -> dict[str, Any]:
     """What was looked at, what was found, and when each was seen gone."""
-    return {
+    facts: dict[str, Any] = {
         "complete": evidence.complete,
         "processes_left": evidence.processes_left,
         "mounts_left": evidence.mounts_left,
@@ -28,6 +29,9 @@ def destruction_public(evidence: Destruction) -> dict[str, Any]:
         "took_us": evidence.took_us,
         "note": evidence.note,
     }
+    if evidence.session is not None:
+        facts["session"] = asdict(evidence.session)
+    return facts
 
 
 def reached_public(result: RunResult) -> dict[str, Any]:
@@ -98,8 +102,9 @@ def _connection(each: Connection) -> dict[str, Any]:
 def swept_entry(evidence: Destruction, *, when: str) -> EntryDraft:
     """The entry of what was found without a live lease and removed, or could not be.
 
-    `when` is `recovery` or `sweep`.
+    `when` is `recovery` or `sweep`; of a session that was ended in its time it is `session`.
     """
+    when = when if evidence.session is None else "session"
     public = {"run": evidence.lease_id, "when": when, "destruction": destruction_public(evidence)}
     return EntryDraft(event=SWEPT, public=public)
 

@@ -77,8 +77,8 @@ class Asked:
             case UpstreamFault():
                 return failed(fault, output_bytes=self._output_bytes)
             case RunnerFault():
-                gone = UpstreamFault(Code.UPSTREAM_GONE, "there is no such server", sent=sent)
-                return failed(gone, output_bytes=self._output_bytes)
+                lacks = UpstreamFault(fault.code, fault.message, sent=sent, hint=fault.hint)
+                return failed(lacks, output_bytes=self._output_bytes)
             case _:
                 log.error("asking_failed", exc_info=fault)
                 own = UpstreamFault(Code.INTERNAL, "asking failed inside the gateway", sent=sent)

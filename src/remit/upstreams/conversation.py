@@ -128,7 +128,12 @@ class Conversation:
                 within_s=self._limits.list_s,
             )
 
-        return await every_tool(page, self._limits)
+        self._exchange.tools_changed = False
+        try:
+            return await every_tool(page, self._limits)
+        except BaseException:
+            self._exchange.tools_changed = True  # what is known of them is as old as before
+            raise
 
     async def call(
         self,

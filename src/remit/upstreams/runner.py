@@ -1,12 +1,16 @@
 """The `Runner` of calls of MCP servers, around the one that makes the environments.
 
-What is no call of a server goes straight through. A call goes to a process made for it alone, or
-to a server over HTTP; whichever it is, the run ends with the server's answer as its output.
+What is no call of a server goes straight through. A call goes to a process made for it alone, to
+one that is kept for such calls, or to a server over HTTP; whichever it is, the run ends with the
+server's answer as its output.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from remit.errors import Code, RunnerFault
@@ -21,13 +25,31 @@ from remit.model import (
     RunSpec,
     SessionMode,
 )
-from remit.ports import Dialogue, Runner
+from remit.ports import Clock, Dialogue, Runner
 from remit.profile import ELSEWHERE
 from remit.upstreams.asking import HttpServers, Seen
 from remit.upstreams.elsewhere import ElsewhereRun
+from remit.upstreams.kept import SessionRun
 from remit.upstreams.reports import Reports
+from remit.upstreams.sessions import MOST, Sessions
 from remit.upstreams.spoken import Eras
 from remit.upstreams.stdio import Means, ProcessRun
+
+_GONE_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """How processes are kept: for which gateway, how many, and by which clocks."""
+
+    clock: Clock
+    gateway: str
+    most: int = MOST
+    now: Callable[[], float] = time.monotonic
+
+    def open(self, means: Means) -> Sessions:
+        """No session yet, and the place for them."""
+        return Sessions(means, self.clock, self.gateway, now=self.now, most=self.most)
 
 
 class CallRun(Protocol):
@@ -54,13 +76,33 @@ class UpstreamRunner:
         inner: makes the environments of servers that are started here; whoever gives it closes it.
         asked: asks servers over HTTP; None where there are none. Whoever gives it closes it.
         seen: told each list of tools that a server gave, before any of them is called.
+        sessions: the processes that are kept; None where none is. `aclose` ends them.
     """
 
-    def __init__(self, inner: Runner, *, asked: HttpServers | None, seen: Seen) -> None:
+    def __init__(
+        self,
+        inner: Runner,
+        *,
+        asked: HttpServers | None,
+        seen: Seen,
+        sessions: SessionSettings | None = None,
+    ) -> None:
         self._inner = inner
         self._asked = asked
         self._means = Means(inner=inner, seen=seen, eras=Eras())
         self._runs: dict[str, CallRun] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._sessions = None if sessions is None else sessions.open(self._means)
+
+    async def aclose(self) -> None:
+        """End every process that is kept. Idempotent."""
+        if self._sessions is not None:
+            await self._sessions.aclose()
+
+    async def drain(self, reason: str) -> None:
+        """Use no process that is kept again; each ends when its calls are over."""
+        if self._sessions is not None:
+            await self._sessions.drain(reason)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -75,6 +117,8 @@ class UpstreamRunner:
         if spec.upstream is None:
             await self._inner.provision(lease, spec)
             return
+        if lease.id in self._gone:
+            raise RunnerFault(Code.RUNNER_UNAVAILABLE, "this lease cannot be used again")
         if (known := self._runs.get(lease.id)) is None:
             known = self._runs[lease.id] = self._made(lease, spec)
         try:
@@ -90,9 +134,11 @@ class UpstreamRunner:
             if self._asked is None:
                 raise RunnerFault(Code.RUNNER_LACKS, "no server can be asked over HTTP here")
             return ElsewhereRun(self._asked, lease, spec, call)
-        if call.session is not SessionMode.PER_CALL:
+        if call.session is SessionMode.PER_CALL:
+            return ProcessRun(self._means, lease, spec, call)
+        if self._sessions is None:
             raise RunnerFault(Code.RUNNER_LACKS, "no process of a server can be kept here")
-        return ProcessRun(self._means, lease, spec, call)
+        return SessionRun(self._inner, self._sessions, lease, spec, call)
 
     async def start(self, lease: Lease, files: Sequence[HandedFile] = ()) -> None:
         if (run := self._runs.get(lease.id)) is None:
@@ -129,6 +175,15 @@ class UpstreamRunner:
             return await run.destroy()
         finally:
             self._runs.pop(lease.id, None)
+            self._gone[lease.id] = None
+            while len(self._gone) > _GONE_KEPT:
+                self._gone.popitem(last=False)
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
-        return await self._inner.sweep(live | self._runs.keys())
+        """Destroy what has no live lease; sessions that are too old, too, and say which ended."""
+        if self._sessions is None:
+            return await self._inner.sweep(live | self._runs.keys())
+        self._sessions.look()
+        ended = self._sessions.ended()
+        left = await self._inner.sweep(live | self._runs.keys() | self._sessions.ids)
+        return [*ended, *left]

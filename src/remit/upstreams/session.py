@@ -1,0 +1,182 @@
+"""One process of an MCP server that is kept for several calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from remit.errors import Code, UpstreamFault
+from remit.model import Destruction, Ending, Lease, RunSpec, SessionFacts, UpstreamCall
+from remit.ports import Clock
+from remit.telemetry import logger
+from remit.upstreams.asking import check_definition
+from remit.upstreams.conversation import Conversation
+from remit.upstreams.spoken import processed
+from remit.upstreams.stdio import Means, limits_of
+
+END_WITHIN_S = 2.0
+"""How long the process has to end by itself once its input is closed, and then once it is told to."""
+
+_HARMLESS = frozenset({Code.UPSTREAM_ERROR, Code.CANCELLED, Code.TOOL_CHANGED})
+"""What a call may end with and leave the process as good as before."""
+
+_MARGIN_S = 30
+
+log = logger()
+
+
+class Session:
+    """The process, the conversation with it, and the calls that are being made of it.
+
+    Args:
+        key: what its process is (`sessions.session_key`).
+        now: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        clock: Clock,
+        gateway: str,
+        key: RunSpec,
+        *,
+        now: Callable[[], float],
+    ) -> None:
+        assert key.upstream is not None
+        self.id = clock.new_id("session")
+        self._means = means
+        self._now = now
+        self._spec = key
+        self._call = key.upstream
+        # The process may live as long as the session may be used, and its last call after that.
+        lives_s = self._call.age_s + key.limits.wall_s + _MARGIN_S
+        self._process = processed(replace(key, limits=replace(key.limits, wall_s=lives_s)))
+        self._opened_ms = clock.now_ms()
+        self._lease = Lease(
+            id=self.id, gateway=gateway, fence=0, deadline_ms=self._opened_ms + lives_s * 1000
+        )
+        self._opened = self._used = now()
+        self._calls = 0
+        self._listing = asyncio.Lock()
+        self._items: list[dict[str, object]] = []
+        self._talk: Conversation | None = None
+        self.in_use = 0
+        self.ended: str | None = None
+        self._opening = asyncio.ensure_future(self._open())
+        self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    @property
+    def age_ms(self) -> int:
+        """How long ago it was begun."""
+        return round((self._now() - self._opened) * 1000)
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of MCP that was agreed on; None before."""
+        return None if self._talk is None else self._talk.opened.revision.value
+
+    @property
+    def facts(self) -> SessionFacts:
+        """What records say of it."""
+        return SessionFacts(
+            id=self.id,
+            server=self._call.server,
+            opened_ms=self._opened_ms,
+            calls=self._calls,
+            ended=self.ended,
+        )
+
+    def enter(self) -> None:
+        """A call takes its place in it."""
+        self._calls += 1
+        self.in_use += 1
+
+    def leave(self, code: Code | None) -> str | None:
+        """A call is over, with this fault or none; gives why the session must not be used again."""
+        self.in_use -= 1
+        self._used = self._now()
+        if code is not None and code not in _HARMLESS:
+            return f"a call of it ended with {code.value}"
+        return None
+
+    def unfit(self) -> str | None:
+        """Why no other call may be made of it; None if one may."""
+        now = self._now()
+        if now - self._opened >= self._call.age_s:
+            return f"it was {self._call.age_s} s old"
+        if not self.in_use and now - self._used >= self._call.idle_s:
+            return f"nobody used it for {self._call.idle_s} s"
+        if self._opening.done() and (self._talk is None or not self._talk.live):
+            return "it ended or could not be opened"
+        return None
+
+    async def ready(self, call: UpstreamCall) -> Conversation:
+        """The conversation, once the server lists the called tool as the plan has it.
+
+        Raises:
+            UpstreamFault, RunnerFault: it cannot be called; nothing was sent.
+        """
+        await asyncio.shield(self._opening)
+        talk = self._talk
+        if talk is None:
+            raise UpstreamFault(Code.UPSTREAM_GONE, "the server's process could not be kept")
+        async with self._listing:
+            if talk.tools_changed:
+                await self._list(talk)
+        check_definition(call, self._items)
+        return talk
+
+    async def _open(self) -> None:
+        inner = self._means.inner
+        await inner.provision(self._lease, self._process)
+        await inner.start(self._lease)
+        with self._means.eras.of(self._spec, self._call.server) as era:
+            talk = await Conversation.open(
+                inner.dialogue(self._lease),
+                capabilities={},
+                limits=limits_of(self._spec),
+                revisions=era.revisions,
+            )
+            era.agreed(talk.opened.revision)
+        try:
+            await self._list(talk)
+        except BaseException:
+            await talk.close()
+            raise
+        self._talk = talk
+
+    async def _list(self, talk: Conversation) -> None:
+        self._items = await talk.list_tools()
+        self._means.seen(self._call.server, self._items)
+
+    async def end(self) -> Destruction:
+        """End the process and give the evidence, which names the session.
+
+        Raises:
+            RunnerFault: it could not be destroyed.
+        """
+        self._opening.cancel()
+        await asyncio.wait([self._opening])
+        if self._talk is not None:
+            try:
+                await self._end_process(self._talk)
+            finally:
+                await self._talk.close()
+        evidence = await self._means.inner.destroy(self._lease)
+        return replace(evidence, session=self.facts)
+
+    async def _end_process(self, talk: Conversation) -> None:
+        inner = self._means.inner
+        grace_s = END_WITHIN_S if talk.live else 0.0
+        inner.dialogue(self._lease).close_input()
+        ending = asyncio.ensure_future(inner.collect(self._lease))
+        try:
+            await asyncio.wait([ending], timeout=grace_s)
+            if not ending.done():
+                await inner.stop(self._lease, grace_s=grace_s)
+            result = await ending
+        finally:
+            ending.cancel()
+        if result.ending not in (Ending.EXIT, Ending.CANCELLED):
+            self.ended = f"{self.ended} ({result.ending.value})"

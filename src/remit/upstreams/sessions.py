@@ -1,0 +1,181 @@
+"""The processes of MCP servers that are kept, each for calls of one kind alone.
+
+A session is told apart by all of a call's plan that decides what its process is and may do, and in
+`per_caller` by who calls. One that lied, died, hung, or is too old is not used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from remit.errors import Code, RunnerFault
+from remit.model import Destruction, Frozen, RunSpec, SessionMode
+from remit.ports import Clock
+from remit.telemetry import logger
+from remit.upstreams.session import Session
+from remit.upstreams.stdio import Means
+
+MOST = 16
+"""Most sessions of one gateway at a time; one that nobody uses makes room for another."""
+
+log = logger()
+
+
+def session_key(spec: RunSpec) -> RunSpec:
+    """All of a call's spec that decides which process it may be made of.
+
+    Left out are the tool, its definition and arguments, the run's fence, and for a shared session
+    who calls. Whatever a spec gains later tells sessions apart until it is left out here.
+    """
+    call = spec.upstream
+    assert call is not None
+    caller = "" if call.session is SessionMode.SHARED else call.caller
+    server = replace(call, tool="", definition="", arguments=Frozen(b"{}"), caller=caller)
+    return replace(spec, fence_key="", upstream=server)
+
+
+def refusal(spec: RunSpec) -> RunnerFault | None:
+    """Why a call cannot be made in a session, if it cannot.
+
+    A process that is kept has one network and one set of credentials: what it does with them could
+    not be told to be of one run.
+    """
+    if spec.egress or spec.credentials:
+        return RunnerFault(
+            Code.RUNNER_LACKS,
+            "a call that reaches a network or has credentials is not made in a session",
+            hint="write session: per_call for this server",
+        )
+    if spec.files or spec.collect or spec.stdin:
+        return RunnerFault(Code.RUNNER_LACKS, "a call with files is not made in a session")
+    return None
+
+
+class Sessions:
+    """The sessions of one gateway.
+
+    Args:
+        means: what processes are made with.
+        clock: names and times as records have them.
+        gateway: the gateway's name.
+        now: seconds that never go back, by which sessions grow old.
+        most: how many there are at a time, those aside that are about to end.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        clock: Clock,
+        gateway: str,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        most: int = MOST,
+    ) -> None:
+        self._means = means
+        self._clock = clock
+        self._gateway = gateway
+        self._now = now
+        self._most = most
+        self._kept: OrderedDict[RunSpec, Session] = OrderedDict()
+        self._retired: set[Session] = set()
+        self._ending: dict[Session, asyncio.Task[None]] = {}
+        self._evidence: list[Destruction] = []
+        self._closed = False
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The leases of all processes that are there, those that are about to end too."""
+        return frozenset(each.id for each in (*self._kept.values(), *self._retired))
+
+    def take(self, spec: RunSpec) -> Session:
+        """The session for this call, which may only be opening; the call has its place in it.
+
+        Raises:
+            RunnerFault: there is no room: every session is in use.
+        """
+        self.look()
+        key = session_key(spec)
+        if (session := self._kept.get(key)) is None:
+            self._make_room()
+            session = Session(self._means, self._clock, self._gateway, key, now=self._now)
+            self._kept[key] = session
+        self._kept.move_to_end(key)
+        session.enter()
+        return session
+
+    def give_back(self, session: Session, code: Code | None) -> None:
+        """A call of the session is over; `code` is what it ended with instead of a result."""
+        why = session.leave(code)
+        if why is not None and session not in self._retired:
+            self._retire(session, why)
+        elif session in self._retired:
+            self._end_unused(session)
+
+    def look(self) -> None:
+        """Let go of every session that may not be used any more."""
+        for session in list(self._kept.values()):
+            if (why := session.unfit()) is not None:
+                self._retire(session, why)
+
+    def ended(self) -> Sequence[Destruction]:
+        """The evidence of sessions that ended since it was last asked for."""
+        told, self._evidence = self._evidence, []
+        return told
+
+    async def drain(self, why: str) -> None:
+        """End every session once its calls are over; none of them is used again."""
+        for session in list(self._kept.values()):
+            self._retire(session, why)
+
+    async def aclose(self) -> None:
+        """End every session, whatever is under way, and let no more begin. Idempotent."""
+        self._closed = True
+        await self.drain("the gateway ends")
+        for session in self._retired:
+            self._end(session)
+        if self._ending:
+            await asyncio.wait(list(self._ending.values()))
+
+    def _make_room(self) -> None:
+        if self._closed:
+            raise _no_room("no process of a server is kept any more")
+        if len(self._kept) < self._most:
+            return
+        for session in self._kept.values():  # the one that was used longest ago comes first
+            if not session.in_use:
+                self._retire(session, "another session needed its place")
+                return
+        raise _no_room("every process of a server that may be kept is in use")
+
+    def _retire(self, session: Session, why: str) -> None:
+        for key in [key for key, each in self._kept.items() if each is session]:
+            del self._kept[key]
+        session.ended = why
+        self._retired.add(session)
+        self._end_unused(session)
+
+    def _end_unused(self, session: Session) -> None:
+        if not session.in_use:
+            self._end(session)
+
+    def _end(self, session: Session) -> None:
+        if session not in self._ending:
+            self._ending[session] = asyncio.ensure_future(self._through(session))
+
+    async def _through(self, session: Session) -> None:
+        try:
+            evidence = await session.end()
+            self._evidence.append(evidence)
+        except Exception as fault:  # a sweep finds what is left, for it is nobody's any more
+            log.critical("session_not_ended", session=session.id, exc_info=fault)
+        finally:
+            self._retired.discard(session)
+            del self._ending[session]
+
+
+def _no_room(message: str) -> RunnerFault:
+    return RunnerFault(Code.RUNNER_UNAVAILABLE, message, hint="try again later")

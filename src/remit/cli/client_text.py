@@ -133,11 +133,11 @@ def _into_json(text: str, missing: Mapping[str, Any]) -> str:
         top = after_space(text, 0)
         place = value_of(text, top, key)
         if place is None:
-            text = _put(text, top, _member(key, part, text), 1)
+            text = put_first(text, top, _member(key, part, text), 1)
         elif isinstance(part, dict):
-            text = _put(text, place, _member(NAME, part[NAME], text), 2)
+            text = put_first(text, place, _member(NAME, part[NAME], text), 2)
         else:
-            text = _put(text, place, _dumped(part[0], text), 2)
+            text = put_first(text, place, _dumped(part[0], text), 2)
     return text
 
 
@@ -163,7 +163,8 @@ def after_space(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _put(text: str, opening: int, piece: str, level: int) -> str:
+def put_first(text: str, opening: int, piece: str, level: int) -> str:
+    """A piece as the first entry of an object or list that opens there, indented by `level`."""
     line, unit = _style(text)
     first = line + unit * level + piece.replace("\n", line + unit * level)
     head, rest = text[: opening + 1], text[opening + 1 :]

@@ -50,6 +50,10 @@ _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Let imported servers write to this directory; others they only read.",
 )
+@click.option(
+    "--accept-hints", is_flag=True, help="Take tools for reads whose server says that they are."
+)
+@click.option("--no-start", is_flag=True, help="Start no server; `remit serve` sees their tools.")
 @click.option("--rewrite", is_flag=True, help="Have the clients speak to Remit only.")
 @click.option("--dry-run", is_flag=True, help="Print what would be imported, and write nothing.")
 @click.option("--undo", is_flag=True, help="Take back the last import, and what it rewrote.")
@@ -60,6 +64,8 @@ def init(
     writable: tuple[Path, ...],
     *,
     install: bool,
+    accept_hints: bool,
+    no_start: bool,
     rewrite: bool,
     dry_run: bool,
     undo: bool,
@@ -76,7 +82,7 @@ def init(
     """
     directory = directory.absolute()
     config = directory / "remit.yaml"
-    options = any((servers, writable, install, rewrite, dry_run))
+    options = any((servers, writable, install, accept_hints, no_start, rewrite, dry_run))
     if undo and (sources or options):
         raise click.UsageError("--undo takes no other option")
     if options and not sources:
@@ -90,6 +96,8 @@ def init(
             sources=sources,
             servers=servers,
             install=install,
+            accept_hints=accept_hints,
+            start=not no_start,
             rewrite=rewrite,
             dry_run=dry_run,
             writable=tuple(path.absolute() for path in writable),

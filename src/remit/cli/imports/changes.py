@@ -43,7 +43,8 @@ class Changes:
 
     `files` are whole files by path: what was seen there, and what it becomes. `secrets` are new
     files of one line each, and `environments` directories that were made for it. `servers` says
-    what was taken: a client's file, a JSON pointer into it, and the name in remit.yaml.
+    what was taken: a client's file, a JSON pointer into it, and the name in remit.yaml. `pins` are
+    the files of what was seen of servers' tools, which are written after it.
     """
 
     data_dir: Path
@@ -51,6 +52,7 @@ class Changes:
     secrets: Mapping[Path, str]
     environments: Sequence[Path]
     servers: Sequence[tuple[str, str, str]] = ()
+    pins: Sequence[Path] = ()
 
 
 def imported(data_dir: Path) -> Mapping[tuple[str, str], str]:
@@ -148,6 +150,7 @@ def _kept(changes: Changes, made: list[Path]) -> Path:
         "files": files,
         "secrets": [str(path) for path in changes.secrets],
         "environments": [str(path) for path in changes.environments],
+        "pins": [str(path) for path in changes.pins],
         "servers": [list(each) for each in changes.servers],
         "clients": [],
     }
@@ -201,7 +204,7 @@ def undo(data_dir: Path) -> list[str]:
         if look(backup_of(one.path)) is not None:
             put_back(one.path, only_remit(one.client, one.names, one.door))
             told.append(f"{one.path} is as it was before")
-    for name in facts["secrets"]:
+    for name in (*facts["secrets"], *facts["pins"]):
         Path(name).unlink(missing_ok=True)
         told.append(f"removed {name}")
     for name in facts["environments"]:

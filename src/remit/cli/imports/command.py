@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ import click
 
 from remit.cli.imports.changes import Changes, examined, imported, make
 from remit.cli.imports.config_text import as_text, with_entries
+from remit.cli.imports.discovery import Seen, look, pins_of
+from remit.cli.imports.effects import offered, with_effects
 from remit.cli.imports.faults import refused
+from remit.cli.imports.grants import with_grants
 from remit.cli.imports.packages import install_package
 from remit.cli.imports.pointing import point_clients
 from remit.cli.imports.proposal import Installed, Proposal, needs_package, propose
@@ -25,6 +28,7 @@ from remit.cli.imports.sight import Sight
 from remit.cli.imports.sources import ClientFile, is_remit, reached, read_sources
 from remit.cli.output import Exit, note, print_error, table
 from remit.errors import Code, ConfigError
+from remit.servers.pins import PinStore
 from remit.upstreams.found import FoundServer
 from remit.upstreams.prefixes import propose_prefixes
 from remit.upstreams.secretlike import shown
@@ -47,6 +51,8 @@ class Wanted:
     install: bool = False
     rewrite: bool = False
     dry_run: bool = False
+    accept_hints: bool = False
+    start: bool = True
     writable: tuple[Path, ...] = ()
 
 
@@ -229,41 +235,70 @@ def _asked(question: str) -> bool:
 
 def _write(one: _Import) -> bool:
     """Write what was proposed, and rewrite the clients' files; gives whether anything was."""
-    proposals = [proposal for _, proposal in one.taken]
     settings, secrets = one.settings, dict[Path, str]()
     credentials = _credentials(one, secrets)
-    entries = [proposal.entry for proposal in proposals]
+    seen = _try(one)
+    entries = [proposal.entry for _, proposal in one.taken]
     if one.wanted.dry_run:
         click.echo(as_text(entries, credentials), nl=False)
-        return bool(proposals)
+        return bool(entries)
     pairs = [*one.known, *((file, proposal.server) for file, proposal in one.taken)]
-    files: dict[Path, tuple[bytes, bytes]] = {}
-    if proposals:
-        comments = [f"from {visible(str(proposal.server.place))}" for proposal in proposals]
-        before = settings.file.read_bytes()
-        after = with_entries(before, entries, credentials, comments)
-        problems = examined(settings.file, after)
-        if problems:
-            raise problems[0]
-        files[settings.file] = (before, after)
-    elif not pairs or not one.wanted.rewrite:
+    if not entries and not (pairs and one.wanted.rewrite):
         return bool(pairs)
+    files = _files(one, entries, credentials) if entries else {}
+    granted = with_grants(settings, offered([proposal for _, proposal in one.taken], seen))
+    if granted is not None:
+        files[granted[0]] = (granted[1], granted[2])
+    store = PinStore(pins_of(settings))
+    pins = {name: each.pinned for name, each in seen.items() if each.pinned}
     changes = Changes(
         data_dir=settings.data_dir,
         files=files,
         secrets=secrets,
         environments=one.made,
+        pins=[pins_of(settings) / f"{name}.json" for name in pins],
         servers=[
             (str(file.path), proposal.server.place.pointer, proposal.name)
             for file, proposal in one.taken
         ],
     )
     record = make(changes)
-    if proposals:
-        _say_what_was_written(one, len(secrets))
+    for name, pinned in pins.items():
+        store.write(name, pinned)
+    if entries:
+        _say_what_was_written(one, seen, len(secrets), None if granted is None else granted[3])
     rewrite = one.wanted.rewrite or _asked("Have the clients speak to Remit only?")
     point_clients(record, pairs, settings, rewrite=rewrite)
     return True
+
+
+def _try(one: _Import) -> Mapping[str, Seen]:
+    """Start what can be started, and put the effects that the operator takes into the entries."""
+    proposals = [proposal for _, proposal in one.taken]
+    if not one.wanted.start or one.wanted.dry_run or not proposals:
+        return {}
+    seen = look(one.settings, [proposal.entry for proposal in proposals])
+
+    def agreed(question: str) -> bool:
+        return one.wanted.accept_hints or _asked(question)
+
+    found = with_effects(proposals, seen, agreed)
+    one.taken = [(file, new) for (file, _), new in zip(one.taken, found, strict=True)]
+    return seen
+
+
+def _files(
+    one: _Import, entries: Sequence[Mapping[str, Any]], credentials: Mapping[str, Any]
+) -> dict[Path, tuple[bytes, bytes]]:
+    """The configuration as it is and as it would be, which is checked before anything is written."""
+    path = one.settings.file
+    comments = [f"from {visible(str(proposal.server.place))}" for _, proposal in one.taken]
+    before = path.read_bytes()
+    after = with_entries(before, entries, credentials, comments)
+    problems = examined(path, after)
+    if problems:
+        raise problems[0]
+    return {path: (before, after)}
 
 
 def _credentials(one: _Import, secrets: dict[Path, str]) -> dict[str, Any]:
@@ -281,20 +316,30 @@ def _credentials(one: _Import, secrets: dict[Path, str]) -> dict[str, Any]:
     return sections
 
 
-def _say_what_was_written(one: _Import, secrets: int) -> None:
+def _say_what_was_written(
+    one: _Import, seen: Mapping[str, Seen], secrets: int, group: str | None
+) -> None:
     many = "server" if len(one.taken) == 1 else "servers"
     click.echo(f"wrote {len(one.taken)} {many} into {visible(str(one.settings.file))}")
+    folder = visible(str(one.settings.data_dir / "secrets"))
     for _, proposal in one.taken:
-        prefix = f"  {proposal.name}"
-        version = f", version {proposal.installed.version}" if proposal.installed else ""
-        click.echo(f"{prefix:<16} {proposal.server.kind.value}{version}")
+        facts = [proposal.server.kind.value]
+        facts += [f"version {proposal.installed.version}"] if proposal.installed else []
+        found = seen.get(proposal.name)
+        if found is not None and found.why is None:
+            facts.append(f"{len(found.tools)} tools pinned")
+        else:
+            facts.append("its tools are pinned when `remit serve` first sees them")
+        click.echo(f"  {proposal.name:<16} {', '.join(facts)}")
         for line in proposal.notes:
             note(f"    {visible(line)}")
         for loan in proposal.loans:
             if loan.missing:
-                place = one.settings.data_dir / "secrets" / loan.missing
-                note(f"    write the secret itself into {place}, with mode 0600")
+                note(f"    write the secret itself into {folder}/{loan.missing}, with mode 0600")
     if secrets:
-        note(
-            f"{secrets} secrets are in {one.settings.data_dir / 'secrets'}, for you alone to read."
-        )
+        note(f"What looked like a secret ({secrets}) is in {folder}, for you alone to read.")
+    if group is not None:
+        note(f"policy/data.json grants the tools that were seen to {visible(group)}. A read needs")
+        note("nobody then; every other tool needs a person's agreement to each call.")
+    else:
+        note("Nobody has a grant for their tools: policy has to give one (policy/data.json).")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,12 +206,30 @@ def _program(draft: _Draft, sight: Sight, installed: Installed | None) -> dict[s
         place = sight.directory(draft.plain("/cwd", server.cwd), "/cwd")
         argv = ["/usr/bin/env", "-C", place, *argv]
     env, means = _environment(draft, sight)
+    mounts = sight.entries()
+    if "GIT_CONFIG_COUNT" not in env:
+        env |= _repositories(mounts)
     command: dict[str, Any] = {"argv": argv}
     command |= {"env": env} if env else {}
-    command |= {"mounts": mounts} if (mounts := sight.entries()) else {}
+    command |= {"mounts": mounts} if mounts else {}
     if not means.get("egress"):
         draft.notes.append("it has no network; add what it must reach under `egress`")
     return {"command": command, **means}
+
+
+def _repositories(mounts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What lets git work in a repository that belongs to another user than the run's.
+
+    Git reads `safe.directory` from the environment too (gitconfig, "safe.directory").
+    """
+    found = [each["name"] for each in mounts if (Path(each["source"]) / ".git").exists()]
+    env = {"GIT_CONFIG_COUNT": str(len(found))} if found else {}
+    for number, name in enumerate(found):
+        env |= {
+            f"GIT_CONFIG_KEY_{number}": "safe.directory",
+            f"GIT_CONFIG_VALUE_{number}": f"/mnt/{name}",
+        }
+    return env
 
 
 def _environment(draft: _Draft, sight: Sight) -> tuple[dict[str, str], dict[str, Any]]:

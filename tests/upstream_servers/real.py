@@ -6,6 +6,7 @@ each is mounted under /mnt; `on_this_machine` gives the same command without one
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ class Real:
     """One server: how it is started, what it needs, speaks, lists and answers.
 
     `mount` names the environment in MOUNTS. `writes` says that its own directory must be writable.
+    `suspected` are tools whose descriptions an operator has to look at before they are offered.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Real:
     asked: tuple[Asked, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     writes: bool = False
+    suspected: tuple[str, ...] = ()
 
     def on_this_machine(self, files: Path) -> tuple[str, ...]:
         """The command without a sandbox, with `files` for its own directory."""
@@ -67,6 +70,22 @@ def outside(value: Any, files: Path) -> Any:
     if isinstance(value, dict):
         return {key: outside(each, files) for key, each in value.items()}
     return [outside(each, files) for each in value] if isinstance(value, list) else value
+
+
+def entry(
+    real: Real, files: Path, places: Mapping[str, Path] = MOUNTS, **more: Any
+) -> dict[str, Any]:
+    """The server as an operator writes it: its environment mounted, and its own directory."""
+    mounts = [{"name": real.mount, "source": str(places[real.mount]), "writable": False}]
+    if FILES in json.dumps([*real.argv, *real.env.values()]):
+        mounts.append({"name": "files", "source": str(files), "writable": real.writes})
+    return {
+        "name": real.name,
+        "command": {"argv": list(real.argv), "env": dict(real.env), "mounts": mounts},
+        "limits": {"wall_s": 60, "memory_mb": 1024, "output_bytes": 1_048_576, "pids": 128},
+        "effect": "write",
+        **more,
+    }
 
 
 GIT = Real(
@@ -125,6 +144,8 @@ FETCH = Real(
             told="which is not a public address",
         ),
     ),
+    # Without a Node: where it finds one, it installs packages beside itself before it reads a page.
+    env={"PATH": "/mnt/python/bin"},
 )
 SQLITE = Real(
     name="sqlite",

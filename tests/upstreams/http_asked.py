@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ class Hostile:
 
 
 @asynccontextmanager
-async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
+async def hostile(answer: Answer, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Hostile]:
     """A server that answers each request as it is told; it ends a connection that it answers so."""
     found = Hostile()
     running: set[asyncio.Task[None]] = set()
@@ -137,7 +138,7 @@ async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
         running.add(task)
         found.connections += 1
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
                     asked = await _request(reader, writer)
                     found.asked.append(asked)
@@ -146,7 +147,7 @@ async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
             running.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     found.port = server.sockets[0].getsockname()[1]
     try:
         yield found

@@ -55,11 +55,11 @@ def target_of(url: str, *, plain: AbstractSet[tuple[str, int]] = frozenset()) ->
         raise _invalid("it is neither https nor http")
     port = _PORTS[parts.scheme] if port is None else port
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not plain_host(host) or not port:
+    if not plain_host(host) or "%" in host or not port:
         raise _invalid("its host is not one exact name or address")
     if host in METADATA_NAMES:
         raise _invalid("metadata services are never asked")
-    if "@" in parts.netloc or "#" in url or not _PATH.fullmatch(path):
+    if "@" in parts.netloc or "#" in url or not url.isprintable() or not _PATH.fullmatch(path):
         raise _invalid("it has a user, a fragment, or a path that is not plain")
     if parts.scheme == "http" and not is_loopback(host) and (host, port) not in plain:
         raise _invalid("without TLS only this machine itself is asked")

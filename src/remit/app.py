@@ -48,7 +48,7 @@ from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
 from remit.settings.servers import elsewhere
 from remit.telemetry import LEFTOVERS, logger, tracing
-from remit.upstreams.runner import UpstreamRunner
+from remit.upstreams.runner import SessionSettings, UpstreamRunner
 
 HOUSEKEEPING_EVERY_S = 5.0
 PRUNING_EVERY_S = 600.0
@@ -127,9 +127,7 @@ async def open_gateway(
     refuse_second(settings.ledger_path)
     async with AsyncExitStack() as stack:
         beside = await open_processes(settings, name, stack, runner=runner)
-        if settings.servers:
-            asking = UpstreamRunner(beside.runner, asked=None, seen=oversight.saw)
-            beside = replace(beside, runner=asking)
+        beside = _with_servers(settings, beside, oversight, clock, name)
         ledger = SqliteLedger.open(
             settings.ledger_path,
             signer=_signer(settings, beside.keeper),
@@ -153,9 +151,8 @@ async def open_gateway(
         await stack.enter_async_context(
             oversight.kept(asker, partial(_offered, pipeline, enforced.point, switch))
         )
-        stack.push_async_callback(pipeline.drain, DRAIN_S)
-        keeping = asyncio.ensure_future(_housekeeping(gateway, pipeline.backends))
-        stack.callback(keeping.cancel)
+        stack.push_async_callback(_drained, pipeline, beside.runner)
+        stack.callback(asyncio.ensure_future(_housekeeping(gateway, pipeline.backends)).cancel)
         yield gateway
 
 
@@ -195,6 +192,17 @@ def _oversight(settings: Settings, clock: Clock) -> Oversight:
     commands = CommandCatalog(settings.tools).tools()
     store = PinStore(settings.data_dir / "servers" / "pins")
     return Oversight(settings.servers, commands, store, clock)
+
+
+def _with_servers(
+    settings: Settings, beside: Processes, oversight: Oversight, clock: Clock, name: str
+) -> Processes:
+    """The processes with a runner that also makes calls of MCP servers, where there are any."""
+    if not settings.servers:
+        return beside
+    kept = SessionSettings(clock=clock, gateway=name)
+    runner = UpstreamRunner(beside.runner, asked=None, seen=oversight.saw, sessions=kept)
+    return replace(beside, runner=runner)
 
 
 def _backends(
@@ -282,6 +290,25 @@ async def _switched(pipeline: Pipeline, beside: Processes, revision: str) -> Non
     """Another policy is in force; what was made ahead of need under the one before goes."""
     await _activate(pipeline, revision)
     await housekeep(partial(beside.drain, "policy"))
+
+
+async def _drained(pipeline: Pipeline, runner: Runner) -> None:
+    """Let calls come to their end, then end what was kept for them and write down that it ended."""
+    await pipeline.drain(DRAIN_S)
+    if isinstance(runner, UpstreamRunner):
+        await runner.aclose()
+        await housekeep(partial(sweep, pipeline.backends, Sweeps(pipeline.backends.ledger)))
+
+
+@asynccontextmanager
+async def _kept(gateway: Gateway, b: Backends) -> AsyncIterator[None]:
+    """Until the block ends: housekeeping, and the log told of tools that are held back."""
+    keeping = asyncio.ensure_future(_housekeeping(gateway, b))
+    try:
+        async with gateway.quarantine.kept():
+            yield
+    finally:
+        keeping.cancel()
 
 
 async def _housekeeping(gateway: Gateway, b: Backends) -> None:

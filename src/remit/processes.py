@@ -17,7 +17,7 @@ from pathlib import Path
 
 from remit.config import Settings
 from remit.errors import Code, ConfigError
-from remit.model import Command, InputMode, Limits, RunSpec
+from remit.model import Command, InputMode, Limits, RunSpec, SessionMode
 from remit.ports import Runner
 from remit.profile import Profile
 from remit.runners.credentials.client import KeeperClient, KeeperSettings
@@ -34,6 +34,7 @@ from remit.settings.credentials import (
     GithubCredential,
     StaticCredential,
 )
+from remit.upstreams.sessions import MOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +135,17 @@ def sandbox_settings(settings: Settings, state_dir: Path, name: str) -> SandboxS
         gvisor_platform=section.gvisor.platform,
         unsafe_degraded=chosen.unsafe_degraded,
         uid_base=chosen.uid_base,
-        max_runs=settings.sections.limits.concurrent_runs,
+        max_runs=settings.sections.limits.concurrent_runs + sessions(settings),
         profiles=settings.profiles,
         classes=slot_classes(settings),
         authorities=authorities(settings).encode(),
     )
+
+
+def sessions(settings: Settings) -> int:
+    """How many places processes of MCP servers may take that are kept beside runs."""
+    kept = any(each.session is not SessionMode.PER_CALL for each in settings.servers)
+    return MOST if kept else 0
 
 
 def slot_classes(settings: Settings) -> tuple[SlotClass, ...]:

@@ -67,9 +67,9 @@ class PinStore:
             raise _damaged(path, f"cannot be read: {error.strerror}") from None
         try:
             facts = canonical.parse(text, max_depth=80, max_bytes=MAX_BYTES)
-            if facts["schema"] != SCHEMA or facts["server"] != server:
-                raise ValueError
-            found = [_pinned(server, each) for each in facts["tools"]]
+            _check(facts.keys() == {"schema", "server", "tools"})
+            _check(facts["schema"] == SCHEMA and facts["server"] == server)
+            found = [_pinned(server, each) for each in _typed(facts["tools"], list)]
         except (RemitError, ValueError, TypeError, KeyError, AttributeError):
             raise _damaged(path, "is not as it was written") from None
         kept = {each.name: each for each in found}

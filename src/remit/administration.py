@@ -18,16 +18,20 @@ from remit.model import (
     Entry,
     Frame,
     Operator,
+    PartDifference,
     Permission,
     RequestState,
     Run,
     RunState,
+    ServerStatus,
     Tool,
+    ToolStatus,
     Verdict,
 )
 from remit.pipeline import Pipeline
 from remit.stages.approve import check_vote
 from remit.stages.authenticate import authenticate_operator
+from remit.stages.quarantine import Quarantine, find, listed
 from remit.telemetry import APPROVALS, logger
 
 log = logger()
@@ -39,6 +43,7 @@ class Administration:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._backends = pipeline.backends
+        self.quarantine = Quarantine(pipeline.backends.servers, pipeline.backends.ledger)
 
     async def operator(self, authorization: str | None, source_ip: str) -> Operator:
         """The operator behind an `Authorization` header; a caller's key is never one.
@@ -230,6 +235,35 @@ class Administration:
     async def tools(self, operator: Operator) -> Sequence[Tool]:
         require(operator, Permission.READ)
         return self._backends.catalog.tools()
+
+    async def servers(self, operator: Operator) -> Sequence[ServerStatus]:
+        """The MCP servers of the catalog, with their health and their tools."""
+        require(operator, Permission.READ)
+        return self._backends.servers.statuses()
+
+    async def look(self, operator: Operator, server: str) -> ServerStatus:
+        """Ask a server for its tools now; one that fails is a status, no error."""
+        require(operator, Permission.PIN)
+        status = await self._backends.servers.look(server)
+        self.quarantine.changed()
+        return status
+
+    async def differences(
+        self, operator: Operator, server: str, tool: str
+    ) -> tuple[ToolStatus, Sequence[PartDifference]]:
+        """A tool, and what of its definition is not as it was accepted."""
+        require(operator, Permission.READ)
+        status = find(self._backends.servers, server, tool)
+        return status, self._backends.servers.differences(server, listed(status.name))
+
+    async def pin(self, operator: Operator, server: str, tool: str, digest: str) -> ToolStatus:
+        """Accept the definition of a tool that was looked at; written down before it is done.
+
+        Raises:
+            NotFound; Conflict: `wrong_state`: another definition was seen last.
+        """
+        require(operator, Permission.PIN)
+        return await self.quarantine.pin(operator, server, tool, digest)
 
     async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
         """Stop all new effects, or let them go on."""

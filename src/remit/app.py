@@ -152,7 +152,7 @@ async def open_gateway(
             oversight.kept(asker, partial(_offered, pipeline, enforced.point, switch))
         )
         stack.push_async_callback(_drained, pipeline, beside.runner)
-        stack.callback(asyncio.ensure_future(_housekeeping(gateway, pipeline.backends)).cancel)
+        await stack.enter_async_context(_kept(gateway, pipeline.backends))
         yield gateway
 
 
@@ -289,6 +289,7 @@ async def _offered(pipeline: Pipeline, policy: PolicyPoint, switch: Switch) -> N
 async def _switched(pipeline: Pipeline, beside: Processes, revision: str) -> None:
     """Another policy is in force; what was made ahead of need under the one before goes."""
     await _activate(pipeline, revision)
+    pipeline.visibility.changed()
     await housekeep(partial(beside.drain, "policy"))
 
 

@@ -40,6 +40,7 @@ class Gateway(Administration):
         self.refuse_at_door = pipeline.refuse_at_door
         self.issuer_keys = pipeline.backends.credentials.keys
         self.on_change = pipeline.visibility.on_change
+        pipeline.backends.servers.on_change(self._tools_changed)
 
     async def visible(
         self,
@@ -91,6 +92,10 @@ class Gateway(Administration):
             claims=claims,
         )
         return await self._questions.judged(call, operator)
+
+    def _tools_changed(self) -> None:
+        self._pipeline.visibility.changed()
+        self.quarantine.changed()
 
     def still_valid(self, caller: Caller) -> bool:
         """Whether the credential that this caller came with would still be taken."""

@@ -85,6 +85,8 @@ class Permission(StrEnum):
     RESOLVE = "resolve"
     FREEZE = "freeze"
     EVALUATE = "evaluate"
+    PIN = "pin"
+    """Accept what an MCP server says its tools are, and have a server asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1165,7 +1167,10 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the settle stage writes: the state, why, and what came out."""
+    """What the settle stage writes: the state, why, and what came out.
+
+    `review` is policy's answer about the result, where it was asked about it.
+    """
 
     run_id: str
     fence: int
@@ -1175,6 +1180,7 @@ class Outcome:
     reply: Frozen | None
     settled_ms: int
     files: tuple[ResultFile, ...] = ()
+    review: Decision | Unenforced | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

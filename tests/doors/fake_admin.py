@@ -24,16 +24,21 @@ from remit.model import (
     Frame,
     Frozen,
     Operator,
+    PartDifference,
     Permission,
     PlanKind,
     RequestState,
     Run,
     RunState,
     ServedBundle,
+    ServerStatus,
     Tool,
+    ToolStatus,
     Verdict,
     Vote,
 )
+from remit.stages.quarantine import find
+from remit.testing.servers import MemoryServers
 from tests.doors.fake import tool
 
 PLAN = "sha256:" + "a" * 64
@@ -105,6 +110,7 @@ class FakeAdmin:
         self.not_ready: list[str] = []
         self.refusals: list[Code] = []
         self.asked: list[Any] = []
+        self.behind = MemoryServers()
 
     async def operator(self, authorization: str | None, source_ip: str) -> Operator:
         match authorization:
@@ -229,6 +235,24 @@ class FakeAdmin:
 
     async def tools(self, operator: Operator) -> Sequence[Tool]:
         return [tool("apply", effect=Effect.DESTRUCTIVE)]
+
+    async def servers(self, operator: Operator) -> Sequence[ServerStatus]:
+        return self.behind.statuses()
+
+    async def look(self, operator: Operator, server: str) -> ServerStatus:
+        if Permission.PIN not in operator.may:
+            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not pin")
+        return await self.behind.look(server)
+
+    async def differences(
+        self, operator: Operator, server: str, tool: str
+    ) -> tuple[ToolStatus, Sequence[PartDifference]]:
+        return find(self.behind, server, tool), self.behind.differences(server, tool)
+
+    async def pin(self, operator: Operator, server: str, tool: str, digest: str) -> ToolStatus:
+        if Permission.PIN not in operator.may:
+            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not pin")
+        return await self.behind.accept(server, tool, digest, operator=operator.subject)
 
     async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
         self.frozen = reason if frozen else None

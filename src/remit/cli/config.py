@@ -97,7 +97,7 @@ def new_key_command(key_id: str, subject: str | None, operator: bool, out: Path 
                 hint="name a file that does not exist yet, in a directory you may write to",
             ) from None
     section, rest = (
-        ("operators", "may: [read]  # also: approve, resolve, freeze; or [evaluate] alone")
+        ("operators", "may: [read]  # also: approve, resolve, freeze, pin; or [evaluate] alone")
         if operator
         else ("keys", "kind: agent")
     )

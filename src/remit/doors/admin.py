@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from remit.doors import admin_json as values
 from remit.doors import edge
 from remit.doors.admin_runs import RUN_ROUTES
+from remit.doors.admin_servers import SERVER_ROUTES
 from remit.doors.authzen import authzen_routes
 from remit.doors.bundles import asked_for, bundle_response, while_there
 from remit.doors.edge import TurnedAway
@@ -124,6 +125,7 @@ ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", "/v1/access-requests", _access_requests),
     ("POST", "/v1/access-requests/{name}/close", _close),
     *RUN_ROUTES,
+    *SERVER_ROUTES,
     ("GET", "/v1/log/entries", _entries),
     ("GET", "/v1/log/entries/{name}", _entry),
     ("GET", "/v1/log/export", _export),

@@ -22,11 +22,13 @@ from remit.quorum import missing
 MAX_REASON = 1_000
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What comes in: no field that is not named, each of its own type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class VoteBody(_Body):
+class VoteBody(Body):
     """A vote names the plan hash that was looked at, so that it can fit no other plan."""
 
     plan_hash: str = Field(min_length=1, max_length=100)
@@ -34,20 +36,20 @@ class VoteBody(_Body):
     reason: str | None = Field(default=None, max_length=MAX_REASON)
 
 
-class ResolveBody(_Body):
+class ResolveBody(Body):
     succeeded: bool
     note: str = Field(min_length=1, max_length=MAX_REASON)
 
 
-class NoteBody(_Body):
+class NoteBody(Body):
     note: str = Field(min_length=1, max_length=MAX_REASON)
 
 
-class ReasonBody(_Body):
+class ReasonBody(Body):
     reason: str = Field(min_length=1, max_length=MAX_REASON)
 
 
-class EmptyBody(_Body):
+class EmptyBody(Body):
     """No fields."""
 
 

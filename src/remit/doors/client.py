@@ -15,6 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from remit.errors import Code, ConfigError, Conflict, NotFound, Refused, RemitError
 
 TIMEOUT_S = 30.0
+LOOK_S = 90.0
+"""How long an answer may take for which a server has to be started and asked."""
 _CHUNK = 64 * 1024
 
 Json = dict[str, Any]
@@ -158,6 +160,25 @@ class AdminClient:
     def tools(self) -> list[Json]:
         """All tools of the catalog."""
         return self._list("/v1/tools", "tools")
+
+    def servers(self) -> list[Json]:
+        """The MCP servers of the catalog, with their health and their tools."""
+        return self._list("/v1/servers", "servers")
+
+    def look(self, server: str) -> Json:
+        """Have a server asked for its tools now."""
+        asking = AdminClient(self._url.geturl(), self._token, timeout_s=LOOK_S)
+        return asking._json("POST", f"/v1/servers/{quote(server, safe='')}/look", {})
+
+    def differences(self, server: str, tool: str) -> Json:
+        """A tool of a server, and what of its definition is not as it was accepted."""
+        query = urlencode({"tool": tool})
+        return self._json("GET", f"/v1/servers/{quote(server, safe='')}/differences?{query}")
+
+    def pin(self, server: str, tool: str, digest: str) -> Json:
+        """Accept the definition of a tool, naming the digest that was looked at."""
+        body = {"tool": tool, "digest": digest}
+        return self._json("POST", f"/v1/servers/{quote(server, safe='')}/pin", body)
 
     def freeze(self, reason: str) -> Json:
         """Stop all new effects."""

@@ -22,12 +22,15 @@ from remit.model import (
     Entry,
     Frame,
     Operator,
+    PartDifference,
     Reply,
     RequestState,
     Run,
     RunState,
     ServedBundle,
+    ServerStatus,
     Tool,
+    ToolStatus,
     Verdict,
 )
 from remit.ports import Progress
@@ -157,6 +160,32 @@ class AdminGateway(Protocol):
 
     async def tools(self, operator: Operator) -> Sequence[Tool]:
         """All tools of the catalog."""
+
+    async def servers(self, operator: Operator) -> Sequence[ServerStatus]:
+        """The MCP servers of the catalog, with their health and their tools."""
+
+    async def look(self, operator: Operator, server: str) -> ServerStatus:
+        """Ask a server for its tools now; one that fails is a status, no error.
+
+        Raises:
+            NotFound.
+        """
+
+    async def differences(
+        self, operator: Operator, server: str, tool: str
+    ) -> tuple[ToolStatus, Sequence[PartDifference]]:
+        """A tool, and what of its definition is not as it was accepted.
+
+        Raises:
+            NotFound.
+        """
+
+    async def pin(self, operator: Operator, server: str, tool: str, digest: str) -> ToolStatus:
+        """Accept the definition of a tool, naming the digest that was looked at.
+
+        Raises:
+            NotFound; Conflict: another definition was seen last.
+        """
 
     async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
         """Stop all new effects, or let them go on."""

@@ -28,8 +28,8 @@ from remit.model import (
 
 
 class Event(StrEnum):
-    """What an entry can be about; `decision` and `runner.swept` are written from outside the ledger,
-    the rest by it."""
+    """What an entry can be about; `decision`, `runner.swept` and those of tools are written from
+    outside the ledger, the rest by it."""
 
     DECISION = "decision"
     INTENT = "call.intent"
@@ -47,6 +47,10 @@ class Event(StrEnum):
     REFUSALS = "refusals.counted"
     REQUESTED = "access.requested"
     CLOSED = "access.closed"
+    QUARANTINED = "tool.quarantined"
+    RELEASED = "tool.released"
+    PINNED = "tool.pinned"
+    PIN_FAILED = "tool.pin_failed"
 
 
 def caller_fields(caller: Caller) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Each outcome has one intent before it; each intent an allowing decision for the same plan, under
 the revision that was active (or one that was not enforced, of which both say so), and where one is named, an approval for the same plan that enough
 people gave before, in time, and that no other run used; fences grow; nothing is granted while
-everything is frozen.
+everything is frozen; a tool in quarantine is let go by an operator for the definition that was seen.
 
 This reads only what the entries say. Whether they say the truth is another matter.
 """
@@ -14,7 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit.errors import Code, Unverified
+from remit.ledger.fields import lacks as _lacks
+from remit.ledger.fields import number as _number
+from remit.ledger.fields import text as _text
+from remit.ledger.fields import wrong as _wrong
+from remit.ledger.tool_story import ToolStory
 from remit.model import ApprovalRule, Quorum, Verdict, Vote
 from remit.quorum import met
 
@@ -30,6 +34,7 @@ class _Decision:
     verdict: str
     revision: str
     enforced: bool
+    about: str | None = None
 
 
 @dataclass(slots=True)
@@ -54,11 +59,12 @@ class _Approval:
         return sorted(v.subject for v in self.votes.values() if v.verdict is Verdict.APPROVE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _OpenRun:
     index: int
     fence: int
     plan_hash: str
+    review: str | None = None
 
 
 class Story:
@@ -91,6 +97,7 @@ class Story:
             "gateway.activated": self._activated,
             "gateway.frozen": self._froze,
             "gateway.thawed": self._thawed,
+            **ToolStory().steps,
         }
 
     def observe(self, index: int, entry: Document) -> None:
@@ -141,7 +148,19 @@ class Story:
             verdict=_text(index, entry, "verdict"),
             revision=_text(index, policy, "revision"),
             enforced=_enforced(index, entry),
+            about=self._about(index, entry, plan_hash),
         )
+
+    def _about(self, index: int, entry: Document, plan_hash: str) -> str | None:
+        """The run whose result the decision is about; it has to be open, and of this plan."""
+        if entry.get("phase") != "result":
+            return None
+        run = _text(index, entry, "run")
+        opened = self._open.get(run)
+        if opened is None or opened.plan_hash != plan_hash or opened.review is not None:
+            raise _wrong(index, "the decision is about the result of no run that waits for one")
+        opened.review = _text(index, entry, "decision")
+        return run
 
     def _intent(self, index: int, entry: Document) -> None:
         run, plan_hash = _text(index, entry, "run"), _text(index, entry, "plan_hash")
@@ -179,6 +198,8 @@ class Story:
         decision = self._decisions.get(_text(index, entry, "decision"))
         if decision is None:
             raise _wrong(index, "the intent names a decision that is not before it")
+        if decision.about is not None:
+            raise _wrong(index, "the intent's decision is about a result")
         if decision.plan_hash != plan_hash:
             raise _wrong(index, "the intent's plan is not the one that was decided on")
         verdict = _text(index, entry, "verdict")
@@ -224,10 +245,27 @@ class Story:
         state = _text(index, entry, "state")
         if state not in ENDINGS:
             raise _wrong(index, "the outcome has a state that a run cannot end in")
+        self._check_review(index, entry, opened)
         self._ended.add(run)
         if state == "unknown":
             self._unknown.add(run)
         self.outcomes += 1
+
+    def _check_review(self, index: int, entry: Document, opened: _OpenRun) -> None:
+        """What policy said of the result is what the outcome names, and what was done."""
+        review = entry.get("review", {})
+        if not isinstance(review, Mapping):
+            raise _lacks(index, "review")
+        if review.get("decision") != opened.review:
+            raise _wrong(index, "the outcome names another decision about its result")
+        if opened.review is None:
+            return
+        decision = self._decisions[opened.review]
+        if review.get("verdict") != decision.verdict:
+            raise _wrong(index, "the outcome has another verdict about its result")
+        given = entry["state"] == "succeeded" and entry.get("code") is None
+        if given and decision.enforced and decision.verdict != "allow":
+            raise _wrong(index, "policy withheld the result, and it was given")
 
     def _resolved(self, index: int, entry: Document) -> None:
         run = _text(index, entry, "run")
@@ -250,7 +288,7 @@ class Story:
         if name in self._approvals:
             raise _wrong(index, "the approval was opened before")
         decision = self._decisions.get(_text(index, entry, "decision"))
-        if decision is None or decision.plan_hash != plan_hash:
+        if decision is None or decision.plan_hash != plan_hash or decision.about is not None:
             raise _wrong(index, "the approval's decision is not before it, or of another plan")
         if decision.verdict != "require_approval" or not decision.enforced:
             raise _wrong(index, "the approval's decision did not ask for one")
@@ -337,25 +375,3 @@ def _groups(index: int, entry: Document) -> tuple[str, ...]:
     if not isinstance(groups, list) or not all(isinstance(each, str) for each in groups):
         raise _lacks(index, "groups")
     return tuple(groups)
-
-
-def _text(index: int, entry: Document, name: str) -> str:
-    value = entry.get(name)
-    if not isinstance(value, str):
-        raise _lacks(index, name)
-    return value
-
-
-def _number(index: int, entry: Document, name: str) -> int:
-    value = entry.get(name)
-    if type(value) is not int:
-        raise _lacks(index, name)
-    return value
-
-
-def _lacks(index: int, name: str) -> Unverified:
-    return Unverified(Code.LOG_MALFORMED, f"the entry lacks its {name}", index=index)
-
-
-def _wrong(index: int, why: str) -> Unverified:
-    return Unverified(Code.LOG_INCONSISTENT, why, index=index)

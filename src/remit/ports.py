@@ -45,6 +45,7 @@ from remit.model import (
     Tool,
     ToolStatus,
     Touch,
+    Traffic,
     Vote,
 )
 
@@ -276,6 +277,40 @@ class Runner(Protocol):
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
         """Destroy whatever is found on this machine of this gateway's that has no live lease."""
+
+
+class KeepingRunner(Runner, Protocol):
+    """A runner that also keeps environments for several runs, which have them one after another."""
+
+    async def keep(self, lease: Lease, spec: RunSpec) -> None:
+        """Make an environment as `provision` does, to be kept until it is destroyed.
+
+        With `spec.egress` it gets a way out, which is closed but for the runs that are attached:
+        what connects before, or between two of them, is refused.
+        """
+
+    async def attach(self, session: Lease, lease: Lease, spec: RunSpec) -> None:
+        """Give the way out of a kept environment to one run, until `detach`.
+
+        What connects from there meanwhile is that run's: by the rules of its spec, under its
+        fence, with what it is lent for injection. A run whose spec has no egress takes its turn
+        too, and reaches nothing. Idempotent.
+
+        Args:
+            session: of the environment.
+            lease: of the run; nothing is made for it, and it has nothing to be destroyed.
+
+        Raises:
+            RunnerFault: `runner_unavailable`: another run has it, it ended, it has no way out or
+                not any more, or the run's spec is of another profile or reaches further than it.
+        """
+
+    async def detach(self, lease: Lease) -> Traffic | None:
+        """Take the way out back, and give the run's record.
+
+        Every connection of the run is closed when this returns. None for a run without egress, or
+        that is not attached. Destroying the environment closes them too.
+        """
 
 
 class Credentials(Protocol):

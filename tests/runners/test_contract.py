@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from remit.errors import Code, RunnerFault
-from remit.ports import Runner
+from remit.ports import KeepingRunner, Runner
 from remit.profile import Profile, Warm
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from remit.runners.slots import classes_of
 from remit.testing.dialogue_contract import SPOKEN, DialogueContract
+from remit.testing.keeping_contract import KeepingContract
 from remit.testing.runner import CAT, NoopRunner, RunnerContract, lease
 from remit.testing.scripted import ScriptedRunner
 from remit.testing.spoken import cat
@@ -23,9 +24,13 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.needs("bwrap", "userns", "cgroup")
-class TestSandboxRunner(RunnerContract, DialogueContract):
+class TestSandboxRunner(RunnerContract, DialogueContract, KeepingContract):
     @pytest.fixture
     def runner(self, runner: SandboxRunner) -> Runner:
+        return runner
+
+    @pytest.fixture
+    def keeper(self, runner: SandboxRunner) -> KeepingRunner:
         return runner
 
 
@@ -62,9 +67,13 @@ class TestNoopRunner(RunnerContract):
         await runner.destroy(own)
 
 
-class TestNoopRunnerWithASpeaker(RunnerContract, DialogueContract):
+class TestNoopRunnerWithASpeaker(RunnerContract, DialogueContract, KeepingContract):
     @pytest.fixture
     def runner(self) -> Runner:
+        return NoopRunner(speaker=cat)
+
+    @pytest.fixture
+    def keeper(self) -> KeepingRunner:
         return NoopRunner(speaker=cat)
 
 

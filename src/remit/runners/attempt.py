@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remit.model import Channel, Ending, Lease, RunResult, RunSpec, Traffic
 from remit.runners.aside import Aside
@@ -18,6 +18,9 @@ from remit.runners.speech import PipeDialogue
 from remit.runners.verdict import judge
 from remit.runners.wayout import Way
 from remit.runners.wire import close_all, read_file
+
+if TYPE_CHECKING:
+    from remit.runners.keeping import Turn
 
 COLD = "cold"
 """What a result says of a run that was not made ahead of need."""
@@ -70,6 +73,8 @@ class Attempt:
         self.slot: str | None = None
         self.kind = COLD
         self.out = False  # whether it is made with a way out
+        self.kept = False  # whether several runs have it, one after another
+        self.turn: Turn | None = None
         self.way: Way | None = None
         self.listener = -1
         self.on_end: Callable[[], None] = lambda: None

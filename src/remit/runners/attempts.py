@@ -274,7 +274,9 @@ def _in_slot(slot: str | None) -> str | None:
 
 
 async def _shut(attempt: Attempt) -> None:
-    """Close a run's way out, if it had one."""
+    """Close a run's way out, if it had one, and that of the run whose turn it is."""
+    if attempt.turn is not None and attempt.turn.way is not None:
+        await attempt.turn.way.close()
     attempt.close_listener()
     if attempt.way is not None:
         await attempt.way.close()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from remit.model import Lease, RunSpec
 from remit.profile import Profile
-from remit.runners import orders
+from remit.runners import keeping, orders
 from remit.runners.attempt import Attempt
 from remit.runners.attempts import Attempts
 from remit.runners.channel import Channel
@@ -34,11 +34,14 @@ class Builder:
         self._out = out
         self.shelf: Shelf | None = None
 
-    async def make(self, lease: Lease, spec: RunSpec, profile: Profile, *, out: bool) -> None:
+    async def make(
+        self, lease: Lease, spec: RunSpec, profile: Profile, *, out: bool, kept: bool = False
+    ) -> None:
         """Have a run's sandbox made, once for a lease, its command held.
 
         Args:
             out: it gets a way out, by the rules of its spec.
+            kept: its way out is opened for one run at a time (`keeping`), and for itself never.
 
         Raises:
             RunnerFault: it was not made, and nothing of it is left.
@@ -46,10 +49,13 @@ class Builder:
         check_within(spec.egress, profile)
 
         async def build(channel: Channel, attempt: Attempt) -> None:
-            attempt.out = out
-            if self.shelf is None or not await self.shelf.take(channel, attempt, profile):
+            attempt.out, attempt.kept = out, kept
+            shelf = None if kept else self.shelf
+            if shelf is None or not await shelf.take(channel, attempt, profile):
                 await self._cold(channel, attempt, profile)
-            if out:
+            if out and kept:
+                keeping.prepare(attempt.listener)
+            elif out:
                 await self._let_out(attempt)
 
         await self._attempts.make(lease, spec, build)

@@ -26,6 +26,7 @@ from remit.model import (
     RunResult,
     RunSpec,
     Tier,
+    Traffic,
 )
 from remit.ports import Dialogue
 from remit.profile import DEFAULT, Profile, RunnerKind
@@ -37,6 +38,7 @@ from remit.runners.building import Builder
 from remit.runners.channel import SpawnerGone
 from remit.runners.egress.client import EgressProxy
 from remit.runners.faults import unavailable
+from remit.runners.keeping import Keeping
 from remit.runners.mounts import IDENTIFIER
 from remit.runners.pool import SlotClass
 from remit.runners.slots import Slots, most_slots
@@ -101,6 +103,7 @@ class SandboxRunner:
         }
         self.attempts = Attempts(settings.state_dir, greeting, settings.max_runs)
         self._builder = Builder(self.attempts, self._out)
+        self._keeping = Keeping(self.attempts)
         self._slots: Slots | None = None
 
     @property
@@ -208,6 +211,20 @@ class SandboxRunner:
     # -------------------------------------------------------------------------------- a run
 
     async def provision(self, lease: Lease, spec: RunSpec) -> None:
+        await self._make(lease, spec, kept=False)
+
+    async def keep(self, lease: Lease, spec: RunSpec) -> None:
+        await self._make(lease, spec, kept=True)
+
+    async def attach(self, session: Lease, lease: Lease, spec: RunSpec) -> None:
+        if (profile := self.settings.profiles.get(spec.profile)) is None:
+            raise unavailable("there is no runner profile of that name")
+        await self._keeping.attach(session, lease, spec, profile)
+
+    async def detach(self, lease: Lease) -> Traffic | None:
+        return await self._keeping.detach(lease)
+
+    async def _make(self, lease: Lease, spec: RunSpec, *, kept: bool) -> None:
         found = self._found.get(spec.profile)
         if found is None:
             raise unavailable("there is no runner profile of that name")
@@ -218,7 +235,7 @@ class SandboxRunner:
         if spec.dialogue and spec.stdin:
             raise unavailable("a run that is spoken with has no other standard input")
         profile = self.settings.profiles[spec.profile]
-        await self._builder.make(lease, spec, profile, out=bool(spec.egress))
+        await self._builder.make(lease, spec, profile, out=bool(spec.egress), kept=kept)
 
     def _refusal(self, found: Capabilities) -> RunnerFault | None:
         """Why runs are not let go in a profile, from what was found of it; None if they are."""
@@ -305,7 +322,7 @@ class SandboxRunner:
     async def sweep(self, live: frozenset[str]) -> Sequence[Destruction]:
         """Destroy what is found and has no live lease; what this process itself holds is live."""
         if self._out is not None:
-            await self._out.sweep(live | self.attempts.held)
+            await self._out.sweep(live | self.attempts.held | self._keeping.runs)
         return await self.attempts.sweep(live)
 
     async def _probe(self, spec: RunSpec, name: str, profile: Profile) -> RunResult | RunnerFault:

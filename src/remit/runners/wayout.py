@@ -71,12 +71,18 @@ class WayOut:
 
 
 class Way:
-    """One run's way out. Opened once at most, closed once; what is closed stays closed."""
+    """One run's way out. Opened once at most, closed once; what is closed stays closed.
 
-    def __init__(self, proxy: EgressProxy, name: str, *, terminate: bool) -> None:
+    With `kept` its authority is left for the next run of the same environment.
+    """
+
+    def __init__(
+        self, proxy: EgressProxy, name: str, *, terminate: bool, kept: bool = False
+    ) -> None:
         self._proxy = proxy
         self._name = name
         self._life = proxy.pid
+        self._kept = kept
         self._run: str | None = None
         self._closing: asyncio.Future[Traffic] | None = None
         self.terminate = terminate
@@ -87,6 +93,12 @@ class Way:
         """Whether the proxy that it was prepared with still lives."""
         return self._life is not None and self._proxy.pid == self._life
 
+    def turn(self) -> Way:
+        """The same way, for one run of an environment that is kept. This one is never opened."""
+        way = Way(self._proxy, self._name, terminate=self.terminate, kept=True)
+        way._life = self._life
+        return way
+
     async def open(self, lease: Lease, spec: RunSpec, listener: int) -> None:
         """Let the run's connections through by the rules of its plan.
 
@@ -96,6 +108,8 @@ class Way:
         """
         if self._run is not None or self._closing is not None or listener < 0 or not self.usable:
             raise unavailable("the way out of this run cannot be opened")
+        if self._kept:
+            self._run = lease.id  # whoever gives up meanwhile closes it all the same
         await self._proxy.open_run(
             lease.id,
             prepared=self._name,
@@ -105,6 +119,7 @@ class Way:
             listener_fd=listener,
             ends_ms=lease.deadline_ms + LATE_MS,
             terminate=self.terminate,
+            kept=self._kept,
         )
         self._run = lease.id
 
@@ -121,7 +136,8 @@ class Way:
         if self._run is not None:
             traffic = await self._proxy.close_run(self._run)
         else:
-            await self._proxy.discard(self._name)
+            if not self._kept:
+                await self._proxy.discard(self._name)
             traffic = Traffic(closed_ms=now_ms())
         self.closed_ms = traffic.closed_ms or now_ms()
         return traffic

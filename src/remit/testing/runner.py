@@ -34,9 +34,11 @@ from remit.model import (
     RunResult,
     RunSpec,
     Tier,
+    Traffic,
 )
 from remit.ports import Dialogue, Runner
 from remit.testing.spoken import Speaker, Spoken
+from remit.testing.turns import Turns
 
 Outcome = Callable[[RunSpec], RunResult]
 
@@ -49,7 +51,8 @@ def echo(spec: RunSpec) -> RunResult:
 
 
 class NoopRunner:
-    """A `Runner` whose results a function gives. `ran` lists what was started, in order.
+    """A `KeepingRunner` whose results a function gives. `ran` lists what was started, in order;
+    `turns.taken` which run had which kept environment.
 
     Args:
         outcome: the result for a spec; what it says of `runner` is replaced.
@@ -75,6 +78,7 @@ class NoopRunner:
         self._ended: dict[str, asyncio.Event] = {}
         self._gone: set[str] = set()
         self.ran: list[RunSpec] = []
+        self.turns = Turns()
         self.capabilities = Capabilities(
             name="noop", tier=tier, digest="sha256:" + "0" * 64, version="noop"
         )
@@ -88,6 +92,16 @@ class NoopRunner:
             self._spoken[lease.id] = Spoken(self._speaker, spec)
         self._held.setdefault(lease.id, spec)
         self._ended.setdefault(lease.id, asyncio.Event())
+
+    async def keep(self, lease: Lease, spec: RunSpec) -> None:
+        await self.provision(lease, spec)
+        self.turns.keep(lease.id, spec)
+
+    async def attach(self, session: Lease, lease: Lease, spec: RunSpec) -> None:
+        self.turns.attach(session, lease, spec)
+
+    async def detach(self, lease: Lease) -> Traffic | None:
+        return self.turns.detach(lease)
 
     def profile(self, name: str) -> Capabilities | None:
         return self.capabilities if name == self.capabilities.profile else None
@@ -165,6 +179,7 @@ class NoopRunner:
 
     async def destroy(self, lease: Lease) -> Destruction:
         self._held.pop(lease.id, None)
+        self.turns.destroy(lease.id)
         if (spoken := self._spoken.pop(lease.id, None)) is not None:
             await spoken.destroy()
         if (ended := self._ended.pop(lease.id, None)) is not None:

@@ -149,6 +149,10 @@ class Authorities:
         """The prepared authority of this name, for one run; it has no other after that."""
         return self._taken.pop(name, None)
 
+    def of(self, name: str) -> Authority | None:
+        """The prepared authority of this name, which stays prepared for runs that follow."""
+        return self._taken.get(name)
+
     def stock_up(self) -> bool:
         """Make one if there are too few; whether there are still too few."""
         if len(self._stock) < STOCK:

@@ -120,6 +120,7 @@ class EgressProxy:
         listener_fd: int,
         ends_ms: int,
         terminate: bool = True,
+        kept: bool = False,
     ) -> None:
         """Take the run's connections, by the rules of its plan.
 
@@ -133,6 +134,7 @@ class EgressProxy:
             ends_ms: when the run's last connection is closed, come what may.
             terminate: false where TLS must never end at the proxy; rules that need it then let
                 nothing through.
+            kept: other runs follow with what was prepared under this name, until `discard`.
 
         Raises:
             RunnerFault: `runner_unavailable`; nothing is open. A stale fence is one reason.
@@ -148,6 +150,7 @@ class EgressProxy:
             "rules": egress_facts(rules),
             "ends_ms": ends_ms,
             "terminate": terminate,
+            "kept": kept,
         }
         await self._ask(message, [listener_fd])
         self._runs.add(run_id)

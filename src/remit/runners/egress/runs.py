@@ -160,7 +160,9 @@ class Runs:
             raise Unwilling("a later fence of the same call was seen")
         if now_ms() >= int(facts["ends_ms"]):
             raise Unwilling("the run's time is over")
-        authority = self.authorities.take(str(facts["prepared"]))
+        prepared = str(facts["prepared"])
+        kept = facts.get("kept") is True
+        authority = self.authorities.of(prepared) if kept else self.authorities.take(prepared)
         if authority is None:
             raise Unwilling("no authority was prepared under this name")
         run = Run(facts, listener, authority, self._upstream, self._bounds)

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +112,8 @@ def tools() -> list[dict[str, Any]]:
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[Fixture]:
-    """Run `remit serve` on the fixture's catalog until the block ends."""
+def serving(root: Path, catalog: Mapping[str, Any] | None = None) -> Iterator[Fixture]:
+    """Run `remit serve` on a catalog, the fixture's own if none is given, until the block ends."""
     root.chmod(0o755)
     key = new_key("suite")
     mcp_port, admin_port = free_port(), free_port()
@@ -130,7 +130,7 @@ def serving(root: Path) -> Iterator[Fixture]:
             "data_dir": "data",
         },
         "identity": {"keys": [{"id": key.id, "sha256": key.sha256, "subject": "suite"}]},
-        "catalog": {"tools": tools()},
+        "catalog": catalog or {"tools": tools()},
         "limits": {"calls_per_minute": 100_000},
         "telemetry": {"log_level": "error"},
     }
@@ -150,6 +150,32 @@ def serving(root: Path) -> Iterator[Fixture]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def until_listed(fixture: Fixture, tool: str) -> None:
+    """Wait until the gateway offers this tool, which it has from a server that it is asking yet."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
+    headers = {
+        "Authorization": f"Bearer {fixture.key}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/list",
+    }
+    asked = urllib.request.Request(fixture.url, data=json.dumps(body).encode(), headers=headers)
+    deadline = time.monotonic() + START_S
+    said = b""
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            said = answer.read()
+        if f'"{tool}"'.encode() in said:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not offered: {tool}\n{said[:1000]!r}")
 
 
 def _until_ready(process: subprocess.Popen[bytes], port: int, said: Path) -> None:

@@ -50,9 +50,6 @@ THREATS: dict[str, str] = {
     "session.",
     "T-40": "An MCP server that fails, floods, lies or is silent costs more than its own call, or its "
     "call is recorded as what it was not.",
-    "T-41": "An operator's url, a name in it, or a word of a server leads the gateway to an address "
-    "that it must not reach.",
-    "T-42": "A caller's token or headers, or another call's token, reach an MCP server.",
     "T-43": "A server changes what a tool says it is after it was accepted, and the tool goes on being "
     "offered or called.",
     "T-44": "A server's tool takes the name, or the place, of another's.",

@@ -3,7 +3,7 @@
 Every top-level key is always there, with an explicit empty value where there is nothing to say,
 so that a rule never turns undefined because a field was left out. Facts about the tool come from
 the operator's catalog; what the caller says of itself stands under `claims`, `verified: false`.
-No number here is a float, save inside `arguments` and a preview's `data`.
+No number here is a float, save inside `arguments`, a preview's `data` and a result's `structured`.
 
 These functions are pure: the same values give the same document. docs/policy-input.md is the
 reference; the JSON Schema is `remit/schemas/remit.input-1.json`.
@@ -55,8 +55,10 @@ def call_document(
     preview: PreviewResult | None = None,
     approvals: Sequence[Approval] = (),
     history: History = NO_HISTORY,
+    result: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document about one plan; its phase is `preview` for a preview's plan, else `call`.
+    """The document about one plan; its phase is `preview` for a preview's plan, `result` once it
+    has run and the question is about its result, else `call`.
 
     Args:
         normal: the call in its one spelling.
@@ -70,11 +72,12 @@ def call_document(
         approvals: those the gateway has verified for this plan; their votes go in as
             `verified: true`, so the caller of this function must have checked them.
         history: what the subject did before.
+        result: what came of it (`stages/review.py`).
     """
     call = normal.call
     final = normal.arguments if arguments is None else arguments
     document = _frame(
-        phase="preview" if plan.kind is PlanKind.PREVIEW else "call",
+        phase="result" if result is not None else _PHASE[plan.kind],
         request_id=call.id,
         caller=call.caller,
         claims=call.claims,
@@ -96,7 +99,11 @@ def call_document(
     own = {plan.profile: capabilities.tier}
     document["plan"] = _plan(plan, capabilities, own if profiles is None else profiles)
     document["preview"] = None if preview is None else _preview(preview)
+    document["result"] = None if result is None else dict(result)
     return document
+
+
+_PHASE = {PlanKind.PREVIEW: "preview", PlanKind.MAIN: "call"}
 
 
 def list_document(

@@ -183,7 +183,10 @@ class _Engines:
         if kind == "opa" and self._settings.policy.opa.url is not None:
             tenure = await self._server(name, tuple(bundle.entries))
             known = tenure.engine.revision
-            return await asyncio.to_thread(layer, tenure, bundle, name=name, revision=known)
+            results = self._settings.sections.policy.opa.results
+            return await asyncio.to_thread(
+                layer, tenure, bundle, name=name, revision=known, results=results
+            )
         engine = await self._loaded(kind, bundle)
         try:
             return await asyncio.to_thread(layer, engine, bundle, name=name)
@@ -203,6 +206,7 @@ class _Engines:
             entries=(chosen.package,),
             tenure=tenure,
             revision=tenure.engine.revision,
+            results=(chosen.package,) if self._settings.sections.policy.opa.results else (),
         )
 
     async def _loaded(self, kind: str, bundle: PolicyBundle) -> Engine:

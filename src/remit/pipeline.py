@@ -15,9 +15,9 @@ from remit.model import (
     AdmittedCall,
     Approval,
     ApprovalState,
+    Approved,
     Call,
     Caller,
-    Constraints,
     Effect,
     Ending,
     Grant,
@@ -52,6 +52,7 @@ from remit.stages.normalise import normalise
 from remit.stages.oblige import Oblige
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
+from remit.stages.review import Review
 from remit.stages.settle import settle, unrecorded
 from remit.stages.visibility import Visibility
 from remit.telemetry import REFUSALS, RUN_SECONDS, RUNS, RUNS_IN_FLIGHT, logger, stage
@@ -95,6 +96,7 @@ class Pipeline:
             histories=self.histories,
             oblige=self._oblige,
         )
+        self._review = Review(backends.policy, self.means, backends.clock, self.histories)
         self._answers = Answers(backends, settings)
         self._flights = Flights()
         self._slots = asyncio.Semaphore(settings.concurrent_runs)
@@ -245,7 +247,7 @@ class Pipeline:
     ) -> Finished:
         b = self.backends
         approved = obliged.approved
-        planned, constraints = approved.decided.planned, approved.decided.decision.constraints
+        planned = approved.decided.planned
         # (7) the intent, durable before any effect; gives the single-use grant
         with stage("commit"):
             grant = await commit(
@@ -254,10 +256,10 @@ class Pipeline:
         # (8) one runner, made for this grant and destroyed after it
         try:
             with stage("execute"):
-                result = await self._execute(grant, constraints, flight)
+                result = await self._execute(grant, approved, flight)
             # (9) what came of it, durable
             with stage("settle"):
-                outcome, index = await self._settle(planned, constraints, grant, result)
+                outcome, index = await self._settle(approved, grant, result)
         finally:
             self.live.ended(grant.run_id)
         tool = planned.admitted.normal.tool.name
@@ -265,15 +267,16 @@ class Pipeline:
         RUN_SECONDS.labels(tool).observe(result.wall_ms / 1000)
         return Finished(approved=approved, outcome=outcome, result=result, index=index)
 
-    async def _execute(self, grant: Grant, constraints: Constraints, flight: Flight) -> RunResult:
-        b = self.backends
+    async def _execute(self, grant: Grant, approved: Approved, flight: Flight) -> RunResult:
+        decided = approved.decided
         RUNS_IN_FLIGHT.inc()
         try:
             return await execute(
-                b,
+                self.backends,
                 grant,
                 gateway=self.settings.gateway,
-                constraints=constraints,
+                constraints=decided.decision.constraints,
+                held_back=self._review.holds_back(decided),
                 progress=flight,
                 stop=flight.stop,
                 live=self.live,
@@ -282,23 +285,17 @@ class Pipeline:
             RUNS_IN_FLIGHT.dec()
 
     async def _settle(
-        self, planned: Planned, constraints: Constraints, grant: Grant, result: RunResult
+        self, approved: Approved, grant: Grant, result: RunResult
     ) -> tuple[Outcome, int]:
-        b = self.backends
+        b, review = self.backends, self._review
         try:
-            return await settle(
-                b,
-                planned=planned,
-                constraints=constraints,
-                grant=grant,
-                result=result,
-            )
+            return await settle(b, approved=approved, grant=grant, result=result, review=review)
         except Exception as fault:
             log.critical("outcome_not_recorded", run=grant.run_id, ending=result.ending.value,
                          exc_info=fault)  # fmt: skip
             if result.ending is Ending.NOT_STARTED:
                 raise
-            raise unrecorded(planned, grant) from fault
+            raise unrecorded(approved.decided.planned, grant) from fault
 
     # -------------------------------------------------------------------------- planning, preview
 
@@ -355,7 +352,8 @@ class Pipeline:
                 continue
             # Output that was cut binds only a part of what was shown.
             if finished.outcome.state is not RunState.SUCCEEDED or finished.result.stdout_truncated:
-                raise planning.preview_failed(finished.outcome, finished.result)
+                shown = self._review.of_preview(finished.result)
+                raise planning.preview_failed(finished.outcome, shown)
             return finished
         raise Refused(Code.DECISION_STALE, "what this call would do kept changing")
 

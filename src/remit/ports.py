@@ -178,6 +178,10 @@ class Policy(Protocol):
         """
 
     @property
+    def judges_results(self) -> bool:
+        """Whether a policy in force is to be asked about results (phase `result`)."""
+
+    @property
     def revision(self) -> str:
         """The revision that answers now; `none` before one is loaded."""
 
@@ -467,8 +471,12 @@ class Ledger(Protocol):
                 this fence.
         """
 
-    async def settle(self, outcome: Outcome, draft: EntryDraft) -> int:
+    async def settle(
+        self, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft] = ()
+    ) -> int:
         """Write the outcome of an open run with this fence, append its entry, give its index.
+
+        `drafts` go in before the outcome's own entry, in the same transaction.
 
         Raises:
             Conflict: `wrong_state` if the run is not open or has another fence.

@@ -120,6 +120,10 @@ UNENFORCED = Counter(
     "remit_policy_unenforced", "Answers of policy on plans in shadow mode, where none is enforced.",
     ["verdict"], registry=REGISTRY,
 )  # fmt: skip
+RESULTS_JUDGED = Counter(
+    "remit_results_judged", "Answers of policy about the results of runs.",
+    ["verdict"], registry=REGISTRY,
+)  # fmt: skip
 APPROVALS = Counter("remit_approvals", "Approvals, by what became of them.", ["state"],
     registry=REGISTRY,
 )  # fmt: skip

@@ -158,14 +158,16 @@ def _facts(tx: Transaction, run_id: str) -> tuple[rules.RunFacts | None, str | N
     return rules.RunFacts(fence, RunState(state), plan_hash, deadline_ms), frozen
 
 
-def settle(tx: Transaction, outcome: Outcome, draft: EntryDraft) -> int:
+def settle(
+    tx: Transaction, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft] = ()
+) -> int:
     """Write the outcome of an open run; see `Ledger.settle`."""
     found = rules.check_outcome(_facts(tx, outcome.run_id)[0], outcome)
     result = outcome.result
     values: Mapping[str, Any] = {
         "fence": outcome.fence,
         "state": outcome.state.value,
-        "outcome_index": tx.next_index,
+        "outcome_index": tx.next_index + len(drafts),
         "settled_ms": outcome.settled_ms,
         "code": None if outcome.code is None else outcome.code.value,
         "ending": None if result is None else result.ending.value,
@@ -176,7 +178,7 @@ def settle(tx: Transaction, outcome: Outcome, draft: EntryDraft) -> int:
     if outcome.reply is not None:
         packed, value = pack(outcome.reply.text)
         tx.db.execute(_INSERT_REPLY, {"fence": outcome.fence, "packed": packed, "value": value})
-    return tx.append([events.outcome(outcome, found.plan_hash, draft)])[0]
+    return tx.append([*drafts, events.outcome(outcome, found.plan_hash, draft)])[-1]
 
 
 def resolve(tx: Transaction, run_id: str, *, operator: str, succeeded: bool, note: str) -> Run:

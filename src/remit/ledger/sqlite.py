@@ -214,8 +214,12 @@ class SqliteLedger:
     async def start(self, grant: Grant, now_ms: int) -> None:
         await self._writer.run(lambda tx: runs.start(tx, grant, now_ms))
 
-    async def settle(self, outcome: Outcome, draft: EntryDraft) -> int:
-        return await self._writer.run(lambda tx: runs.settle(tx, outcome, draft), essential=True)
+    async def settle(
+        self, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft] = ()
+    ) -> int:
+        return await self._writer.run(
+            lambda tx: runs.settle(tx, outcome, draft, drafts), essential=True
+        )
 
     async def run(self, run_id: str) -> Run | None:
         return self._read(lambda db: runs.read_run(db, run_id))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from remit.canonical import digest_of
 from remit.policy.bundle import PolicyBundle
 from remit.policy.engine import Engine
-from remit.policy.reads import passing_reads
+from remit.policy.reads import known_of
 
 LAYERS_DOMAIN = "remit.policy-layers/1"
 MAIN = "policy"
@@ -50,8 +50,8 @@ class Layer:
 
     `bundle` is what the engine was given, None where a server has its policy from elsewhere.
     `reads` is what its rule `visible` reads that changes from call to call, None if not known.
-    `rules` holds the rules to ask for a decision and for what is visible, `labels` what each of
-    their answers is called.
+    `results` are the entries that are asked about results too. `rules` holds the rules to ask for
+    a decision, for what is visible and about a result, `labels` what each of the answers is called.
     """
 
     name: str
@@ -60,18 +60,20 @@ class Layer:
     revision: str
     bundle: PolicyBundle | None = None
     reads: frozenset[str] | None = None
+    results: tuple[str, ...] = ()
     rules: Mapping[str, tuple[str, ...]] = field(init=False)
-    labels: tuple[str, ...] = field(init=False)
+    labels: Mapping[str, tuple[str, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         several = len(self.entries) > 1
-        labels = [f"{self.name}/{entry}" if several else self.name for entry in self.entries]
-        object.__setattr__(self, "labels", tuple(labels))
-        rules = {
-            rule: tuple(f"{entry}.{rule}" for entry in self.entries)
-            for rule in ("decision", "visible")
+        asked = {"decision": self.entries, "visible": self.entries, "result": self.results}
+        rules = {rule: tuple(f"{one}.{rule}" for one in entries) for rule, entries in asked.items()}
+        labels = {
+            rule: tuple(f"{self.name}/{one}" if several else self.name for one in entries)
+            for rule, entries in asked.items()
         }
         object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "labels", labels)
 
     @property
     def engine(self) -> Engine:
@@ -84,14 +86,18 @@ def layer(
     *,
     name: str = MAIN,
     revision: str | None = None,
+    results: bool = False,
 ) -> Layer:
     """A layer of a bundle that this engine holds; parses the bundle, which takes a while.
 
     Args:
         revision: what a server of others answers under. It may come to hold another policy than
             this bundle, so what that reads is not known to be nothing.
+        results: whether each entry is asked about results, also where this bundle has no rule
+            for it.
     """
-    reads = passing_reads(bundle)
+    known = known_of(bundle)
+    reads = known.passing
     return Layer(
         name=name,
         entries=bundle.entries,
@@ -99,6 +105,7 @@ def layer(
         revision=bundle.revision if revision is None else revision,
         bundle=bundle,
         reads=reads if revision is None else reads or None,
+        results=bundle.entries if results else known.results,
     )
 
 
@@ -122,6 +129,10 @@ class Standing:
         known = [each.reads for each in self.layers if each.reads is not None]
         found: frozenset[str] = frozenset().union(*known)
         return found if found or len(known) == len(self.layers) else None
+
+    def asked(self, rule: str) -> tuple[Layer, ...]:
+        """The layers that have anything to say of this: for results not every one has."""
+        return tuple(each for each in self.layers if each.rules[rule])
 
     def enter(self) -> None:
         """A decision counts on these engines, until it calls `leave`."""

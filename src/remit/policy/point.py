@@ -21,10 +21,11 @@ from remit.policy.combine import combine
 from remit.policy.embedded import EmbeddedEngine
 from remit.policy.engine import Answer
 from remit.policy.layers import Layer, Standing, layer, revision_of
-from remit.policy.verdict import denial, judge
+from remit.policy.verdict import denial, judge, judge_result
 from remit.ports import Now
 from remit.telemetry import POLICY_FAULTS, logger
 
+RESULT = "result"
 INPUT_DOMAIN = "remit.input/1"
 MAX_ANSWER = 1024 * 1024
 PROBE_EVERY_S = 5.0
@@ -190,30 +191,35 @@ class PolicyPoint:
     ) -> Decision:
         started = time.perf_counter_ns()
         frozen, named = _NO_INPUT, standing.named
+        rule = RESULT if document.get("phase") == RESULT else "decision"
+        asked = standing.asked(rule)
         try:
             frozen = Frozen(_input(document))
             if self._closed:
                 raise PolicyFault(Code.POLICY_NOT_READY, "the policy engine is closed")
-            answers = await _ask(standing, "decision", frozen.text)
-            named = await self._named(standing, answers)
+            answers = await _ask(asked, rule, frozen.text)
+            named = await self._named(standing, asked, answers)
         except Exception as raised:  # noqa: BLE001 - a fault of ours must deny like any other
             told = self._told(standing, named, decision_id, frozen, started)
             return denial(_fault(raised), told)
         told = self._told(standing, named, decision_id, frozen, started, answers=answers)
         if len(answers) == 1:
-            found = _decisions(standing.layers[0], answers[0], told)
+            found = _decisions(asked[0], rule, answers[0], told)
         else:
-            pairs = zip(standing.layers, answers, strict=True)
-            found = [each for asked, answer in pairs for each in _decisions(asked, answer, told)]
+            pairs = zip(asked, answers, strict=True)
+            found = [each for one, answer in pairs for each in _decisions(one, rule, answer, told)]
         return found[0][1] if len(found) == 1 else combine(found, told)
 
     async def _named(
-        self, standing: Standing, answers: Sequence[Answer | PolicyFault]
+        self,
+        standing: Standing,
+        asked: Sequence[Layer],
+        answers: Sequence[Answer | PolicyFault],
     ) -> tuple[tuple[str, str], ...]:
         """Name and revision of each layer as it answered; puts in force what a server moved to."""
         moved = [
             (each.name, answer.revision)
-            for each, answer in zip(standing.layers, answers, strict=True)
+            for each, answer in zip(asked, answers, strict=True)
             if isinstance(answer, Answer) and answer.revision != each.revision
         ]
         if not moved:
@@ -269,9 +275,10 @@ class PolicyPoint:
             asked = {tool["name"] for tool in document["tools"]}
             if len(document["tools"]) > MAX_TOOLS:
                 return None
-            answers = await _ask(standing, "visible", _input(document))
-            await self._named(standing, answers)
-            for each, answer in zip(standing.layers, answers, strict=True):
+            layers = standing.asked("visible")
+            answers = await _ask(layers, "visible", _input(document))
+            await self._named(standing, layers, answers)
+            for each, answer in zip(layers, answers, strict=True):
                 at = each.name
                 if isinstance(answer, PolicyFault):
                     raise answer
@@ -297,17 +304,23 @@ class PolicyPoint:
             log.error("policy_shows_nothing", layer=at, code=fault.code.value, place=fault.place)
 
     @property
+    def judges_results(self) -> bool:
+        """Whether any layer has a rule `result`, or is to be asked as if it had."""
+        return bool(self._standing.asked(RESULT))
+
+    @property
     def visible_reads(self) -> frozenset[str] | None:
         """What `visible` reads that changes from call to call; None where a server of others
         holds a layer and the layers that are known read nothing of the kind."""
         return self._standing.reads
 
 
-async def _ask(standing: Standing, rule: str, text: bytes) -> list[Answer | PolicyFault]:
+async def _ask(layers: Sequence[Layer], rule: str, text: bytes) -> list[Answer | PolicyFault]:
     """What each layer answers, all asked at once; what cannot be had of one is its fault."""
-    layers = standing.layers
     if len(layers) == 1:
         return [await _asked(layers[0], rule, text)]
+    if not layers and rule == RESULT:
+        raise PolicyFault(Code.POLICY_UNDEFINED, "no policy in force has a rule `result`")
     if not layers:
         raise PolicyFault(Code.POLICY_NOT_READY, "no policy is in force")
     return await asyncio.gather(*(_asked(each, rule, text) for each in layers))
@@ -325,21 +338,24 @@ async def _asked(asked: Layer, rule: str, text: bytes) -> Answer | PolicyFault:
 
 
 def _decisions(
-    asked: Layer, answer: Answer | PolicyFault, told: Evaluation
+    asked: Layer, rule: str, answer: Answer | PolicyFault, told: Evaluation
 ) -> list[tuple[str, Decision]]:
     """The decision of each entry of a layer; a layer with a fault denies as a whole."""
     if isinstance(answer, PolicyFault):
         return [(asked.name, denial(answer, told))]
-    values = zip(asked.labels, answer.values, strict=True)
-    return [(label, _judged(value, told)) for label, value in values]
+    values = zip(asked.labels[rule], answer.values, strict=True)
+    judging = judge_result if rule == RESULT else judge
+    return [(label, _judged(value, told, judging)) for label, value in values]
 
 
-def _judged(text: bytes, told: Evaluation) -> Decision:
+def _judged(
+    text: bytes, told: Evaluation, judging: Callable[[Any, Evaluation], Decision]
+) -> Decision:
     try:
         value = canonical.parse(text, max_bytes=MAX_ANSWER)
         if value == {}:
             raise PolicyFault(Code.POLICY_UNDEFINED, "the decision is empty")
-        return judge(value, told)
+        return judging(value, told)
     except Exception as raised:  # noqa: BLE001 - a fault of ours must deny like any other
         return denial(_fault(raised), told)
 

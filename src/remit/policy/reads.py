@@ -9,7 +9,9 @@ meant counts as read.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from remit.errors import PolicyFault
@@ -18,7 +20,7 @@ from remit.policy.graph import Path, below, defined, meets, written
 from remit.policy.process import parse_frame, run_once
 from remit.policy.syntax import Module, Node, module_of
 
-VISIBLE = "visible"
+VISIBLE, RESULT = "visible", "result"
 MAX_KNOWN = 64
 ALL = frozenset({"input"})
 """What is read where nobody can tell."""
@@ -35,12 +37,32 @@ _CLOCKS = frozenset({"http.send", "net.lookup_ip_addr", "opa.runtime", "time.now
 _RANDOM = ("rand.", "uuid.")
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a bundle from its syntax.
+
+    `passing` is what its rule `visible` may read that changes from call to call; `results` are
+    the entries that have a rule `result`.
+    """
+
+    passing: frozenset[str]
+    results: tuple[str, ...]
+
+
 def passing_reads(bundle: PolicyBundle) -> frozenset[str]:
     """What the rule `visible` of a bundle may read that changes from call to call.
 
     Gives dotted paths such as `context.time` and `history`, `input` for all of it, and the name
     of a builtin whose answer changes by itself. Empty: for one caller and tool, and one revision,
     the rule always gives the same. The first time for a revision takes about 0.1 s.
+    """
+    return known_of(bundle).passing
+
+
+def known_of(bundle: PolicyBundle) -> Known:
+    """What is known of a bundle; the first time for a revision takes about 0.1 s.
+
+    Where the syntax is one that only OPA knows, more is taken to be there rather than less.
     """
     known = _known.get(bundle.revision)
     if known is None:
@@ -51,10 +73,10 @@ def passing_reads(bundle: PolicyBundle) -> frozenset[str]:
     return known
 
 
-_known: dict[str, frozenset[str]] = {}
+_known: dict[str, Known] = {}
 
 
-def _found(bundle: PolicyBundle) -> frozenset[str]:
+def _found(bundle: PolicyBundle) -> Known:
     names = sorted(bundle.modules)
     try:
         trees = json.loads(run_once(parse_frame(dict(bundle.modules))))
@@ -63,8 +85,33 @@ def _found(bundle: PolicyBundle) -> frozenset[str]:
             for name, tree in zip(names, trees, strict=True)
         ]
     except (PolicyFault, ValueError):  # syntax that only OPA knows
-        return ALL
-    return passing_in(modules, [(*entry.split("."), VISIBLE) for entry in bundle.entries])
+        written_so = any(map(_RESULT.search, bundle.modules.values()))
+        return Known(ALL, bundle.entries if written_so else _in_data(bundle))
+    passing = passing_in(modules, [(*entry.split("."), VISIBLE) for entry in bundle.entries])
+    rules = [name for _, name, _ in defined(modules)]
+    ruled = {
+        entry
+        for entry in bundle.entries
+        if any(meets(name, (*entry.split("."), RESULT)) for name in rules)
+    }
+    held = ruled.union(_in_data(bundle))
+    return Known(passing, tuple(entry for entry in bundle.entries if entry in held))
+
+
+_RESULT = re.compile(r"^\s*(?:default\s+)?(?:\w+\.)*result\b", re.MULTILINE)
+"""How a rule of that name begins where nothing but the text can be read."""
+
+
+def _in_data(bundle: PolicyBundle) -> tuple[str, ...]:
+    """The entries for which the bundle's data, and no rule, holds a `result`."""
+    found = []
+    for entry in bundle.entries:
+        node: Any = bundle.data
+        for step in (*entry.split("."), RESULT):
+            node = node.get(step) if isinstance(node, Mapping) else None
+        if node is not None:
+            found.append(entry)
+    return tuple(found)
 
 
 def passing_in(modules: Sequence[Module], rules: Iterable[Path]) -> frozenset[str]:

@@ -7,6 +7,8 @@ from typing import Any
 from remit.errors import Code, PolicyFault
 from remit.model import (
     Allow,
+    CallLimits,
+    Constraints,
     Decision,
     Deny,
     Evaluation,
@@ -66,6 +68,41 @@ def judge(document: Any, evaluation: Evaluation) -> Decision:
         limits=answer.limits,
         obligations=answer.obligations,
     )
+
+
+def judge_result(document: Any, evaluation: Evaluation) -> Decision:
+    """As `judge`, of an answer about a result: it is given, with less of it, or withheld.
+
+    Raises:
+        PolicyFault: as `judge`; `policy_unsupported` if it asks for people, narrows anything but
+            the output, or obliges to more than being recorded.
+    """
+    decision = judge(document, evaluation)
+    if isinstance(decision, Deny):
+        return decision
+    place = _beyond_output(decision)
+    if place is not None:
+        raise PolicyFault(
+            Code.POLICY_UNSUPPORTED, "of a result only the output can be narrowed", place=place
+        )
+    return decision
+
+
+def _beyond_output(decision: Allow | RequireApproval) -> str | None:
+    """Where an answer asks for what cannot be had any more once a run is over."""
+    if isinstance(decision, RequireApproval):
+        return "/decision"
+    found = decision.constraints
+    output = Constraints(
+        output_max_bytes=found.output_max_bytes,
+        output_redact=found.output_redact,
+        output_content_types=found.output_content_types,
+    )
+    if found != output:
+        return "/constraints"
+    if decision.limits != CallLimits():
+        return "/limits"
+    return "/obligations" if any(each.type != "log" for each in decision.obligations) else None
 
 
 def denial(fault: PolicyFault, evaluation: Evaluation) -> Deny:

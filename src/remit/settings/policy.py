@@ -90,6 +90,10 @@ class OpaSection(Strict):
     pin_revision: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
         default=None, description="The only bundle revision whose answers count."
     )
+    results: bool = Field(
+        default=False,
+        description="With `url`: whether its policy has a rule `result`, to be asked about results.",
+    )
 
 
 class ShadowSection(Strict):

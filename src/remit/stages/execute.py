@@ -29,7 +29,7 @@ from remit.model import (
 from remit.ports import Clock, Progress, Runner
 from remit.stages.admit import frozen
 from remit.stages.lend import Returned, Searched, close_files, lend, scrubbed, take_back, with_loans
-from remit.stages.live import HOLDS_CREDENTIAL, REDACTED, Live
+from remit.stages.live import HELD_BACK, HOLDS_CREDENTIAL, REDACTED, Live
 from remit.stages.output import streamed
 from remit.stages.run_spec import run_spec
 from remit.telemetry import logger
@@ -89,6 +89,7 @@ async def execute(
     *,
     gateway: str,
     constraints: Constraints,
+    held_back: bool = False,
     progress: Progress,
     stop: Stop,
     live: Live,
@@ -98,6 +99,7 @@ async def execute(
     Args:
         constraints: those of the decision that the grant was made from: where they redact or
             withhold output, none of it is told as it comes.
+        held_back: policy looks at the result first, so none of it is told before.
         stop: set by a cancel that should end the run: TERM, a grace, then KILL; nothing is
             started once it is set.
         live: told of the run when it is let go; whoever settles it tells that it is over.
@@ -110,7 +112,7 @@ async def execute(
         id=grant.run_id, gateway=gateway, fence=grant.fence, deadline_ms=grant.deadline_ms
     )
     live.expect(lease)
-    run = _Run(b, lease, _Watchers(progress, constraints, live), stop)
+    run = _Run(b, lease, _Watchers(progress, constraints, held_back, live), stop)
     try:
         result = await run.through(grant)
     except BaseException:
@@ -125,13 +127,15 @@ class _Watchers:
 
     progress: Progress
     constraints: Constraints
+    held_back: bool
     live: Live
 
     async def began(self, lease: Lease, lent: Lent) -> Progress:
         """The run is about to be let go; gives the one who is told what it writes."""
         secret = HOLDS_CREDENTIAL if lent.files else None
-        self.live.began(lease, REDACTED if self.constraints.output_redact else secret)
-        if not streamed(self.constraints) or not self.progress.wanted:
+        hidden = REDACTED if self.constraints.output_redact else secret
+        self.live.began(lease, HELD_BACK if self.held_back and hidden is None else hidden)
+        if self.held_back or not streamed(self.constraints) or not self.progress.wanted:
             return Unheard()
         if secret is None:
             return self.progress

@@ -24,6 +24,9 @@ SILENCE_S = 10.0
 """How long a reader hears nothing before it is told that there is nothing."""
 
 REDACTED = "policy redacts the output of this run; what it may show is kept when it has ended"
+HELD_BACK = (
+    "policy looks at the result of this run first; what it may show is kept when it has ended"
+)
 HOLDS_CREDENTIAL = (
     "this run holds a credential in a file; its output is searched for it when it has ended"
 )

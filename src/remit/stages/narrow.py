@@ -102,6 +102,25 @@ def narrow(
     )
 
 
+def narrowed_output(given: Constraints, wanted: Constraints) -> Constraints:
+    """Constraints whose output is narrowed by others' too: never wider than either of them.
+
+    In whichever order, and twice as once. Nothing of `wanted` but its output is looked at.
+    """
+    types = given.output_content_types
+    if types is None:
+        types = wanted.output_content_types
+    elif wanted.output_content_types is not None:
+        types = tuple(each for each in types if each in wanted.output_content_types)
+    sizes = (given.output_max_bytes, wanted.output_max_bytes)
+    return replace(
+        given,
+        output_max_bytes=min((each for each in sizes if each is not None), default=None),
+        output_redact=tuple(sorted({*given.output_redact, *wanted.output_redact})),
+        output_content_types=types,
+    )
+
+
 def _given(
     declared: tuple[EgressRule, ...], wanted: tuple[EgressRule, ...] | None
 ) -> tuple[EgressRule, ...]:

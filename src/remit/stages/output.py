@@ -17,6 +17,7 @@ from remit.canonical import encode, parse
 from remit.errors import Code
 from remit.model import Constraints, Frozen, ResultKind, RunResult, RunState, Tool
 from remit.ports import ArgumentCheck
+from remit.stages.narrow import narrowed_output
 from remit.stages.redact import POLICY_REDACTS, UNSCRUBBED, removed, replaced, withheld
 from remit.stages.respond import (
     as_text,
@@ -26,6 +27,7 @@ from remit.stages.respond import (
     masked,
     printable,
 )
+from remit.stages.review import AS_IT_IS, Reviewed
 
 TEXT, JSON = "text/plain", "application/json"
 
@@ -56,12 +58,15 @@ def output(
     state: RunState,
     code: Code | None,
     result: RunResult,
+    review: Reviewed = AS_IT_IS,
 ) -> Output:
-    """The content of a run that ended so, under the constraints that it was granted with.
+    """The content of a run that ended so, under the constraints that it was granted with, and what
+    policy said of its result.
 
     A write whose output is invalid or withheld still happened: only its reply says so. Never
     raises: no output whatever may leave a run without its outcome.
     """
+    granted, constraints = constraints, narrowed_output(constraints, review.constraints)
     redacts = bool(constraints.output_redact) and state is not RunState.NEVER_STARTED
     kept = withheld(_marked(result)) if redacts else result
     failed = code if code is not None or state is RunState.SUCCEEDED else Code.RUN_FAILED
@@ -69,8 +74,13 @@ def output(
         failed = Code.OUTPUT_TOO_LARGE
     if failed is None and UNSCRUBBED in result.limits_hit:
         failed = Code.OUTPUT_WITHHELD
+    kept_back = review.keeps_back(state, result)
+    if failed is None and kept_back:
+        failed = Code.OUTPUT_WITHHELD
     if failed is None:
         try:
+            if constraints != granted:  # what the call's own constraints withhold stays withheld
+                _content(check, tool, granted, result.stdout)
             content, structure = _content(check, tool, constraints, result.stdout)
         except _Withheld:
             failed = Code.OUTPUT_WITHHELD
@@ -79,9 +89,11 @@ def output(
         else:
             kept = replace(kept, stdout=structure) if redacts else kept
             return Output(code=None, reply=content, kept=kept)
-    hidden = redacts or not _lets(constraints, TEXT)
+    hidden = redacts or kept_back or not _lets(constraints, TEXT)
     told = kept if tool.upstream is None else _said_by_server(kept)
-    reply = failure_content(tool, state, failed, withheld(told) if hidden else told, hidden=hidden)
+    reply = failure_content(
+        tool, state, failed, withheld(told) if hidden else told, hidden=hidden, why=review.said
+    )
     return Output(code=failed if state is RunState.SUCCEEDED else code, reply=reply, kept=kept)
 
 

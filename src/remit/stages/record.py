@@ -75,10 +75,15 @@ class Record:
             raise
 
 
-def decision_entry(planned: Planned, decided: Decision | Unenforced) -> EntryDraft:
+def decision_entry(
+    planned: Planned, decided: Decision | Unenforced, *, about: str | None = None
+) -> EntryDraft:
     """The entry of one answer of policy, with the whole input sealed for replay.
 
     It tells the answer as it was; `enforced` is there, and false, where nothing follows from it.
+
+    Args:
+        about: the run whose result policy was asked about; nothing can run on such an answer.
     """
     normal = planned.admitted.normal
     decision = decided.answer if isinstance(decided, Unenforced) else decided
@@ -105,6 +110,8 @@ def decision_entry(planned: Planned, decided: Decision | Unenforced) -> EntryDra
     }
     if isinstance(decided, Unenforced):
         public["enforced"] = False
+    if about is not None:
+        public |= {"phase": "result", "run": about}
     sealed = {
         "input": evaluation.input.text,
         "reasons": json.dumps([[r.code, r.message] for r in decision.reasons]).encode(),
@@ -167,6 +174,11 @@ def outcome_entry(planned: Planned, outcome: Outcome) -> EntryDraft:
         "state": outcome.state.value,
         "code": None if outcome.code is None else outcome.code.value,
     }
+    if outcome.review is not None:
+        public["review"] = {
+            "decision": outcome.review.evaluation.decision_id,
+            "verdict": outcome.review.verdict,
+        }
     if result is None:
         return EntryDraft(event="call.outcome", public=public)
     public |= result_public(result)

@@ -100,11 +100,17 @@ def with_files(reply: Frozen, files: tuple[ResultFile, ...]) -> Frozen:
 
 
 def failure_content(
-    tool: Tool, state: RunState, code: Code, result: RunResult, *, hidden: bool = False
+    tool: Tool,
+    state: RunState,
+    code: Code,
+    result: RunResult,
+    *,
+    hidden: bool = False,
+    why: str = "",
 ) -> Frozen:
     """The content for a run that did not succeed: what is known, and what may have happened.
 
-    `hidden` says that policy does not let its output back.
+    `hidden` says that policy does not let its output back, `why` what it said of that.
     """
     what = _WHAT.get(code, "The action failed.")
     if tool.upstream is not None:
@@ -118,6 +124,8 @@ def failure_content(
     text = " ".join(parts)
     if hidden and state is not RunState.NEVER_STARTED and code is not Code.OUTPUT_WITHHELD:
         text += "\nPolicy does not let its output back."
+    if why:
+        text += "\n" + mask(why)
     shown = code in _MAYBE_EGRESS and not hidden and UNSCRUBBED not in result.limits_hit
     if shown and (said := way_out_said(result.traffic, declared=bool(tool.egress))):
         text += "\n" + mask(said)
@@ -198,6 +206,8 @@ def finished(
     if isinstance(decision, Unenforced):
         machine |= {"enforced": False, "verdict": decision.verdict}
         unsafe = (*unsafe, SHADOW)
+    if outcome.review is not None:
+        machine["result_decision_id"] = outcome.review.evaluation.decision_id
     if planned.plan.narrowed_from is not None:
         machine["narrowed_from"] = planned.plan.narrowed_from
     if planned.arguments != planned.admitted.normal.arguments:

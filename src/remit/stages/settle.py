@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from remit.backends import Backends
 from remit.errors import Code, Refused
 from remit.model import (
-    Constraints,
+    Approved,
     Effect,
     Ending,
     Frozen,
@@ -25,9 +25,10 @@ from remit.model import (
     RunState,
 )
 from remit.stages.files import keep_files
-from remit.stages.output import output
+from remit.stages.output import Output, output
 from remit.stages.record import outcome_entry
 from remit.stages.respond import with_files
+from remit.stages.review import Review, Reviewed
 from remit.telemetry import annotate
 
 _ENDED_BY_FORCE: Mapping[Ending, Code] = {
@@ -43,31 +44,35 @@ _ENDED_BY_FORCE: Mapping[Ending, Code] = {
 async def settle(
     b: Backends,
     *,
-    planned: Planned,
-    constraints: Constraints,
+    approved: Approved,
     grant: Grant,
     result: RunResult,
+    review: Review,
 ) -> tuple[Outcome, int]:
     """Judge and write the outcome; give it with its index in the log.
 
     Args:
-        constraints: those of the decision that the grant was made from.
+        approved: what the grant was made from.
+        review: asked about the result, where a policy in force has anything to say of results.
 
     Raises:
         LedgerFault: the outcome could not be written; the run stays open and is closed as
             unknown at the next start.
     """
-    tool = planned.admitted.normal.tool
-    effect = Effect.READ if planned.plan.kind is PlanKind.PREVIEW else tool.effect
+    planned = approved.decided.planned
+    reads = planned.plan.kind is PlanKind.PREVIEW
+    effect = Effect.READ if reads else planned.admitted.normal.tool.effect
     state, code = judge(effect, result)
+    reviewed = await review(approved, grant.run_id, state, result)
     reply: Frozen | None = None
     files: tuple[ResultFile, ...] = ()
     if planned.plan.kind is PlanKind.MAIN:
-        shown = output(b.arguments, tool, constraints, state=state, code=code, result=result)
+        kept_back = reviewed.keeps_back(state, result)
+        shown = _shown(b, approved, reviewed, state=state, code=code, result=result)
         code, reply, result = shown.code, shown.reply, shown.kept
         if result.files:
             files = await keep_files(b.artifacts, grant.run_id, result.files)
-            reply = with_files(reply, files)
+            reply = reply if kept_back else with_files(reply, files)
     outcome = Outcome(
         run_id=grant.run_id,
         fence=grant.fence,
@@ -77,10 +82,32 @@ async def settle(
         reply=reply,
         settled_ms=b.clock.now_ms(),
         files=files,
+        review=reviewed.decision,
     )
     annotate(run_id=grant.run_id, outcome=state.value, ending=result.ending.value)
-    index = await b.ledger.settle(outcome, outcome_entry(planned, outcome))
+    index = await b.ledger.settle(outcome, outcome_entry(planned, outcome), reviewed.entries)
     return outcome, index
+
+
+def _shown(
+    b: Backends,
+    approved: Approved,
+    reviewed: Reviewed,
+    *,
+    state: RunState,
+    code: Code | None,
+    result: RunResult,
+) -> Output:
+    """What of a run of the call itself is answered, and what is kept."""
+    return output(
+        b.arguments,
+        approved.decided.planned.admitted.normal.tool,
+        approved.decided.decision.constraints,
+        state=state,
+        code=code,
+        result=result,
+        review=reviewed,
+    )
 
 
 def judge(effect: Effect, result: RunResult) -> tuple[RunState, Code | None]:

@@ -110,12 +110,14 @@ class MemoryLedger(MemoryLog):
         run = self._state.runs[grant.run_id]
         self._state.runs[run.id] = replace(run, state=RunState.STARTED, started_ms=now_ms)
 
-    async def settle(self, outcome: Outcome, draft: EntryDraft) -> int:
-        return self._write(lambda: self._settle(outcome, draft))
+    async def settle(
+        self, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft] = ()
+    ) -> int:
+        return self._write(lambda: self._settle(outcome, draft, drafts))
 
-    def _settle(self, outcome: Outcome, draft: EntryDraft) -> int:
+    def _settle(self, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft]) -> int:
         found = rules.check_outcome(self._facts(outcome.run_id), outcome)
-        index = self._append([events.outcome(outcome, found.plan_hash, draft)])[0]
+        index = self._append([*drafts, events.outcome(outcome, found.plan_hash, draft)])[-1]
         result = outcome.result
         if outcome.reply is not None:
             self._state.replies[outcome.run_id] = outcome.reply

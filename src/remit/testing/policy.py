@@ -16,7 +16,7 @@ from typing import Any
 from remit import canonical
 from remit.errors import Code, PolicyFault
 from remit.model import Allow, Decision, Deny, Evaluation, Frozen, RequireApproval
-from remit.policy.verdict import denial, judge
+from remit.policy.verdict import denial, judge, judge_result
 from remit.ports import Policy
 
 Question = Mapping[str, Any]
@@ -49,7 +49,7 @@ class ScriptedPolicy:
     """A `Policy` whose answers a function gives; a `PolicyFault` it raises becomes a denial.
 
     `asked` keeps every question about a call and `listed` every one about what is visible;
-    `revision`, `visible_reads` and `not_ready` may be set at any time.
+    `revision`, `visible_reads`, `judges_results` and `not_ready` may be set at any time.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class ScriptedPolicy:
         self.asked: list[Question] = []
         self.listed: list[Question] = []
         self.visible_reads: frozenset[str] | None = frozenset()
+        self.judges_results = False
         self.revision = "scripted"
         self.not_ready: str | None = None
 
@@ -80,7 +81,8 @@ class ScriptedPolicy:
             decided_ms=self._now(),
         )
         try:
-            return judge(self._answer(document), evaluation)
+            judging = judge_result if document.get("phase") == "result" else judge
+            return judging(self._answer(document), evaluation)
         except PolicyFault as fault:
             return denial(fault, evaluation)
 

@@ -62,6 +62,7 @@ def contradictions(
     key_file: str | None = None,
     socket_uid: int | None = None,
     pin_revision: str | None = None,
+    results: bool = False,
     package: str = "remit",
 ) -> Sequence[Contradiction]:
     """What does not fit together in `policy.opa`; reads no file and asks nobody.
@@ -73,7 +74,7 @@ def contradictions(
     files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
     if binary is None:
         return list(_of_url(url or "", files, socket_uid))
-    more = {"socket_uid": socket_uid, "pin_revision": pin_revision}
+    more = {"socket_uid": socket_uid, "pin_revision": pin_revision, "results": results or None}
     return list(_of_binary({"url": url, "token": token, **files, **more}, package))
 
 

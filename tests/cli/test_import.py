@@ -299,6 +299,26 @@ def test_a_server_is_not_given_a_home_or_a_directory_of_the_system(
     assert written(project / "gateway") == {}
 
 
+@pytest.mark.threat("T-37")
+def test_a_server_that_others_could_change_the_sight_of_is_left_out_and_the_rest_is_taken(
+    project: Path, remit: Remit
+) -> None:
+    (project / "data" / "inner").mkdir(parents=True)
+    claude(
+        project / ".mcp.json",
+        inner={"command": "/bin/cat", "args": ["./data/inner"]},
+        outer={"command": "/bin/cat", "args": ["./data"]},
+        site={"url": "https://x.example/mcp"},
+    )
+    ended = remit("init", "gateway", "--no-start", "--import", "--writable", "data")
+    assert ended.code == 1
+    assert (
+        "the server inner does not fit into remit.yaml: its command.mounts[0].source lies in"
+        in (ended.err)
+    )
+    assert set(written(project / "gateway")) == {"outer", "site"}
+
+
 # ------------------------------------------------------------------------------- what is not taken
 
 REFUSED = {

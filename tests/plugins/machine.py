@@ -234,6 +234,16 @@ def _upstream_servers() -> str | None:
     )
 
 
+def _venv() -> str | None:
+    """The system's own Python, for environments that a sandbox can see."""
+    here = "/usr/bin/python3"
+    try:
+        subprocess.run([here, "-c", "import ensurepip, venv"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"{here} cannot make an environment with pip"
+    return None
+
+
 NEEDS: dict[str, Need] = {
     "bwrap": Need(found=_bwrap, install="apt-get install bubblewrap"),
     "userns": Need(
@@ -267,6 +277,8 @@ NEEDS: dict[str, Need] = {
     "openbao": Need(found=_openbao, install="sh tests/tools/install-openbao.sh"),
     "moto": Need(found=_moto, install="sh tests/tools/install-moto.sh"),
     "postgres": Need(found=_postgres, install="apt-get install postgresql"),
+    "npm": Need(found=functools.partial(_on_path, "npm"), install="apt-get install npm"),
+    "venv": Need(found=_venv, install="apt-get install python3-venv"),
     "node22": Need(found=_node22, install="sh tests/conformance/install.sh"),
     "node-env-proxy": Need(found=_node_env_proxy, install="sh tests/conformance/install.sh"),
     "node-tools": Need(found=_node_tools, install="sh tests/conformance/install.sh"),

@@ -6,6 +6,7 @@ Nothing is changed before everything that can be told beforehand has been told.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 ENVIRONMENTS = ".remit-servers"
 """Where installed servers stand, beside remit.yaml: never in the data directory, which no run may
 see."""
+
+_NUMBERED = re.compile(r"catalog\.servers\[(\d+)\]\.?([a-z_.\[\]0-9]*)")
+"""How a problem of one server begins; those of an import come first in the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,7 @@ def import_servers(config: Path, wanted: Wanted, begin: Callable[[], None]) -> E
     one = _Import(wanted=wanted, settings=load(config), faults=faults)
     try:
         _propose(one, chosen)
+        _drop_what_does_not_fit(one)
         done = _write(one)
     except BaseException:
         for path in one.made:
@@ -179,14 +184,11 @@ def _propose(one: _Import, chosen: Sequence[tuple[ClientFile, FoundServer]]) -> 
 
 
 def _proposal(one: _Import, file: ClientFile, server: FoundServer, name: str) -> Proposal:
-    settings = one.settings
-    sight = Sight(
-        server,
-        home=file.home,
-        private=(settings.data_dir, settings.ledger_path, settings.key_file),
-        writable=one.wanted.writable,
-    )
-    return propose(server, name, sight, home=file.home, installed=_installed(one, server, name))
+    settings, project = one.settings, server.place.project
+    home = file.home if project is None else Path(project)
+    private = (settings.data_dir, settings.ledger_path, settings.key_file, *settings.policy.private)
+    sight = Sight(server, home=home, private=private, writable=one.wanted.writable)
+    return propose(server, name, sight, home=home, installed=_installed(one, server, name))
 
 
 def _installed(one: _Import, server: FoundServer, name: str) -> Installed | None:
@@ -270,6 +272,29 @@ def _write(one: _Import) -> bool:
     rewrite = one.wanted.rewrite or _asked("Have the clients speak to Remit only?")
     point_clients(record, pairs, settings, rewrite=rewrite)
     return True
+
+
+def _drop_what_does_not_fit(one: _Import) -> None:
+    """Leave out each server with which the configuration would not be valid, and say why.
+
+    Raises:
+        ConfigError: it would not be valid for a reason that is no server's.
+    """
+    while one.taken:
+        try:
+            entries = [proposal.entry for _, proposal in one.taken]
+            _files(one, entries, _credentials(one, {}))
+            return
+        except ConfigError as problem:
+            found = _NUMBERED.match(problem.message)
+            if found is None or int(found[1]) >= len(one.taken):
+                raise
+            _, proposal = one.taken.pop(int(found[1]))
+            why = f"does not fit into remit.yaml: its {found[2]}{problem.message[found.end() :]}"
+            hint = problem.hint or "remit init --import --dry-run prints its entry"
+            one.faults.append(refused(proposal.server, "", why, hint))
+            if proposal.installed is not None:
+                shutil.rmtree(proposal.installed.directory, ignore_errors=True)
 
 
 def _try(one: _Import) -> Mapping[str, Seen]:

@@ -96,7 +96,7 @@ def _package(server: FoundServer, runner: str, words: Sequence[str], at: int) ->
         if word == "--":
             break
         option, _, value = word.partition("=")
-        if option in _FROM[runner]:
+        if option in _FROM[runner] and given is None:
             if not value and at < len(words):
                 value, at = words[at], at + 1
             given, where = value, at - 1

@@ -9,12 +9,25 @@ from typing import Any
 
 import pytest
 
+from remit.app import sweep
 from remit.backends import PathSettings
-from remit.model import Effect, Reply, ResultKind, SessionMode, Tool, Upstream
+from remit.model import (
+    Effect,
+    Reply,
+    ResultKind,
+    SessionFacts,
+    SessionMode,
+    Tool,
+    Upstream,
+    Verdict,
+)
 from remit.pipeline import Pipeline
+from remit.recovery import Sweeps, leftovers
 from remit.testing.runner import NoopRunner
-from remit.upstreams.runner import UpstreamRunner
-from tests.path.conftest import MakePath, Path_, tool
+from remit.upstreams.runner import SessionSettings, UpstreamRunner
+from tests.path.broken import assert_the_log_holds
+from tests.path.conftest import ASK, OLGA, MakePath, Path_, tool
+from tests.path.test_sweeps import GONE
 from tests.upstreams.played import ECHO, OnCall, Program, digest, gives, reports_once
 from tests.upstreams.test_runner import FAILURES, dies
 
@@ -34,6 +47,7 @@ TOOLS = [
     server_tool("look", Effect.READ),
     server_tool("act", Effect.WRITE),
     server_tool("look_kept", Effect.READ, session=SessionMode.SHARED),
+    server_tool("act_kept", Effect.WRITE, session=SessionMode.SHARED),
 ]
 MakeServed = Callable[[Program], Any]
 
@@ -43,7 +57,8 @@ def served(make_path: MakePath) -> MakeServed:
     async def make(program: Program) -> Path_:
         path: Path_ = await make_path(tools=TOOLS)
         inner = NoopRunner(speaker=program)
-        runner = UpstreamRunner(inner, asked=None, seen=lambda server, items: None)
+        kept = SessionSettings(clock=path.clock, gateway="gw")
+        runner = UpstreamRunner(inner, asked=None, seen=lambda server, items: None, sessions=kept)
         backends = replace(path.pipeline.backends, runner=runner)
         path.pipeline = Pipeline(backends, PathSettings(gateway="gw", hold_s=0))
         return path
@@ -143,3 +158,67 @@ async def test_a_server_that_wants_input_failed_with_a_reason(
     reply = await (await served(Program(ASKS_FOR_INPUT))).call(name)
     assert (reply.decision["outcome"], reply.decision["code"]) == ("failed", "upstream_error")
     assert "asks for input" in said(reply)
+
+
+# Sessions
+
+
+@pytest.mark.threat("T-39")
+async def test_the_record_names_the_session_of_each_call_and_tells_its_end_once(
+    served: MakeServed,
+) -> None:
+    path = await served(Program())
+    for service in ("a", "b"):
+        assert not (await path.call("look_kept", service=service)).is_error
+    told = [each for each in await path.entries() if each["event"] == "call.outcome"]
+    [name] = {each["runner"]["session"] for each in told}
+    for calls, each in enumerate(told, start=1):
+        assert each["runner"]["session_age_ms"].isdigit()
+        assert each["destruction"]["session"]["id"] == name
+        assert each["destruction"]["session"]["calls"] == calls
+        assert each["destruction"]["session"]["ended"] is None
+    backends = path.pipeline.backends
+    await backends.runner.aclose()
+    sweeps = Sweeps(path.ledger)
+    for _ in range(2):
+        await sweep(backends, sweeps)
+    [ended] = [each for each in await path.entries() if each["event"] == "runner.swept"]
+    assert (ended["run"], ended["when"]) == (name, "session")
+    assert ended["destruction"]["complete"] is True
+    assert ended["destruction"]["session"]["calls"] == 2
+    assert ended["destruction"]["session"]["ended"] == "the gateway ends"
+    await assert_the_log_holds(path)
+
+
+async def test_a_session_that_ended_whole_is_no_leftover() -> None:
+    facts = SessionFacts(id="s", server="files", opened_ms=1, calls=1, ended="idle")
+    whole = replace(GONE, session=facts)
+    assert leftovers([GONE, whole, replace(whole, mounts_left=1)]) == [
+        GONE,
+        replace(whole, mounts_left=1),
+    ]
+
+
+@pytest.mark.threat("T-39")
+async def test_what_changes_something_is_never_let_into_a_session(served: MakeServed) -> None:
+    program = Program()
+    path = await served(program)
+    for service in ("a", "b"):
+        await path.call("act_kept", service=service)
+    assert len(program.servers) == 2
+    assert "session" not in (await outcome(path))["runner"]
+
+
+@pytest.mark.threat("T-39")
+async def test_what_people_approved_is_never_let_into_a_session(served: MakeServed) -> None:
+    program = Program()
+    path = await served(program)
+    await path.load(ASK)
+    asked = await path.call("look_kept", service="a")
+    approval = asked.decision["approval_id"]
+    shown = await path.ledger.approval(approval)
+    assert shown is not None
+    await path.administration.vote(OLGA, approval, shown.plan_hash, Verdict.APPROVE, None)
+    done = await path.call("look_kept", service="a")
+    assert not done.is_error
+    assert "session" not in (await outcome(path))["runner"]

@@ -80,6 +80,6 @@ class Asked:
                 lacks = UpstreamFault(fault.code, fault.message, sent=sent, hint=fault.hint)
                 return failed(lacks, output_bytes=self._output_bytes)
             case _:
-                log.error("asking_failed", exc_info=fault)
+                log.error("asking_failed", error=type(fault).__name__)
                 own = UpstreamFault(Code.INTERNAL, "asking failed inside the gateway", sent=sent)
                 return failed(own, output_bytes=self._output_bytes)

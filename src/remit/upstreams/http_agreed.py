@@ -73,7 +73,9 @@ async def _discovered(line: Line, limits: Limits) -> Opened | None:
             if last or MODERN[0] not in (supported(error) or ()):
                 return None
         else:
-            return discovered(reply.result, MODERN)
+            # A server that answers anything to what it does not know has not said that it knows it.
+            named = isinstance(reply.result.get("supportedVersions"), list)
+            return discovered(reply.result, MODERN) if named else None
     return None
 
 

@@ -19,6 +19,7 @@ from remit.upstreams.http_answer import HttpRefusal, messages, refusal
 from remit.upstreams.http_connection import Head, HttpConnection, Sent
 from remit.upstreams.http_inbox import Inbox
 from remit.upstreams.http_line import Line
+from remit.upstreams.http_parameters import header_value
 from remit.upstreams.http_sse import Events
 from remit.upstreams.limits import Limits
 from remit.upstreams.messages import invalid
@@ -26,6 +27,10 @@ from remit.upstreams.revisions import Revision
 
 _SESSION = "mcp-session-id"
 _TAKEN = (200, 202, 204)
+_RETRY_S = 1.0
+_LONGEST_S = 30.0
+_TRIES = 3
+"""How often a stream is taken up again that gives nothing new."""
 
 
 class StreamableStream:
@@ -100,13 +105,16 @@ class StreamableStream:
         sent = Sent()
         if number is not None:
             self.inbox.calls[number] = sent
+        events: Events | None = Events(2 * self._limits.line_bytes)
         request = self._line.request("POST", self._headers(), body, sent=sent)
         try:
             async with request as (got, head):
                 if number is not None:
-                    await self._answered(got, head, message, number)
+                    events = await self._answered(got, head, message, number)
                 elif head.status not in _TAKEN:
                     await refusal(got, head, self._line.limits)  # a notification may be left
+            if number is not None and events is not None:
+                await self._taken_up(events, number)
         finally:
             if number is not None:
                 self._posts.pop(number, None)
@@ -115,7 +123,8 @@ class StreamableStream:
 
     async def _answered(
         self, got: HttpConnection, head: Head, message: dict[str, Any], number: int
-    ) -> None:
+    ) -> Events | None:
+        """Pass on what the answer holds; None if the result was in it, else where it broke off."""
         shakes = message["method"] == "initialize"
         if shakes:
             self.session = _session_of(head)
@@ -126,15 +135,49 @@ class StreamableStream:
             if told.get("id") not in (None, number):
                 raise invalid("the MCP server answered a request that was not made here")
             await self.inbox.take(canonical.encode({**told, "id": number}))
-            return
-        most = self._limits.line_bytes
-        async with aclosing(messages(got, head, Events(2 * most), most)) as each:
-            async for data in each:
-                value = await self.inbox.take(data)
-                if (answer := _answer_in(value, number)) is not None:
-                    if shakes:
-                        self.revision = _revision_of(answer)
+            return None
+        events = Events(2 * self._limits.line_bytes)
+        answer = await self._heard(got, head, events, number)
+        if answer is None:
+            return events
+        if shakes:
+            self.revision = _revision_of(answer)
+        return None
+
+    async def _heard(
+        self, got: HttpConnection, head: Head, events: Events, number: int
+    ) -> dict[str, Any] | None:
+        """Pass on the messages of one answer; gives the one that was waited for."""
+        try:
+            async with aclosing(messages(got, head, events, self._limits.line_bytes)) as each:
+                async for data in each:
+                    value = await self.inbox.take(data)
+                    if (answer := _answer_in(value, number)) is not None:
+                        return answer
+        except UpstreamFault as fault:
+            if fault.code is not Code.UPSTREAM_GONE or not events.last_id:
+                raise
+        return None
+
+    async def _taken_up(self, events: Events, number: int) -> None:
+        """Listen on where a stream broke off, as a server may want it (2025-11-25, SEP-1699).
+
+        Raises:
+            UpstreamFault: the answer never came.
+        """
+        fruitless = 0
+        while events.last_id and fruitless < _TRIES:
+            before, events = events.last_id, events.again()
+            wait_s = _RETRY_S if events.retry_ms is None else events.retry_ms / 1000
+            await asyncio.sleep(min(max(wait_s, _RETRY_S / 10), _LONGEST_S))
+            again = ("Last-Event-ID", header_value(before.decode("latin-1")))
+            request = self._line.request("GET", [*self._headers(), again], sent=Sent())
+            async with request as (got, head):
+                if head.status != 200 or head.media_type != "text/event-stream":
+                    break
+                if await self._heard(got, head, events, number) is not None:
                     return
+            fruitless = fruitless + 1 if events.last_id == before else 0
         raise UpstreamFault(Code.UPSTREAM_GONE, "the MCP server ended its answer before the result")
 
     def _meaning(self, told: HttpRefusal) -> UpstreamFault:

@@ -38,6 +38,12 @@ class Events:
         self.last_id = b""
         self.retry_ms: int | None = None
 
+    def again(self) -> Events:
+        """A reader for the same stream after it was taken up again."""
+        found = Events(self._most)
+        found.last_id, found.retry_ms = self.last_id, self.retry_ms
+        return found
+
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that are whole with these bytes.
 

@@ -11,9 +11,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from remit.errors import RunnerFault
 from remit.model import Channel, Ending, Lease, RunResult, RunSpec
 from remit.ports import Dialogue
+from remit.runners.channel import Report
 from remit.runners.sandbox import SandboxRunner
+from remit.runners.wire import close_all
 from remit.testing.dialogue_contract import heard
 from tests.runners.support import begin, groups_naming, limited, new_lease, python, shell
 
@@ -313,3 +316,22 @@ async def test_a_provision_that_is_given_up_leaves_nothing(runner: SandboxRunner
         await runner.destroy(own)
         assert groups_naming(own.id) == []
     assert descriptors() == before
+
+
+@pytest.mark.threat("T-16")
+async def test_one_whose_pipes_did_not_arrive_is_not_made(runner: SandboxRunner) -> None:
+    link = runner.attempts.link
+    take = link._on_report
+
+    def lossy(report: Report) -> None:
+        if report.message["ev"] == "piped":
+            close_all(report.fds)
+            report.fds.clear()
+        take(report)
+
+    link._on_report = lossy
+    own = new_lease()
+    with pytest.raises(RunnerFault) as refused:
+        await runner.provision(own, speaks(shell("cat")))
+    assert refused.value.started is False
+    assert groups_naming(own.id) == []

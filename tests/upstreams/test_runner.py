@@ -331,6 +331,25 @@ async def test_a_stop_cancels_the_call_at_the_server(write: bool) -> None:
     assert json.loads(result.stderr)["method"] == "notifications/cancelled"
 
 
+async def test_a_stop_does_not_wait_for_a_server_that_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called = asyncio.Event()
+
+    async def deaf(server: Server, message: Message) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stdio, "WRITTEN_WITHIN_S", 0.01)
+    it = made(Program(deaf))
+    own = await it.begin(call_spec(arguments={"full": "x" * 200_000}))
+    while not it.program.servers or len(it.program.servers[0].heard) < 2:
+        await asyncio.sleep(0)
+    await it.runner.stop(own, grace_s=0)
+    result = await it.runner.collect(own)
+    assert result.limits_hit == ("cancelled",)
+
+
 async def test_a_stop_while_the_server_starts_means_that_nothing_was_asked() -> None:
     async def never(server: Server, message: Message) -> None:
         await asyncio.Event().wait()
@@ -413,7 +432,9 @@ CHANGED = Heard(ending=Ending.UNASKED, code=Code.TOOL_CHANGED)
         (UNASKED, Ending.TIMED_OUT, Ending.UNASKED, ("run_timed_out",)),
         (UNASKED, Ending.OUTPUT_LIMIT, Ending.UNASKED, ("output_too_large",)),
         (CHANGED, Ending.TIMED_OUT, Ending.UNASKED, ("tool_changed",)),
-        (ANSWER, Ending.NOT_STARTED, Ending.NOT_STARTED, ()),
+        (ANSWER, Ending.NOT_STARTED, Ending.ANSWERED, ()),
+        (SILENCE, Ending.NOT_STARTED, Ending.UNANSWERED, ("upstream_gone",)),
+        (UNASKED, Ending.NOT_STARTED, Ending.NOT_STARTED, ()),
     ],
 )
 def test_what_was_answered_stays_answered_and_else_force_is_told_first(

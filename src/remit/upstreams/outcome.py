@@ -82,7 +82,7 @@ def result_of(heard: Heard, process: RunResult) -> RunResult:
     What was answered was answered, however the process ended after it. Where there is no answer,
     what the environment itself enforced says more than what the conversation saw of it.
     """
-    if process.ending is Ending.NOT_STARTED:
+    if process.ending is Ending.NOT_STARTED and heard.ending is Ending.UNASKED:
         return process
     ending, forced = heard.ending, _BY_FORCE.get(process.ending)
     code = heard.code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,9 @@ GONE_WITHIN_S = 5.0
 WRITES_WITHIN_S = 2.0
 """How long a server whose call may have changed something has to end once its input is closed."""
 
+WRITTEN_WITHIN_S = 1.0
+"""How long a server has to take what it is told last, a cancel above all."""
+
 _KEY = "call"
 _FRAME_BYTES = 65_536
 
@@ -46,10 +50,13 @@ def limits_of(spec: RunSpec) -> Limits:
     The process is ended at its own limits, so that the times here only hold where that fails.
     """
     own = Limits()
+    line_bytes = max(own.line_bytes, spec.limits.output_bytes + _FRAME_BYTES)
     wall = spec.limits.wall_s + SLACK_S
     return replace(
         own,
-        line_bytes=max(own.line_bytes, spec.limits.output_bytes + _FRAME_BYTES),
+        line_bytes=line_bytes,
+        # Every process is asked for its list, and JSON takes many times its length in memory.
+        list_bytes=min(own.list_bytes, line_bytes),
         open_s=wall,
         list_s=wall,
         call_s=wall,
@@ -144,7 +151,9 @@ class ProcessRun:
         """Close its input, let it end by itself for a while where that matters, then end it."""
         inner, talk = self._means.inner, self._conversation
         if talk is not None:
-            await talk.written()
+            with suppress(TimeoutError):  # who does not read what it is sent is not waited for
+                async with asyncio.timeout(WRITTEN_WITHIN_S):
+                    await talk.written()
         inner.dialogue(self._lease).close_input()
         grace_s = self._patience_s(heard)
         ending = asyncio.ensure_future(inner.collect(self._lease))

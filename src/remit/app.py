@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from remit.account import readable_by_others, same_user
+from remit.addresses import split_authority
 from remit.backends import Backends, PathSettings
 from remit.catalog.arguments import SchemaCheck
 from remit.catalog.store import CommandCatalog
@@ -38,7 +39,7 @@ from remit.policy.point import PolicyPoint
 from remit.policy.serving import ServedBundles
 from remit.policy.switch import Switch
 from remit.ports import Clock, Ledger, Runner, Signer
-from remit.processes import Processes, open_processes
+from remit.processes import Processes, authorities, open_processes
 from remit.rates import MemoryRates
 from remit.recovery import Sweeps, leftovers, recover
 from remit.runners.artifacts import DirectoryArtifacts
@@ -48,6 +49,8 @@ from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
 from remit.settings.servers import elsewhere
 from remit.telemetry import LEFTOVERS, logger, tracing
+from remit.upstreams.asking import HttpServers
+from remit.upstreams.http_asking import PooledServers
 from remit.upstreams.runner import SessionSettings, UpstreamRunner
 
 HOUSEKEEPING_EVERY_S = 5.0
@@ -122,12 +125,13 @@ async def open_gateway(
     """
     name = _own_directory(settings.data_dir)
     clock = SystemClock()
-    oversight = _oversight(settings, clock)
+    oversight = oversight_of(settings, clock)
     # Before any process is started, which would be taken for the first gateway's leftovers.
     refuse_second(settings.ledger_path)
     async with AsyncExitStack() as stack:
         beside = await open_processes(settings, name, stack, runner=runner)
-        beside = _with_servers(settings, beside, oversight, clock, name)
+        http = _http(settings, stack)
+        beside = _with_servers(settings, beside, oversight, clock=clock, name=name, http=http)
         ledger = SqliteLedger.open(
             settings.ledger_path,
             signer=_signer(settings, beside.keeper),
@@ -147,7 +151,7 @@ async def open_gateway(
         await recover(ledger, backends.runner, clock, backends.credentials)
         await _activate(pipeline, enforced.point.revision)
         await stack.enter_async_context(enforced.kept(switch))
-        asker = Asker(beside.runner, None, clock, gateway=name, profiles=pipeline.settings.profiles)
+        asker = Asker(beside.runner, http, clock, gateway=name, profiles=pipeline.settings.profiles)
         await stack.enter_async_context(
             oversight.kept(asker, partial(_offered, pipeline, enforced.point, switch))
         )
@@ -187,7 +191,7 @@ def _signer(settings: Settings, keeper: KeeperClient) -> Signer:
     return signer
 
 
-def _oversight(settings: Settings, clock: Clock) -> Oversight:
+def oversight_of(settings: Settings, clock: Clock) -> Oversight:
     """The servers of the catalog, with what was accepted of them before."""
     commands = CommandCatalog(settings.tools).tools()
     store = PinStore(settings.data_dir / "servers" / "pins")
@@ -195,14 +199,32 @@ def _oversight(settings: Settings, clock: Clock) -> Oversight:
 
 
 def _with_servers(
-    settings: Settings, beside: Processes, oversight: Oversight, clock: Clock, name: str
+    settings: Settings,
+    beside: Processes,
+    oversight: Oversight,
+    *,
+    clock: Clock,
+    name: str,
+    http: HttpServers | None,
 ) -> Processes:
     """The processes with a runner that also makes calls of MCP servers, where there are any."""
     if not settings.servers:
         return beside
     kept = SessionSettings(clock=clock, gateway=name)
-    runner = UpstreamRunner(beside.runner, asked=None, seen=oversight.saw, sessions=kept)
+    runner = UpstreamRunner(beside.runner, asked=http, seen=oversight.saw, sessions=kept)
     return replace(beside, runner=runner)
+
+
+def _http(settings: Settings, stack: AsyncExitStack) -> HttpServers | None:
+    """What asks the servers that are reached at a URL, where there are any."""
+    if not elsewhere(settings.servers):
+        return None
+    internal = {split_authority(each) for each in settings.sections.runners.egress.internal}
+    http = PooledServers(
+        internal={each for each in internal if each is not None}, ca_pem=authorities(settings)
+    )
+    stack.push_async_callback(http.aclose)
+    return http
 
 
 def _backends(

@@ -103,3 +103,26 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(client, *args, **kwargs)
 
     return with_client
+
+
+def maybe_admin(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `admin_options`, for a command that asks a gateway only where one is named.
+
+    The command gets the client, or None, and the invocation, as its first arguments.
+    """
+
+    @click.option("--url", metavar="URL", help="Ask the gateway whose admin API is there.")
+    @click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Ask the gateway, with the operator's token in this file.",
+    )
+    @click.pass_obj
+    @functools.wraps(command)
+    def with_either(invocation: Invocation, *args: Any, **kwargs: Any) -> Any:
+        url, token_file = kwargs.pop("url"), kwargs.pop("token_file")
+        asked = url is not None or token_file is not None
+        client = invocation.admin(url, token_file) if asked else None
+        return command(client, invocation, *args, **kwargs)
+
+    return with_either

@@ -21,6 +21,7 @@ from remit.errors import (
     PolicyFault,
     RemitError,
     RunnerFault,
+    UpstreamFault,
 )
 from remit.visible import visible
 
@@ -55,7 +56,7 @@ def exit_of(error: RemitError) -> Exit:
         return Exit.WAITING
     if error.code in (Code.SERVER_UNREACHABLE, Code.INTERNAL):
         return Exit.UNKNOWN
-    if isinstance(error, PolicyFault | RunnerFault | LedgerFault):
+    if isinstance(error, PolicyFault | RunnerFault | LedgerFault | UpstreamFault):
         return Exit.UNKNOWN
     return Exit.USAGE if isinstance(error, ConfigError) else Exit.NO
 

@@ -1,24 +1,27 @@
-"""`remit tools`: the catalog, read from the configuration; needs no gateway."""
+"""`remit tools`: the catalog, from the configuration and what was accepted, or from a gateway."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from remit import canonical
-from remit.canonical import short
 from remit.catalog.arguments import SchemaCheck
-from remit.cli.invocation import pass_settings
-from remit.cli.output import Exit, block, output_option, print_list, print_one, table
+from remit.cli.invocation import Invocation, maybe_admin, pass_settings
+from remit.cli.output import Exit, block, note, output_option, print_list, print_one, table
+from remit.cli.server_text import TOOL_COLUMNS, held_rows, offered_rows
+from remit.cli.servers import diff, look, pin, servers
 from remit.command import render_command, render_consequence
 from remit.config import Settings
 from remit.doors.admin_json import tool_json
+from remit.doors.admin_servers import server_json
+from remit.doors.client import AdminClient
 from remit.errors import Code, NotFound
-from remit.model import Frozen, Tool
+from remit.model import Frozen, ServerStatus, Tool, ToolState
 from remit.visible import literal, visible
 
 
@@ -27,25 +30,53 @@ def tools() -> None:
     """The tools of the catalog."""
 
 
+for command in (servers, diff, pin, look):
+    tools.add_command(command)
+
+
 @tools.command("list")
+@click.option("--server", metavar="NAME", help="Only those of this MCP server.")
+@click.option("--state", type=click.Choice([str(each) for each in ToolState]), help="Only these.")
 @output_option
-@pass_settings
-def list_tools(settings: Settings, form: str) -> None:
-    """List the tools in the configuration."""
-    rows = [tool_json(tool) for tool in sorted(settings.tools, key=lambda tool: tool.name)]
-    print_list(
-        form,
-        "tools",
-        rows,
-        {
-            "NAME": lambda row: str(row["name"]),
-            "EFFECT": lambda row: str(row["effect"]),
-            "RISK": lambda row: str(row["risk"]),
-            "ENVIRONMENTS": lambda row: ", ".join(row["environment"]["names"]) or "-",
-            "PREVIEW": lambda row: "yes" if row["preview"] else "no",
-            "DIGEST": lambda row: short(row["digest"]),
-        },
-    )
+@maybe_admin
+def list_tools(
+    client: AdminClient | None,
+    invocation: Invocation,
+    server: str | None,
+    state: str | None,
+    form: str,
+) -> None:
+    """List the tools: commands, and those of MCP servers with whether they are offered.
+
+    With --url or --token-file as the gateway has them; else from the configuration and what was
+    accepted before, without asking anyone.
+    """
+    if client is not None:
+        known, behind = client.tools(), client.servers()
+    else:
+        catalog, statuses = _on_disk(invocation.settings())
+        known = [tool_json(tool) for tool in catalog]
+        behind = [server_json(each) for each in statuses]
+    if server is not None and server not in [each["name"] for each in behind]:
+        raise NotFound(
+            Code.NOT_FOUND, "there is no server of that name", hint="remit tools servers"
+        )
+    rows = [*offered_rows(known), *held_rows(behind)]
+    rows = [row for row in rows if server in (None, row["server"])]
+    rows = [row for row in rows if state in (None, row["state"])]
+    print_list(form, "tools", sorted(rows, key=lambda row: str(row["name"])), TOOL_COLUMNS)
+    unseen = [each["name"] for each in behind if not each["tools"]]
+    if form == "text" and client is None and unseen:
+        note(f"not seen yet, and so without tools here: {', '.join(unseen)}")
+
+
+def _on_disk(settings: Settings) -> tuple[Sequence[Tool], Sequence[ServerStatus]]:
+    """The catalog as it would be offered now, and the servers as they were seen last."""
+    from remit.app import oversight_of  # takes a while, which `remit --help` need not
+    from remit.clock import SystemClock
+
+    oversight = oversight_of(settings, SystemClock())
+    return oversight.catalog.tools(), oversight.statuses()
 
 
 @tools.command()
@@ -54,7 +85,7 @@ def list_tools(settings: Settings, form: str) -> None:
 @pass_settings
 def show(settings: Settings, name: str, form: str) -> None:
     """Show all that the digest of the tool NAME covers."""
-    tool = _find(settings, name)
+    tool = _find(_on_disk(settings)[0], name)
     print_one(form, tool_json(tool), lambda: _text(tool_json(tool)))
 
 
@@ -73,7 +104,7 @@ def check(settings: Settings, name: str | None, arguments: str | None, form: str
     approved, and is an error (exit 1).
     """
     if arguments is None:
-        chosen = settings.tools if name is None else (_find(settings, name),)
+        chosen = settings.tools if name is None else (_find(settings.tools, name),)
         facts = {"tools": [{"name": t.name, "digest": t.digest, "ok": True} for t in chosen]}
         print_one(
             form, facts, lambda: table([f"{len(chosen)} ok"], [[f"ok  {t.name}"] for t in chosen])
@@ -81,7 +112,7 @@ def check(settings: Settings, name: str | None, arguments: str | None, form: str
         return
     if name is None:
         raise click.UsageError("--arguments needs the NAME of a tool")
-    tool = _find(settings, name)
+    tool = _find(settings.tools, name)
     frozen = _schema_check(settings).normalise(tool, _object(arguments))
     seen = _dry(tool, frozen)
     if tool.preview is not None:
@@ -96,8 +127,8 @@ def _schema_check(settings: Settings) -> SchemaCheck:
     return SchemaCheck(max_bytes=limits.arguments_bytes, max_depth=limits.arguments_depth)
 
 
-def _find(settings: Settings, name: str) -> Tool:
-    for tool in settings.tools:
+def _find(known: Sequence[Tool], name: str) -> Tool:
+    for tool in known:
         if tool.name == name:
             return tool
     raise NotFound(Code.NOT_FOUND, "there is no tool of that name", hint="remit tools list")

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import tomllib
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import yaml
 
 from remit.cli.client_file import MAX_BYTES, backup_of
 from remit.cli.doctor.clients import direct_servers
+from remit.cli.imports.changes import Changes, make
 from remit.cli.imports.grants import with_grants
 from remit.config import load
+from remit.errors import Conflict
 from tests.cli.conftest import Ended, Remit
+from tests.cli.serving import Serving, configure, serving
 from tests.runners.fixtures import reachable
 
 __all__ = ["reachable"]
@@ -428,6 +432,42 @@ def test_a_secret_whose_file_is_taken_already_leaves_all_as_it_was(
     assert everything(project) == before
 
 
+def test_a_file_that_changes_meanwhile_leaves_all_as_it_was(project: Path) -> None:
+    first, second = project / "first", project / "second"
+    first.write_text("1")
+    second.write_text("changed")
+    data_dir = project / ".remit"
+    changes = Changes(
+        data_dir=data_dir,
+        files={first: (b"1", b"2"), second: (b"1", b"2")},
+        secrets={data_dir / "secrets" / "one": WORD},
+        environments=[],
+    )
+    with pytest.raises(Conflict, match="changed while"):
+        make(changes)
+    assert everything(project) == {"first": b"1", "second": b"changed"}
+
+
+@pytest.mark.parametrize("what", ["remit.yaml", ".remit"])
+def test_a_link_in_the_place_of_what_is_written_is_not_followed(
+    project: Path, remit: Remit, what: str
+) -> None:
+    assert remit("init").code == 0
+    claude(project / ".mcp.json", two={"command": "/bin/cat", "env": {"API_KEY": WORD}})
+    if what == ".remit":
+        elsewhere = project.parent / "elsewhere"
+        elsewhere.mkdir()
+        (project / ".remit" / "secrets").symlink_to(elsewhere)
+    else:
+        (project / what).rename(project / "real.yaml")
+        (project / what).symlink_to("real.yaml")
+    before = everything(project.parent)
+    ended = remit("init", "--no-start", "--import", ".mcp.json")
+    assert ended.code == 2
+    assert "symbolic link" in ended.err
+    assert everything(project.parent) == before
+
+
 def test_the_gateways_own_entry_is_never_imported(project: Path, remit: Remit) -> None:
     assert remit("connect", "claude-code", "--install").code == 0
     ended = remit("init", "gateway", "--no-start", "--import", ".mcp.json")
@@ -484,6 +524,9 @@ for line in sys.stdin:
                             "serverInfo": {"name": "small", "version": "1"}}
     elif asked["method"] == "tools/list":
         answer["result"] = {"tools": TOOLS}
+    elif asked["method"] == "tools/call":
+        text = "did " + asked["params"]["name"]
+        answer["result"] = {"content": [{"type": "text", "text": text}]}
     else:
         answer["error"] = {"code": -32601, "message": "unknown"}
     print(json.dumps(answer), flush=True)
@@ -526,6 +569,48 @@ def test_a_server_is_started_once_and_its_tools_are_pinned_and_granted(
     assert remit("policy", "test", root / "policy").code == 0
     assert remit("init", "gateway", "--undo").code == 0
     assert everything(project) == before
+
+
+def call(gateway: Serving, root: Path, tool: str) -> dict[str, Any]:
+    """A `tools/call` of the agent whose key `remit init` made (MCP 2026-07-28)."""
+    door = gateway.until("serving")["mcp"].removeprefix("http://").removesuffix("/mcp")
+    token = (root / ".remit/keys/agent.token").read_text().strip()
+    about = "io.modelcontextprotocol"
+    meta = {f"{about}/protocolVersion": "2026-07-28", f"{about}/clientCapabilities": {}}
+    params = {"name": tool, "arguments": {}, "_meta": meta}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {
+        "authorization": f"Bearer {token}", "content-type": "application/json",
+        "accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "tools/call", "mcp-name": tool,
+    }  # fmt: skip
+    connection = HTTPConnection(door, timeout=60)
+    try:
+        connection.request("POST", "/mcp", json.dumps(body), headers)
+        text = connection.getresponse().read().decode()
+    finally:
+        connection.close()
+    line = next((each for each in text.splitlines() if each.startswith("data: {")), text)
+    answer: dict[str, Any] = json.loads(line.removeprefix("data: "))
+    return answer["result"]
+
+
+@pytest.mark.slow
+@pytest.mark.needs("userns", "bwrap")
+def test_an_imported_server_is_called_through_the_gateway_reads_at_once_and_the_rest_when_agreed(
+    project: Path, remit: Remit, reachable: Path, small: dict[str, Any]
+) -> None:
+    claude(project / ".mcp.json", small=small)
+    root = reachable / "gateway"
+    assert remit("init", root, "--import", ".mcp.json", "--accept-hints").code == 0
+    with serving(configure(root, approvals={"hold_s": 0})) as gateway:
+        look = call(gateway, root, "small_look")
+        assert look["content"] == [{"type": "text", "text": "did look"}]
+        assert not look.get("isError")
+        change = call(gateway, root, "small_change")
+        assert change["isError"]
+        assert "approval_required" in json.dumps(change)
+        assert not [line for line in gateway.lines if line.get("event") == "tools_seen"]
 
 
 @pytest.mark.slow

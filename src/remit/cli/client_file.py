@@ -107,7 +107,7 @@ def placed(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise _unusable(
-            f"the file cannot be changed: {error.strerror}",
+            f"the file cannot be read or changed: {error.strerror}",
             "make its directory and be its owner, or name another file",
             path,
         ) from None

@@ -112,7 +112,15 @@ def _replace(files: Mapping[Path, tuple[bytes, bytes]]) -> None:
 
 
 def _own(directory: Path) -> None:
+    """A directory for its owner alone; one that is there is taken as it is, a link is not."""
     directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.is_symlink():
+        raise ConfigError(
+            Code.CONFIG_INVALID,
+            "this is a symbolic link, which is not followed",
+            place=str(directory),
+            hint="put a directory there",
+        )
 
 
 def _new(path: Path, content: bytes, made: list[Path]) -> None:

@@ -368,3 +368,4 @@ def _say_what_was_written(
         note("nobody then; every other tool needs a person's agreement to each call.")
     else:
         note("Nobody has a grant for their tools: policy has to give one (policy/data.json).")
+    note("A gateway that is running takes this at its next start.")

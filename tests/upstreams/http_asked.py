@@ -123,7 +123,7 @@ class Hostile:
 
     @property
     def methods(self) -> list[str]:
-        return [each.body["method"] for each in self.asked if each.body]
+        return [each.body["method"] for each in self.asked if each.body and "method" in each.body]
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from remit.errors import UpstreamFault
 from remit.model import SessionMode, UpstreamCall
 from remit.upstreams.http_agreed import SHAKEN, Agreed, Transport
 from remit.upstreams.http_background import Background
@@ -15,7 +16,7 @@ from remit.upstreams.http_connection import Sent
 from remit.upstreams.http_line import Line
 from remit.upstreams.http_listed import Listed
 from remit.upstreams.http_modern import modern_request
-from remit.upstreams.http_session import Session
+from remit.upstreams.http_session import Session, unsent
 from remit.upstreams.limits import Limits
 from remit.upstreams.messages import Reply
 from remit.upstreams.pages import every_tool
@@ -149,10 +150,13 @@ class Peer:
         self._background.later(idle_s, look)
 
     async def _opened(self, agreed: Agreed, limits: Limits) -> Session:
-        if agreed.transport is Transport.EVENTS:
-            return await Session.listening(self.line, limits, self._url, SHAKEN)
-        if agreed.sessions:
-            return await Session.shaken(self.line, limits, SHAKEN)
+        try:
+            if agreed.transport is Transport.EVENTS:
+                return await Session.listening(self.line, limits, self._url, SHAKEN)
+            if agreed.sessions:
+                return await Session.shaken(self.line, limits, SHAKEN)
+        except UpstreamFault as fault:
+            raise unsent(fault) from None  # what was sent was a greeting, never a call
         return Session.resumed(self.line, limits, agreed.opened)
 
     @property

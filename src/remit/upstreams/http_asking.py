@@ -36,7 +36,6 @@ class PooledServers:
 
     Args:
         internal: `(host, port)` whose address may be private though a name is written in the url.
-        plain: `(host, port)` that may be asked without TLS.
         ca_pem: authorities (PEM) of servers' certificates, beside the system's.
         limits, http_limits: what is borne of each server.
         look: the resolver.
@@ -47,7 +46,6 @@ class PooledServers:
         self,
         *,
         internal: AbstractSet[tuple[str, int]] = frozenset(),
-        plain: AbstractSet[tuple[str, int]] = frozenset(),
         ca_pem: str = "",
         limits: Limits = Limits(),  # noqa: B008 - frozen
         http_limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
@@ -55,14 +53,13 @@ class PooledServers:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._way = Way(internal=internal, ca_pem=ca_pem, look=look)
-        self._plain = plain
         self._limits = limits
         self._http_limits = http_limits
         self._clock = clock
         self._servers: dict[str, Server] = {}
         self._background = Background()
         self._closed = False
-        told = {"internal": _pairs(internal), "plain": _pairs(plain), "version": remit.__version__}
+        told = {"internal": _pairs(internal), "version": remit.__version__}
         self._digest = digest_of("remit.http/1", {**told, "ca": digest_of("remit.ca/1", ca_pem)})
 
     @property
@@ -130,7 +127,7 @@ class PooledServers:
         if found is not None and found.url == url:
             return found
         try:
-            target = target_of(url, plain=self._plain)
+            target = target_of(url)
         except ConfigError as fault:
             raise UpstreamFault(Code.UPSTREAM_UNREACHABLE, fault.message, hint=fault.hint) from None
         if found is not None:

@@ -100,8 +100,7 @@ class EventsStream:
         """Where to speak: a path of the very server that is listened to, and nowhere else."""
         with suppress(ConfigError, ValueError):
             origin = self._line.target.origin
-            plain = frozenset({origin[1:]}) if not origin[0] else frozenset()
-            found = target_of(urljoin(self._url, data.decode("ascii")), plain=plain)
+            found = target_of(urljoin(self._url, data.decode("ascii")))
             if found.origin == origin:
                 return found
         raise invalid("the MCP server names another server as the place to speak")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -35,13 +34,11 @@ class Target:
         return self.secure, self.host, self.port
 
 
-def target_of(url: str, *, plain: AbstractSet[tuple[str, int]] = frozenset()) -> Target:
+def target_of(url: str) -> Target:
     """The address in a url.
 
     Args:
-        url: https, or http to this machine itself or one of `plain`; the host is one exact name
-            or address.
-        plain: hosts with ports to which the operator lets requests go without TLS.
+        url: https, or http to this machine itself; the host is one exact name or address.
 
     Raises:
         ConfigError: `config_invalid`. What resolves from the name is not looked at here.
@@ -61,7 +58,7 @@ def target_of(url: str, *, plain: AbstractSet[tuple[str, int]] = frozenset()) ->
         raise _invalid("metadata services are never asked")
     if "@" in parts.netloc or "#" in url or not url.isprintable() or not _PATH.fullmatch(path):
         raise _invalid("it has a user, a fragment, or a path that is not plain")
-    if parts.scheme == "http" and not is_loopback(host) and (host, port) not in plain:
+    if parts.scheme == "http" and not is_loopback(host):
         raise _invalid("without TLS only this machine itself is asked")
     return Target(secure=parts.scheme == "https", host=host, port=port, path=path)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remit.errors import Code, PolicyFault
-from remit.model import Allow, Deny
+from remit.model import Allow, Deny, Ending, RunResult, RunState
 from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.layers import Layer, Tenure, layer
 from remit.policy.lint import lint
@@ -18,9 +18,11 @@ from remit.policy.point import PolicyPoint
 from remit.policy.reads import known_of
 from remit.policy.verdict import judge_result
 from remit.settings.policy import OpaSection
+from remit.stages.review import MAX_TEXT, result_facts
 from remit.testing.policy import allow, deny, require_approval
+from tests.plugins.machine import ROOT
 from tests.policy.opa.world import opa
-from tests.policy.world import EVALUATION, HEAD, asking, policy, question
+from tests.policy.world import EVALUATION, HEAD, RESTART, asking, policy, question
 
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-46")]
 
@@ -132,6 +134,28 @@ def test_answer_may_be_recorded_narrow_the_output_or_deny() -> None:
         judge_result(allow(constraints=narrowing, obligations=[log]), EVALUATION), Allow
     )
     assert isinstance(judge_result(deny(), EVALUATION), Deny)
+
+
+PAGE = (ROOT / "docs" / "policy-input.md").read_text(encoding="utf-8")
+EXAMPLE = PAGE[PAGE.index("```rego\ndefault result") + 8 :].split("```")[0]
+
+
+@pytest.mark.parametrize(
+    ("printed", "verdict"),
+    [("fine", "allow"), ("-----BEGIN PRIVATE KEY-----", "deny"), ("x" * MAX_TEXT + "x", "deny")],
+)
+async def test_example_of_the_page_passes_the_check_and_does_what_it_says(
+    printed: str, verdict: str
+) -> None:
+    bundle = policy('visible["a"] := true\n' + EXAMPLE)
+    assert lint(bundle) == []
+    facts = result_facts(
+        RESTART, RunState.SUCCEEDED, RunResult(ending=Ending.EXIT, stdout=printed.encode())
+    )
+    async with asking(bundle) as point:
+        decision = await point.decide(question() | {"phase": "result", "result": facts},
+                                      decision_id="dec_1")  # fmt: skip
+    assert decision.verdict == verdict
 
 
 # --------------------------------------------------------------------------------- OPA itself

@@ -181,7 +181,8 @@ def test_doctor_finds_a_new_installation_well_and_leaves_nothing(home: Path, rem
     assert {check["status"] for check in document["checks"]} <= {"ok", "warn"}
     found = [name for name in lines(ended.out) if not name.startswith("sandbox:")]
     assert found == [
-        "python", "configuration", "file modes", "rules", "same user", "policy engine",
+        "python", "configuration", "file modes", "rules", "same user", "direct servers",
+        "policy engine",
         "bubblewrap", "user namespaces", "cgroups", "sandbox", "user of runs", "disk",
         "user of processes", "gvisor", "profile sandbox", "fsync", "clock",
     ]  # fmt: skip

@@ -51,6 +51,13 @@ def sends(text: str | bytes, *, end: bool = True) -> Answer:
     return answer
 
 
+async def endless(asked: Asked) -> None:
+    await asked.send(f"{JSON}Connection: close\r\n\r\n".encode())
+    while not asked.writer.transport.is_closing():
+        await asked.send(b" " * 10_000)
+        await asyncio.sleep(0)
+
+
 def status(line: str, body: Any = b"", more: str = "") -> Answer:
     async def answer(asked: Asked) -> None:
         await asked.json(body, status=line, more=more)
@@ -104,6 +111,11 @@ LIES: dict[str, tuple[Answer, Code]] = {
         ),
         Code.UPSTREAM_INVALID,
     ),
+    "said to be compressed": (
+        sends(f"{JSON}Content-Encoding: gzip\r\nConnection: close\r\n\r\n{DONE}"),
+        Code.UPSTREAM_INVALID,
+    ),
+    "an endless body": (endless, Code.UPSTREAM_INVALID),
     "no JSON": (sends(f"{JSON}Connection: close\r\n\r\nnothing"), Code.UPSTREAM_INVALID),
     "two values": (
         sends(f"{JSON}Connection: close\r\n\r\n{DONE}{DONE}"),
@@ -376,6 +388,7 @@ async def test_an_answer_too_many_is_never_the_next_calls_answer():
         for _ in range(10):
             result = await call(servers, spec_of(there.url, ITEM, {}))
             assert "forged" not in result
+        assert there.connections == 10
 
 
 async def test_a_call_that_is_cancelled_closes_its_stream():

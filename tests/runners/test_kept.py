@@ -17,6 +17,7 @@ import pytest
 from remit.errors import RunnerFault
 from remit.model import EgressRule, Lease, RunSpec, Traffic
 from remit.ports import Dialogue
+from remit.profile import Profile
 from remit.runners import keeping
 from remit.runners.egress.client import EgressProxy
 from remit.runners.egress.settings import EgressSettings
@@ -100,6 +101,16 @@ class Kept:
         traffic = await self.runner.detach(own)
         assert traffic is not None
         return traffic
+
+    async def lent(self, own: Lease) -> str:
+        """What the proxy answers to a keeper that lends the run a header."""
+        credential = {"ref": "token", "host": "127.0.0.1", "port": self.port, "path_prefix": None,
+                      "header": "authorization", "value": "Bearer planted", "secrets": ["planted"]}  # fmt: skip
+        lent = {"op": "inject", "run": own.id, "fence": own.fence, "ends_ms": own.deadline_ms}
+        send(self.keeper, {**lent, "credentials": [credential]})
+        answer = await asyncio.to_thread(receive, self.keeper)
+        assert answer is not None
+        return str(answer[0]["ev"])
 
 
 @pytest.fixture
@@ -193,13 +204,7 @@ async def test_a_connection_that_was_only_begun_in_one_turn_is_none_of_the_next(
 @pytest.mark.threat("T-33")
 async def test_what_one_run_is_lent_is_not_put_into_the_requests_of_the_next(kept: Kept) -> None:
     own = await kept.attached()
-    credential = {"ref": "token", "host": "127.0.0.1", "port": kept.port, "path_prefix": None,
-                  "header": "authorization", "value": "Bearer planted", "secrets": ["planted"]}  # fmt: skip
-    lent = {"op": "inject", "run": own.id, "fence": own.fence, "ends_ms": own.deadline_ms}
-    send(kept.keeper, {**lent, "credentials": [credential]})
-    answer = await asyncio.to_thread(receive, kept.keeper)
-    assert answer is not None
-    assert answer[0]["ev"] == "injecting"
+    assert await kept.lent(own) == "injecting"
     assert await kept.tell("get") == OK
     assert (await kept.detached(own)).connections[0].injected == ("token",)
     after = await kept.attached()
@@ -225,14 +230,20 @@ async def test_one_turn_at_a_time_and_a_turn_that_is_given_up_is_over(kept: Kept
         await kept.attached()
     await kept.detached(own)
     for turns in range(6):
-        attaching = asyncio.ensure_future(kept.attached())
+        own = new_lease("turn")
+        attaching = asyncio.ensure_future(kept.runner.attach(kept.session, own, kept.spec()))
         for _ in range(turns):
             await asyncio.sleep(0)
         attaching.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await attaching
+        await asyncio.wait([attaching])
+        if not attaching.cancelled():  # the proxy was quicker
+            await kept.runner.detach(own)
         assert await kept.tell("get") == "ConnectionRefusedError"
-    await kept.detached(await kept.attached())
+    own = await kept.attached()
+    for _ in range(12):
+        assert await kept.tell("get") == OK
+    traffic = await kept.detached(own)
+    assert len(traffic.connections) == 12  # none was taken by a turn that was given up
 
 
 @pytest.mark.threat("T-32")
@@ -248,6 +259,7 @@ async def test_destroying_the_environment_ends_the_turn(kept: Kept) -> None:
     own = await kept.attached()
     assert await kept.tell("hold") == "held"
     assert (await kept.runner.destroy(kept.session)).complete
+    assert await kept.lent(own) == "refused"
     assert len((await kept.detached(own)).connections) <= 1
     with pytest.raises(RunnerFault):
         await kept.attached()
@@ -268,11 +280,47 @@ async def test_a_proxy_that_dies_takes_the_turn_along_and_there_is_no_other(kept
 
 
 @pytest.mark.threat("T-32")
+async def test_a_turn_reaches_no_further_than_the_profile_and_is_of_no_other(
+    kept: Kept, tmp_path: Path
+) -> None:
+    rule = EgressRule(host="127.0.0.1", port=kept.port, path_prefix="/a")
+    profiles = {"sandbox": Profile(), "near": Profile(name="near", egress=(rule,))}
+    settings = SandboxSettings(state_dir=tmp_path, gateway=f"{GATEWAY}-near", profiles=profiles)
+    runner = await SandboxRunner.open(settings, kept.proxy)
+    session, own = new_lease("near"), new_lease("turn")
+    try:
+        await runner.keep(session, kept.spec("/a", profile="near"))
+        for refused in (kept.spec("/", profile="near"), kept.spec("/a")):
+            with pytest.raises(RunnerFault):
+                await runner.attach(session, own, refused)
+        await runner.attach(session, own, kept.spec("/a/b", profile="near"))
+        await runner.detach(own)
+        assert (await runner.destroy(session)).complete
+    finally:
+        await runner.aclose()
+
+
+@pytest.mark.threat("T-32")
+async def test_what_has_ended_or_has_no_way_out_has_no_turn(kept: Kept) -> None:
+    session, own = new_lease("within"), new_lease("turn")
+    await kept.runner.keep(session, replace(kept.spec(), egress=(), dialogue=True))
+    with pytest.raises(RunnerFault):
+        await kept.runner.attach(session, own, kept.spec())
+    await kept.runner.stop(session, grace_s=0)
+    with pytest.raises(RunnerFault):
+        await kept.runner.attach(session, own, replace(kept.spec(), egress=()))
+    assert await kept.runner.detach(own) is None
+    assert (await kept.runner.destroy(session)).complete
+
+
+@pytest.mark.threat("T-32")
 def test_a_socket_that_rests_refuses_forgets_its_queue_and_can_be_robbed_of_nothing() -> None:
     place = ("127.77.3.128", 3128)
     with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)  # a port that is named stays its own
         listening.listen()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         keeping.prepare(listening.fileno())
         for _ in range(3):
             with pytest.raises(ConnectionRefusedError):

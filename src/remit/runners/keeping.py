@@ -72,8 +72,8 @@ class Keeping:
 
     async def _open(self, turn: Turn, lease: Lease, spec: RunSpec) -> None:
         attempt = turn.attempt
-        if attempt.way is None or attempt.listener < 0 or not attempt.way.usable:
-            raise unavailable("the environment has no way out, or not any more")
+        if attempt.way is None or attempt.listener < 0:
+            raise unavailable("the environment has no way out")
         turn.way = attempt.way.turn()
         try:
             hear(attempt.listener)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from remit.canonical import encode
 from remit.errors import Code, UpstreamFault
 from remit.model import SessionMode
 from tests.upstreams.http_asked import ITEM, TOKEN, Answer, Asked, asking, call, hostile, spec_of
@@ -109,9 +110,10 @@ async def test_a_session_is_used_neither_too_long_nor_after_too_long():
         assert spec.upstream is not None
         first = await call(servers, spec)
         assert (await call(servers, spec))["session"] == first["session"]
+        used = [first["session"]]
         for bound in ({"age_s": 0}, {"idle_s": 0}):
-            short = _with(spec, **bound)
-            assert (await call(servers, short))["session"] != first["session"]
+            used.append((await call(servers, _with(spec, **bound)))["session"])
+        assert len(set(used)) == 3
         while first["session"] not in server.ended:
             await asyncio.sleep(0.01)
 
@@ -238,3 +240,73 @@ async def test_what_a_server_asks_of_its_client_is_refused_and_a_ping_answered()
         await call(servers, spec_of(there.url, ITEM, {}))
     assert answers[0] == {"jsonrpc": "2.0", "id": "p", "result": {}}
     assert answers[1]["error"]["code"] == -32601
+
+
+class Listened:
+    """A server of 2024-11-05: one stream to listen to for each session, and a place to speak."""
+
+    def __init__(self) -> None:
+        self.streams: list[asyncio.StreamWriter] = []
+
+    async def __call__(self, asked: Asked) -> None:
+        if asked.verb == "GET":
+            self.streams.append(asked.writer)
+            place = f"/speak/{len(self.streams) - 1}".encode()
+            await asked.send(STREAM + b"event: endpoint\ndata: " + place + b"\n\n")
+        elif asked.path == "/mcp":
+            await asked.json(b"", status="405 Method Not Allowed")
+        else:
+            await asked.json(b"", status="202 Accepted")
+            await self._answer(asked, self.streams[int(asked.path.rpartition("/")[2])])
+
+    async def _answer(self, asked: Asked, stream: asyncio.StreamWriter) -> None:
+        about = {"protocolVersion": "2024-11-05", "capabilities": {}, "serverInfo": {}}
+        result = {**about, "tools": [ITEM], "content": [], "path": asked.path}
+        if "id" in asked.body:
+            message = {"jsonrpc": "2.0", "id": asked.body["id"], "result": result}
+            stream.write(b"data: " + encode(message) + b"\n\n")
+            await stream.drain()
+
+
+async def test_a_stream_that_ended_while_nobody_used_it_costs_no_call():
+    server = Listened()
+    async with hostile(server) as there, asking() as servers:
+        spec = spec_of(there.url, ITEM, {}, session=SHARED)
+        first = await call(servers, spec)
+        assert (await call(servers, spec))["path"] == first["path"]
+        server.streams[-1].close()
+        await server.streams[-1].wait_closed()
+        await _until(lambda: not _kept(servers).session.live)
+        assert (await call(servers, spec))["path"] != first["path"]
+
+
+def _kept(servers: Any) -> Any:
+    (peer,) = servers._servers["there"]._peers.values()
+    (kept,) = peer._kept.values()
+    return kept
+
+
+async def _until(holds: Any) -> None:
+    while not holds():
+        await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_is_cancelled_is_told_to_a_server_that_is_listened_to():
+    begun = asyncio.Event()
+    server = Listened()
+
+    async def answer(asked: Asked) -> None:
+        if asked.body and asked.body.get("method") == "tools/call":
+            begun.set()
+            await asked.json(b"", status="202 Accepted")
+        else:
+            await server(asked)
+
+    async with hostile(answer) as there, asking() as servers:
+        spec = spec_of(there.url, ITEM, {}, session=SHARED)
+        task = asyncio.create_task(call(servers, spec))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await _until(lambda: "notifications/cancelled" in there.methods)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,23 +100,28 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
 
 
 async def load(
-    name: str, pid: int, port: int, request: bytes, expect: bytes, *, clients: int, seconds: float
-) -> Figure:
-    """Send the request over and over for so long; each answer must hold `expect`."""
+    name: str, pid: int, port: int, request: bytes | Sequence[bytes], expect: bytes,
+    *, clients: int, seconds: float,
+) -> Figure:  # fmt: skip
+    """Send the request over and over for so long; each answer must hold `expect`.
+
+    With several requests, each client has one of its own.
+    """
+    requests = [request] * clients if isinstance(request, bytes) else list(request)
     times: list[float] = []
     until = time.perf_counter() + min(seconds, 0.5)
     await asyncio.gather(
         *(
-            _one("127.0.0.1", port, request, expect, [], lambda: time.perf_counter() < until)
-            for _ in range(clients)
+            _one("127.0.0.1", port, each, expect, [], lambda: time.perf_counter() < until)
+            for each in requests
         )
     )
     before, began = cpu_seconds(pid), time.perf_counter()
     end = began + seconds
     await asyncio.gather(
         *(
-            _one("127.0.0.1", port, request, expect, times, lambda: time.perf_counter() < end)
-            for _ in range(clients)
+            _one("127.0.0.1", port, each, expect, times, lambda: time.perf_counter() < end)
+            for each in requests
         )
     )
     took, after = time.perf_counter() - began, cpu_seconds(pid)

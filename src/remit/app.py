@@ -44,6 +44,7 @@ from remit.rates import MemoryRates
 from remit.recovery import Sweeps, leftovers, recover
 from remit.runners.artifacts import DirectoryArtifacts
 from remit.runners.credentials.client import KeeperClient
+from remit.runners.sandbox import SandboxRunner
 from remit.servers.asking import Asker
 from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
@@ -210,7 +211,8 @@ def _with_servers(
     """The processes with a runner that also makes calls of MCP servers, where there are any."""
     if not settings.servers:
         return beside
-    kept = SessionSettings(clock=clock, gateway=name)
+    keeper = beside.runner if isinstance(beside.runner, SandboxRunner) else None
+    kept = SessionSettings(clock=clock, gateway=name, keeper=keeper)
     runner = UpstreamRunner(beside.runner, asked=http, seen=oversight.saw, sessions=kept)
     return replace(beside, runner=runner)
 

@@ -92,8 +92,8 @@ AT = "catalog.servers[0]"
         ),
         (server(egress=[{"host": "*.a", "port": 443}]), f"{AT}.egress[0].host the host is not"),
         (
-            server(session="shared", egress=[{"host": "a.example", "port": 443}]),
-            f"{AT}.session keeps a process",
+            server(session="shared", credentials=[{"ref": "crm"}]),
+            f"{AT}.session keeps a process for all callers",
         ),
         (server(unsafe_session_writes=True), f"{AT}.unsafe_session_writes is set, and there is no"),
         (server(runner="strong"), f"{AT} names a runner profile that is not there"),
@@ -171,6 +171,16 @@ def test_a_token_for_a_server_at_a_url_has_to_be_shown_by_remit_itself(tmp_path:
     lent = {"runners": {"credentials": {"crm": INJECTED}}}
     found = told(tmp_path, web(authorization="crm"), **lent)
     assert any(each.startswith(f"{AT}.authorization is injected") for each in found)
+
+
+@pytest.mark.threat("T-33")
+def test_a_process_that_is_kept_is_lent_nothing_in_a_file(tmp_path: Path) -> None:
+    where = {"host": "a.example", "port": 443}
+    lent: dict[str, Any] = {"session": "per_caller", "egress": [where], "credentials": [{"ref": "crm"}]}
+    injected: dict[str, Any] = {"runners": {"credentials": {"crm": INJECTED}}}
+    assert told(tmp_path, server(**lent), **injected) == []
+    found = told(tmp_path, server(**lent), runners={"credentials": {"crm": STATIC}})
+    assert any(each.startswith(f"{AT}.session keeps a process, which") for each in found), found
 
 
 def test_a_tool_that_only_reads_is_in_no_profile_that_lets_it_write(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A small MCP server on stdio whose one tool does what it is told; no package needed."""
 
+import http.client
 import json
 import os
 import sys
@@ -32,6 +33,15 @@ def do(number: Any, arguments: Any) -> None:
         os._exit(3)
     if what == "fill":
         say(number, {"content": [{"type": "text", "text": "x" * arguments["size"]}]})
+        return
+    if what == "reach":
+        proxy = http.client.HTTPConnection("127.0.0.1", 3128, timeout=10)
+        try:
+            proxy.request("GET", arguments["url"])
+            said = proxy.getresponse().read().decode()
+        except OSError as fault:
+            said = type(fault).__name__
+        say(number, {"content": [{"type": "text", "text": said}]})
         return
     told = {"calls": len(CALLS), "environment": sorted(os.environ), "uid": os.getuid()}
     say(number, {"content": [], "structuredContent": told})

@@ -79,12 +79,17 @@ class Kept(World):
     gone: Destruction
 
 
-def kept(program: Program, most: int = 8) -> Kept:
+def kept(program: Program, most: int = 8, *, out: bool = False) -> Kept:
+    """`out`: processes that may reach out can be kept too."""
     made: list[Kept] = []
 
     def runner(inner: Any, seen: Any) -> UpstreamRunner:
         settings = SessionSettings(
-            clock=SystemClock(), gateway="gw", most=most, now=lambda: made[0].seconds
+            clock=SystemClock(),
+            gateway="gw",
+            keeper=inner if out else None,
+            most=most,
+            now=lambda: made[0].seconds,
         )
         return UpstreamRunner(inner, asked=None, seen=seen, sessions=settings)
 

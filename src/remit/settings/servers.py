@@ -104,12 +104,18 @@ class Check:
 
     def _session(self, spec: ServerSpec, place: str) -> None:
         kept = spec.session is not SessionMode.PER_CALL
-        if kept and (spec.egress or spec.credentials):
+        if spec.session is SessionMode.SHARED and spec.credentials:
             self._add(
                 f"{place}.session",
-                "keeps a process, and it could not be told which call used its egress or "
-                "credentials",
-                "write `session: per_call`, or a server of its own without them",
+                "keeps a process for all callers, and what is lent for one could serve another",
+                "write `session: per_caller` or `session: per_call`",
+            )
+        shown = [self._deliveries.get(each.ref) for each in spec.credentials]
+        if kept and any(each is not None and each.file is not None for each in shown):
+            self._add(
+                f"{place}.session",
+                "keeps a process, which would keep the credential in its file too",
+                "have the credential injected, or write `session: per_call`",
             )
         if spec.unsafe_session_writes and not kept:
             why = "is set, and there is no session"

@@ -11,14 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from remit.errors import Code, RunnerFault, UpstreamFault
-from remit.model import Destruction, HandedFile, Lease, RunResult, RunSpec, UpstreamCall
+from remit.model import Destruction, HandedFile, Lease, RunResult, RunSpec, Traffic, UpstreamCall
 from remit.ports import Runner
+from remit.telemetry import logger
 from remit.upstreams.asked import Asked
 from remit.upstreams.elsewhere import nothing_made
 from remit.upstreams.outcome import bare_result
 from remit.upstreams.reports import Reports
-from remit.upstreams.session import Session
+from remit.upstreams.session import Session, reaches
 from remit.upstreams.sessions import Sessions, refusal
+
+log = logger()
 
 
 class SessionRun:
@@ -37,20 +40,45 @@ class SessionRun:
         self._asked: Asked | None = None
         self._task: asyncio.Task[RunResult] | None = None
         self._inside = False
+        self._attached = False
+        self._left_open = False
         self._over = False
         self._unheard = Reports()
 
     async def provision(self) -> None:
-        """Look whether it may be made in a session.
+        """Look whether it may be made in a session; one that may reach out waits for its turn.
 
         Raises:
-            RunnerFault: `runner_lacks`, or `runner_unavailable` where there is no such profile.
+            RunnerFault: `runner_lacks`; or `runner_unavailable`: there is no such profile, or its
+                turn did not come in time.
         """
-        if (refused := refusal(self._spec)) is not None:
+        if (refused := refusal(self._spec, by_turns=self._sessions.by_turns)) is not None:
             raise refused
         if self._inner.profile(self._spec.profile) is None:
             message = "there is no runner profile of that name"
             raise RunnerFault(Code.RUNNER_UNAVAILABLE, message)
+        if reaches(self._spec) and self._session is None:
+            left_s = self._lease.deadline_ms / 1000 - time.time()
+            try:
+                async with asyncio.timeout(max(0.0, left_s)):
+                    await self._take_turn()
+            except TimeoutError:
+                message = "the turn of this call did not come in time"
+                raise RunnerFault(Code.RUNNER_UNAVAILABLE, message) from None
+
+    async def _take_turn(self) -> None:
+        while not self._attached:
+            session = self._session = self._sessions.take(self._spec)
+            self._inside = True
+            try:
+                self._attached = await session.attach(self._lease, self._spec)
+            except RunnerFault as fault:
+                self._sessions.heard(session, fault.code)
+                raise
+            finally:
+                if not self._attached:
+                    self._leave()
+                    self._session = None
 
     async def start(self, files: Sequence[HandedFile]) -> None:
         for file in files:
@@ -60,8 +88,11 @@ class SessionRun:
             return
         if self._over:
             raise RunnerFault(Code.RUNNER_UNAVAILABLE, "the run ended before its start")
-        session = self._session = self._sessions.take(self._spec)
-        self._inside, self._age_ms = True, session.age_ms
+        if files:
+            message = "a process that is kept is given no credential in a file"
+            raise RunnerFault(Code.CREDENTIAL_UNAVAILABLE, message)
+        session = self._session or self._sessions.take(self._spec)
+        self._session, self._inside, self._age_ms = session, True, session.age_ms
         until = asyncio.get_running_loop().time() + self._within_s()
 
         async def ask(asked: Asked) -> dict[str, Any]:
@@ -92,19 +123,34 @@ class SessionRun:
 
     async def _through(self, asked: Asked, session: Session) -> RunResult:
         began = time.monotonic()
-        code: Code | None = Code.CANCELLED
         try:
             heard = await asked.heard()
-            code = heard.code
+            self._sessions.heard(session, heard.code)
+            traffic = await self._detach()
         finally:
-            self._leave(code)
+            await self._detach()
+            self._leave()
         wall_ms = round((time.monotonic() - began) * 1000)
-        return bare_result(heard, wall_ms=wall_ms, runner=self._about(session))
+        result = bare_result(heard, wall_ms=wall_ms, runner=self._about(session))
+        return replace(result, traffic=traffic)
 
-    def _leave(self, code: Code | None) -> None:
+    async def _detach(self) -> Traffic | None:
+        """Give the way out back; where that fails, the evidence says so and the session ends."""
+        if not self._attached or self._session is None:
+            return None
+        self._attached = False
+        try:
+            return await asyncio.shield(self._session.detach(self._lease))
+        except Exception as fault:  # the outcome of the call must not be lost over it
+            log.critical("way_out_not_closed", run=self._lease.id, exc_info=fault)
+            self._left_open = True
+            self._sessions.heard(self._session, Code.RUNNER_UNAVAILABLE)
+            return None
+
+    def _leave(self) -> None:
         if self._inside and self._session is not None:
             self._inside = False
-            self._sessions.give_back(self._session, code)
+            self._sessions.give_back(self._session)
 
     def _about(self, session: Session) -> dict[str, str]:
         found = self._inner.profile(self._spec.profile)
@@ -146,8 +192,13 @@ class SessionRun:
             self._task.cancel()
             self._asked.abandon()
             await asyncio.wait([self._task])
-        self._leave(Code.CANCELLED)
+        await self._detach()
+        self._leave()
         if self._session is None:
             return nothing_made(self._lease, note="nothing was made for it")
         note = "nothing was made for it: it was a call in a session"
-        return replace(nothing_made(self._lease, note=note), session=self._session.facts)
+        return replace(
+            nothing_made(self._lease, note=note),
+            session=self._session.facts,
+            proxy_closed=not self._left_open,
+        )

@@ -25,7 +25,7 @@ from remit.model import (
     RunSpec,
     SessionMode,
 )
-from remit.ports import Clock, Dialogue, Runner
+from remit.ports import Clock, Dialogue, KeepingRunner, Runner
 from remit.profile import ELSEWHERE
 from remit.upstreams.asking import HttpServers, Seen
 from remit.upstreams.elsewhere import ElsewhereRun
@@ -40,16 +40,22 @@ _GONE_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
-    """How processes are kept: for which gateway, how many, and by which clocks."""
+    """How processes are kept: for which gateway, how many, and by which clocks.
+
+    `keeper` makes those that may reach out, a call at a time; without one none of them is kept.
+    """
 
     clock: Clock
     gateway: str
+    keeper: KeepingRunner | None = None
     most: int = MOST
     now: Callable[[], float] = time.monotonic
 
     def open(self, means: Means) -> Sessions:
         """No session yet, and the place for them."""
-        return Sessions(means, self.clock, self.gateway, now=self.now, most=self.most)
+        return Sessions(
+            means, self.clock, self.gateway, keeper=self.keeper, now=self.now, most=self.most
+        )
 
 
 class CallRun(Protocol):

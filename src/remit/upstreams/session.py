@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 from remit.errors import Code, UpstreamFault
-from remit.model import Destruction, Ending, Lease, RunSpec, SessionFacts, UpstreamCall
-from remit.ports import Clock
-from remit.telemetry import logger
+from remit.model import (
+    Destruction,
+    Ending,
+    Lease,
+    RunSpec,
+    SessionFacts,
+    Traffic,
+    UpstreamCall,
+)
+from remit.ports import Clock, KeepingRunner
 from remit.upstreams.asking import check_definition
 from remit.upstreams.conversation import Conversation
 from remit.upstreams.spoken import processed
@@ -18,12 +26,19 @@ from remit.upstreams.stdio import Means, limits_of
 END_WITHIN_S = 2.0
 """How long the process has to end by itself once its input is closed, and then once it is told to."""
 
-_HARMLESS = frozenset({Code.UPSTREAM_ERROR, Code.CANCELLED, Code.TOOL_CHANGED})
-"""What a call may end with and leave the process as good as before."""
-
 _MARGIN_S = 30
 
-log = logger()
+
+def reaches(spec: RunSpec) -> bool:
+    """Whether a run of this may reach out, or use what is lent for reaching out."""
+    return bool(spec.egress or spec.credentials)
+
+
+def _heeded(work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+    """Its task; what it raises is for those who wait for it, if anybody does."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 class Session:
@@ -31,6 +46,7 @@ class Session:
 
     Args:
         key: what its process is (`sessions.session_key`).
+        keeper: makes the environment, where what is in it may reach out.
         now: seconds that never go back.
     """
 
@@ -41,11 +57,13 @@ class Session:
         gateway: str,
         key: RunSpec,
         *,
+        keeper: KeepingRunner | None,
         now: Callable[[], float],
     ) -> None:
         assert key.upstream is not None
         self.id = clock.new_id("session")
         self._means = means
+        self._keeper = keeper if reaches(key) else None
         self._now = now
         self._spec = key
         self._call = key.upstream
@@ -59,12 +77,13 @@ class Session:
         self._opened = self._used = now()
         self._calls = 0
         self._listing = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._items: list[dict[str, object]] = []
         self._talk: Conversation | None = None
         self.in_use = 0
         self.ended: str | None = None
-        self._opening = asyncio.ensure_future(self._open())
-        self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._making = _heeded(self._make())
+        self._opening: asyncio.Future[None] | None = None
 
     @property
     def age_ms(self) -> int:
@@ -92,13 +111,10 @@ class Session:
         self._calls += 1
         self.in_use += 1
 
-    def leave(self, code: Code | None) -> str | None:
-        """A call is over, with this fault or none; gives why the session must not be used again."""
+    def leave(self) -> None:
+        """A call is over."""
         self.in_use -= 1
         self._used = self._now()
-        if code is not None and code not in _HARMLESS:
-            return f"a call of it ended with {code.value}"
-        return None
 
     def unfit(self) -> str | None:
         """Why no other call may be made of it; None if one may."""
@@ -107,9 +123,52 @@ class Session:
             return f"it was {self._call.age_s} s old"
         if not self.in_use and now - self._used >= self._call.idle_s:
             return f"nobody used it for {self._call.idle_s} s"
-        if self._opening.done() and (self._talk is None or not self._talk.live):
+        made = self._opening or self._making
+        broken = made.done() and made is not self._making and not self._live
+        if broken or (made.done() and (made.cancelled() or made.exception() is not None)):
             return "it ended or could not be opened"
         return None
+
+    @property
+    def _live(self) -> bool:
+        return self._talk is not None and self._talk.live
+
+    @property
+    def by_turns(self) -> bool:
+        """Whether its calls are made one after another, because they may reach out."""
+        return self._keeper is not None
+
+    async def attach(self, lease: Lease, spec: RunSpec) -> bool:
+        """Wait for a call's turn, and give it the way out; false if the session ended meanwhile.
+
+        Raises:
+            RunnerFault: it cannot have the way out.
+        """
+        assert self._keeper is not None
+        await asyncio.shield(self._making)
+        await self._turn.acquire()
+        try:
+            if self.ended is not None or self.unfit() is not None:
+                self._turn.release()
+                return False
+            await self._keeper.attach(self._lease, lease, processed(spec))
+        except BaseException:
+            self._turn.release()
+            raise
+        return True
+
+    async def detach(self, lease: Lease) -> Traffic | None:
+        """Take the way out back from a call that has it; every connection of it is closed then."""
+        assert self._keeper is not None
+        try:
+            return await self._keeper.detach(lease)
+        finally:
+            self._turn.release()
+
+    def begin(self) -> None:
+        """Let the server go, if it has not been."""
+        if self._opening is None:
+            self._opening = _heeded(self._open())
 
     async def ready(self, call: UpstreamCall) -> Conversation:
         """The conversation, once the server lists the called tool as the plan has it.
@@ -117,6 +176,8 @@ class Session:
         Raises:
             UpstreamFault, RunnerFault: it cannot be called; nothing was sent.
         """
+        self.begin()
+        assert self._opening is not None
         await asyncio.shield(self._opening)
         talk = self._talk
         if talk is None:
@@ -127,9 +188,15 @@ class Session:
         check_definition(call, self._items)
         return talk
 
+    async def _make(self) -> None:
+        if self._keeper is None:
+            await self._means.inner.provision(self._lease, self._process)
+        else:
+            await self._keeper.keep(self._lease, self._process)
+
     async def _open(self) -> None:
         inner = self._means.inner
-        await inner.provision(self._lease, self._process)
+        await asyncio.shield(self._making)
         await inner.start(self._lease)
         with self._means.eras.of(self._spec, self._call.server) as era:
             talk = await Conversation.open(
@@ -156,8 +223,10 @@ class Session:
         Raises:
             RunnerFault: it could not be destroyed.
         """
-        self._opening.cancel()
-        await asyncio.wait([self._opening])
+        for task in (self._opening, self._making):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if self._talk is not None:
             try:
                 await self._end_process(self._talk)

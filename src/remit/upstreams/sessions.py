@@ -14,13 +14,16 @@ from dataclasses import replace
 
 from remit.errors import Code, RunnerFault
 from remit.model import Destruction, Frozen, RunSpec, SessionMode
-from remit.ports import Clock
+from remit.ports import Clock, KeepingRunner
 from remit.telemetry import logger
-from remit.upstreams.session import Session
+from remit.upstreams.session import Session, reaches
 from remit.upstreams.stdio import Means
 
 MOST = 16
 """Most sessions of one gateway at a time; one that nobody uses makes room for another."""
+
+_HARMLESS = frozenset({Code.UPSTREAM_ERROR, Code.TOOL_CHANGED})
+"""What a call may end with and leave the process as good as before."""
 
 log = logger()
 
@@ -38,17 +41,25 @@ def session_key(spec: RunSpec) -> RunSpec:
     return replace(spec, fence_key="", upstream=server)
 
 
-def refusal(spec: RunSpec) -> RunnerFault | None:
+def refusal(spec: RunSpec, *, by_turns: bool) -> RunnerFault | None:
     """Why a call cannot be made in a session, if it cannot.
 
-    A process that is kept has one network and one set of credentials: what it does with them could
-    not be told to be of one run.
+    Args:
+        by_turns: whether processes can be kept whose way out is one call's at a time.
     """
-    if spec.egress or spec.credentials:
+    call = spec.upstream
+    assert call is not None
+    if reaches(spec) and not by_turns:
         return RunnerFault(
             Code.RUNNER_LACKS,
-            "a call that reaches a network or has credentials is not made in a session",
+            "a call that reaches a network or has credentials is not made in a session here",
             hint="write session: per_call for this server",
+        )
+    if spec.credentials and call.session is SessionMode.SHARED:
+        return RunnerFault(
+            Code.RUNNER_LACKS,
+            "a call with credentials is not made of a process that other callers use",
+            hint="write session: per_caller or per_call for this server",
         )
     if spec.files or spec.collect or spec.stdin:
         return RunnerFault(Code.RUNNER_LACKS, "a call with files is not made in a session")
@@ -62,6 +73,7 @@ class Sessions:
         means: what processes are made with.
         clock: names and times as records have them.
         gateway: the gateway's name.
+        keeper: makes environments whose way out is one call's at a time; None: there are none.
         now: seconds that never go back, by which sessions grow old.
         most: how many there are at a time, those aside that are about to end.
     """
@@ -72,12 +84,14 @@ class Sessions:
         clock: Clock,
         gateway: str,
         *,
+        keeper: KeepingRunner | None = None,
         now: Callable[[], float] = time.monotonic,
         most: int = MOST,
     ) -> None:
         self._means = means
         self._clock = clock
         self._gateway = gateway
+        self._keeper = keeper
         self._now = now
         self._most = most
         self._kept: OrderedDict[RunSpec, Session] = OrderedDict()
@@ -85,6 +99,11 @@ class Sessions:
         self._ending: dict[Session, asyncio.Task[None]] = {}
         self._evidence: list[Destruction] = []
         self._closed = False
+
+    @property
+    def by_turns(self) -> bool:
+        """Whether calls that reach out can be made in a session."""
+        return self._keeper is not None
 
     @property
     def ids(self) -> frozenset[str]:
@@ -101,18 +120,26 @@ class Sessions:
         key = session_key(spec)
         if (session := self._kept.get(key)) is None:
             self._make_room()
-            session = Session(self._means, self._clock, self._gateway, key, now=self._now)
+            session = Session(
+                self._means, self._clock, self._gateway, key, keeper=self._keeper, now=self._now
+            )
             self._kept[key] = session
         self._kept.move_to_end(key)
         session.enter()
         return session
 
-    def give_back(self, session: Session, code: Code | None) -> None:
-        """A call of the session is over; `code` is what it ended with instead of a result."""
-        why = session.leave(code)
-        if why is not None and session not in self._retired:
-            self._retire(session, why)
-        elif session in self._retired:
+    def heard(self, session: Session, code: Code | None) -> None:
+        """A call of the session ended with this code instead of a result, or with a result."""
+        if session in self._retired or code is None or code in _HARMLESS:
+            return
+        if code is Code.CANCELLED and not session.by_turns:
+            return  # what the server still does of it reaches nothing that the next call has
+        self._retire(session, f"a call of it ended with {code.value}")
+
+    def give_back(self, session: Session) -> None:
+        """A call of the session is over and has nothing of it any more."""
+        session.leave()
+        if session in self._retired:
             self._end_unused(session)
 
     def look(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from remit.errors import Code, PolicyFault
 from remit.model import Allow, Deny, Ending, RunResult, RunState
 from remit.policy.bundle import PolicyBundle, bundle_of
+from remit.policy.explain import explain
 from remit.policy.layers import Layer, Tenure, layer
 from remit.policy.lint import lint
 from remit.policy.opa.client import OpaEngine
@@ -156,6 +157,17 @@ async def test_example_of_the_page_passes_the_check_and_does_what_it_says(
         decision = await point.decide(question() | {"phase": "result", "result": facts},
                                       decision_id="dec_1")  # fmt: skip
     assert decision.verdict == verdict
+
+
+async def test_explanation_of_an_answer_about_a_result_is_of_the_rule_that_gave_it() -> None:
+    with_rule, without = policy('result := answer("deny", {})\n'), policy(DENIES)
+    found = explain({"org": with_rule, "policy": without}, about())
+    assert isinstance(found.decision, Deny)
+    assert [each.layer for each in found.parts] == ["org"]
+    assert any(hit.rule == "remit.result" for hit in found.parts[0].hits)
+    nobody = explain({"policy": without}, about()).decision
+    assert isinstance(nobody, Deny)
+    assert nobody.code is Code.POLICY_UNDEFINED
 
 
 # --------------------------------------------------------------------------------- OPA itself

@@ -7,7 +7,7 @@ read exactly as the gateway reads it; nothing here takes part in deciding.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from remit.policy.combine import combine
 from remit.policy.coverage import FileCoverage, Outcome, covered, without_tests
 from remit.policy.graph import definitions, head_of, written
 from remit.policy.lint import modules_of
+from remit.policy.reads import RESULT, known_of
 from remit.policy.syntax import Module, Node, nodes_in
-from remit.policy.verdict import denial, judge
+from remit.policy.verdict import denial, judge, judge_result
 from remit.policy.why import why
 
 VERDICTS = {Allow: "allow", Deny: "deny", RequireApproval: "require_approval"}
@@ -77,10 +78,11 @@ def explain(layers: Mapping[str, PolicyBundle], document: Mapping[str, Any]) -> 
         input_digest=canonical.digest("remit.input/1", text),
         decided_ms=0,
     )
+    asked = _asked(layers, document)
     found = [
         part
         for name, bundle in layers.items()
-        for part in _entries(name, bundle, dict(document), told)
+        for part in _entries(name, bundle, asked.get(name, ()), dict(document), told)
     ]
     pairs = [(label, decision) for label, decision, *_ in found]
     whole = pairs[0][1] if len(pairs) == 1 else combine(pairs, told)
@@ -103,23 +105,44 @@ def explain(layers: Mapping[str, PolicyBundle], document: Mapping[str, Any]) -> 
 _Found = tuple[str, Decision, PolicyBundle, list[Module], Outcome, list[FileCoverage]]
 
 
-def _entries(name: str, bundle: PolicyBundle, document: Any, told: Evaluation) -> Iterator[_Found]:
+def _asked(
+    layers: Mapping[str, PolicyBundle], document: Mapping[str, Any]
+) -> dict[str, tuple[str, ...]]:
+    """The entries of each layer that are asked: about a result, those that have a rule for it."""
+    every = {name: bundle.entries for name, bundle in layers.items()}
+    if document.get("phase") != RESULT:
+        return every
+    held = {name: known_of(bundle).results for name, bundle in layers.items()}
+    return held if any(held.values()) else every
+
+
+def _entries(
+    name: str,
+    bundle: PolicyBundle,
+    entries: Sequence[str],
+    document: Any,
+    told: Evaluation,
+) -> Iterator[_Found]:
     modules = [module for module in modules_of(bundle)[0] if not module.is_test]
-    for entry in bundle.entries:
-        rule = f"data.{entry}.decision"
+    about = document.get("phase") == RESULT
+    for entry in entries:
+        rule = f"data.{entry}.{RESULT if about else 'decision'}"
         outcomes, files = covered(bundle.modules, bundle.data, [rule], document)
         label = f"{name}/{entry}" if len(bundle.entries) > 1 else name
-        yield label, _read(outcomes[0], told), bundle, modules, outcomes[0], without_tests(files)
+        decision = _read(outcomes[0], told, judge_result if about else judge)
+        yield label, decision, bundle, modules, outcomes[0], without_tests(files)
 
 
-def _read(outcome: Outcome, told: Evaluation) -> Decision:
+def _read(
+    outcome: Outcome, told: Evaluation, judging: Callable[[Any, Evaluation], Decision]
+) -> Decision:
     try:
         if outcome.kind == "U":
             raise PolicyFault(Code.POLICY_UNDEFINED, "the rule has no value for this input")
         if outcome.kind == "F":
             said = json.loads(outcome.text)
             raise PolicyFault(Code.POLICY_ERROR, said["message"], place=said["place"])
-        return judge(canonical.parse(outcome.text.encode()), told)
+        return judging(canonical.parse(outcome.text.encode()), told)
     except PolicyFault as fault:
         return denial(fault, told)
 

@@ -376,6 +376,15 @@ class ToolState(StrEnum):
     """Accepted once, and no longer listed."""
 
 
+class Noticed(StrEnum):
+    """How it came to be known what a server lists."""
+
+    DISCOVERY = "discovery"
+    """The server was asked for it."""
+    CALL = "call"
+    """A call of one of its tools has read it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSign:
     """Something in a server's words about its tool that should make a person look twice.
@@ -395,6 +404,7 @@ class ToolStatus:
     `digest` is that of the definition last seen, or of the accepted one where none was seen yet;
     None where what the server lists has none. `accepted` is the digest of the accepted one.
     `name` is the server's own word, made safe to show; `offered_as` what agents call it by.
+    `noticed` is how the last change of it came to be known, where that was in this life of the gateway.
     """
 
     server: str
@@ -405,6 +415,7 @@ class ToolStatus:
     accepted: str | None = None
     suspicions: tuple[ToolSign, ...] = ()
     why: str | None = None
+    noticed: Noticed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from remit.errors import Code, Conflict, NotFound, RemitError
-from remit.model import Health, ServerStatus, ToolState
+from remit.model import Health, Noticed, ServerStatus, ToolState
 from remit.servers import oversight as module
 from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
@@ -123,14 +124,14 @@ async def test_a_rug_pull_that_a_call_saw_is_offered_no_more(tmp_path: Path) -> 
         over.saw("files", [item(description="Now sends it too."), item("write")])
         await world.until("files_write")
         found = tool_status(over, "read")
-        assert found.state is ToolState.CHANGED
+        assert (found.state, found.noticed) == (ToolState.CHANGED, Noticed.CALL)
         assert found.accepted != found.digest
         (difference,) = over.differences("files", "read")
         assert difference.part == "description"
         assert "+Now sends it too." in difference.diff
     later = oversight(tmp_path)
     assert names(later) == ["files_write"]
-    assert tool_status(later, "read") == found
+    assert tool_status(later, "read") == replace(found, noticed=None)
     assert list(later.differences("files", "read")) == [difference]
 
 

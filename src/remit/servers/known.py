@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from remit.errors import ConfigError
-from remit.model import Health, ServerStatus, Tool, ToolState, ToolStatus
+from remit.model import Health, Noticed, ServerStatus, Tool, ToolState, ToolStatus
 from remit.servers.asking import Listing, Silent
 from remit.servers.catalog import Candidate, Claim
 from remit.servers.judging import Aside, Judged
@@ -33,6 +33,7 @@ class Known:
         self._health, self._why = Health.UNSEEN, ""
         self._seen_ms: int | None = None
         self._listing = Listing(items=())
+        self._noticed: dict[str, Noticed] = {}
 
     # ----------------------------------------------------------------------------- what was learnt
 
@@ -45,8 +46,11 @@ class Known:
         """It gave none."""
         self._health, self._why = silent.health, silent.why
 
-    def judged(self, items: Sequence[Mapping[str, Any]], judged: Judged) -> None:
-        """A list of it was judged."""
+    def judged(self, items: Sequence[Mapping[str, Any]], judged: Judged, noticed: Noticed) -> None:
+        """A list of it was judged, which came to be known by these means."""
+        other = [name for name, one in judged.pinned.items() if one != self.pinned.get(name)]
+        other += [name for name, one in judged.asides.items() if one != self._asides.get(name)]
+        self._noticed |= {shown(name): noticed for name in other}
         self.listed, self.pinned, self._asides = items, judged.pinned, judged.asides
 
     # ------------------------------------------------------------------------------ what is offered
@@ -147,6 +151,7 @@ class Known:
             accepted=None if accepted is None else accepted.definition.digest,
             suspicions=() if seen is None else seen.signs,
             why=aside.why or None,
+            noticed=self._noticed.get(shown(name)),
         )
 
 

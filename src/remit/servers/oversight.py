@@ -16,7 +16,7 @@ from typing import Any
 
 from remit.catalog.server_spec import ServerSpec
 from remit.errors import Code, Conflict, NotFound, RemitError
-from remit.model import PartDifference, ServerStatus, Tool, ToolStatus
+from remit.model import Noticed, PartDifference, ServerStatus, Tool, ToolStatus
 from remit.ports import Clock, Servers
 from remit.servers.asking import Asks, Listing
 from remit.servers.catalog import Arranged, WholeCatalog, arrange
@@ -124,7 +124,7 @@ class Oversight:
             while self._heard:
                 server, items = self._heard.popitem()
                 try:
-                    await self._take(self._known[server], items)
+                    await self._take(self._known[server], items, Noticed.CALL)
                 except Exception:
                     log.exception("server_not_judged", server=server)
             await asyncio.sleep(PACE_S)
@@ -143,7 +143,7 @@ class Oversight:
             if self._known[name].listed is None:
                 await asyncio.sleep(wait_s)
 
-    async def _take(self, known: Known, items: Sequence[dict[str, Any]]) -> None:
+    async def _take(self, known: Known, items: Sequence[dict[str, Any]], noticed: Noticed) -> None:
         """Judge a list, keep what came of it, and offer what may be offered."""
         async with self._turn:
             name = known.tools.spec.name
@@ -157,7 +157,7 @@ class Oversight:
             )
             if judged.pinned != known.pinned and not await self._write(name, judged.pinned):
                 judged = replace(judged, pinned=_unaccepted(judged, known.pinned))
-            known.judged(items, judged)
+            known.judged(items, judged, noticed)
             self._tell(name, judged)
             await self._offer()
 
@@ -224,7 +224,7 @@ class Oversight:
         found = await self._asks.ask(known.tools)
         if isinstance(found, Listing):
             known.answered(self._clock.now_ms(), found)
-            await self._take(known, found.items)
+            await self._take(known, found.items, Noticed.DISCOVERY)
         else:
             known.silent(found)
             log.warning("server_silent", server=server, health=found.health.value, why=found.why)

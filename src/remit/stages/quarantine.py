@@ -187,6 +187,8 @@ class Quarantine:
             "accepted": status.accepted,
             "signs": sorted({each.sign for each in status.suspicions}),
         }
+        if status.noticed is not None:
+            public["noticed"] = status.noticed.value
         texts = _texts(self._differences(status), status)
         return EntryDraft(event=QUARANTINED, public=public, sealed={"definition": texts})
 

@@ -116,6 +116,7 @@ class Hostile:
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
+    open: int = 0
 
     @property
     def url(self) -> str:
@@ -137,6 +138,7 @@ async def hostile(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Async
         assert task is not None
         running.add(task)
         found.connections += 1
+        found.open += 1
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
@@ -145,6 +147,7 @@ async def hostile(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Async
                     await answer(asked)
         finally:
             running.discard(task)
+            found.open -= 1
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)

@@ -440,7 +440,48 @@ async def test_the_output_limit_of_a_call_bounds_what_is_read():
         assert caught.value.code is Code.UPSTREAM_INVALID
 
 
+async def test_a_list_may_be_longer_than_what_a_call_may_give():
+    async def answer(asked: Asked) -> None:
+        if asked.body["method"] == "tools/list":
+            more = [{"name": f"t{n}", "inputSchema": {}, "x": "y" * 1_000} for n in range(150)]
+            await asked.result({"tools": [ITEM, *more]})
+        else:
+            await asked.honest()
+
+    async with hostile(answer) as there, asking() as servers:
+        await call(servers, spec_of(there.url, ITEM, {}, output_bytes=1_000))
+
+
+async def test_unused_connections_are_closed_after_a_while():
+    async with (
+        hostile(Asked.honest) as there,
+        asking(http_limits=HttpLimits(idle_s=0.05)) as servers,
+    ):
+        for token in (b"one", b"two"):
+            await call(servers, spec_of(there.url, ITEM, {}), token=token)
+        assert there.open > 0
+        while there.open:
+            await asyncio.sleep(0.01)
+
+
 # Agreeing
+
+
+async def test_a_server_that_became_an_older_one_is_asked_anew():
+    old = False
+
+    async def answer(asked: Asked) -> None:
+        if old:
+            await asked.json(b"", status="400 Bad Request")
+        else:
+            await asked.honest()
+
+    async with hostile(answer) as there, asking() as servers:
+        await call(servers, spec_of(there.url, ITEM, {}))
+        old = True
+        for _ in range(2):
+            await _fault(servers, there.url)
+        assert there.methods[3:6] == ["tools/call", "server/discover", "initialize"]
 
 
 def _offers(versions: list[str]) -> Callable[[Asked], Any]:

@@ -11,6 +11,7 @@ import pytest
 from remit.canonical import encode
 from remit.errors import Code, UpstreamFault
 from remit.model import SessionMode
+from remit.upstreams.http_limits import HttpLimits
 from tests.upstreams.http_asked import ITEM, TOKEN, Answer, Asked, asking, call, hostile, spec_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-40")]
@@ -289,6 +290,16 @@ def _kept(servers: Any) -> Any:
 async def _until(holds: Any) -> None:
     while not holds():
         await asyncio.sleep(0.01)
+
+
+async def test_streams_that_are_listened_to_leave_room_for_speaking():
+    async with (
+        hostile(Listened()) as there,
+        asking(http_limits=HttpLimits(connections=1, sessions=3)) as servers,
+    ):
+        for caller in ("a", "b", "c", "d", "a"):
+            spec = spec_of(there.url, ITEM, {}, session=SessionMode.PER_CALLER, caller=caller)
+            await call(servers, spec)
 
 
 async def test_a_call_that_is_cancelled_is_told_to_a_server_that_is_listened_to():

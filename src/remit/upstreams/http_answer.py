@@ -17,7 +17,7 @@ _EVENTS = "text/event-stream"
 _REDIRECTS = range(300, 400)
 _OVERLOADED = (429, 503)
 _SAID = frozenset(range(400, 500)) - {401, 403}
-_NO_PLACE = (400, 404, 405, 406, 410, 415, 422, 501)
+NO_PLACE = (400, 404, 405, 406, 410, 415, 422, 501)
 """With these a server of another revision says that it does not know this way of asking."""
 
 
@@ -36,7 +36,7 @@ class HttpRefusal(UpstreamFault):
     @property
     def elsewhere(self) -> bool:
         """Whether it may only mean that the server is of another revision or transport."""
-        return self.status in _NO_PLACE
+        return self.status in NO_PLACE
 
 
 async def messages(

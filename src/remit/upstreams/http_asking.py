@@ -91,10 +91,13 @@ class PooledServers:
         assert call is not None, "only calls of servers come here"
         server, sent = self._server(call.server, call.url or ""), Sent()
         most = spec.limits.output_bytes + _ENVELOPE
-        limits = replace(self._limits, call_s=within_s, line_bytes=most)
+        longest = max(most, self._limits.line_bytes)  # lists are longer than what a call may give
+        limits = replace(self._limits, call_s=within_s, line_bytes=longest)
         try:
             async with asyncio.timeout(within_s):
-                return await server.call(call, authorization, limits, sent=sent, progress=progress)
+                return await server.call(
+                    call, authorization, limits, most=most, sent=sent, progress=progress
+                )
         except TimeoutError:
             fault = timed_out(within_s, sent=sent.value)
             server.late(fault)

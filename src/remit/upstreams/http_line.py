@@ -26,7 +26,9 @@ class Line:
     """The one place where a request's head is made: nothing of a caller's is ever in it.
 
     Args:
+        places: the server's bound on requests at once.
         authorization: the bearer token that was lent for this; None for none.
+        listening: the server's bound on streams that are only listened to.
 
     Raises:
         UpstreamFault: `credential_unavailable`: that is no token.
@@ -39,6 +41,8 @@ class Line:
         places: asyncio.Semaphore,
         limits: HttpLimits,
         authorization: bytes | None,
+        *,
+        listening: asyncio.Semaphore,
     ) -> None:
         if authorization is not None and not _TOKEN.fullmatch(authorization):
             raise UpstreamFault(
@@ -48,6 +52,7 @@ class Line:
             )
         self._limits = limits
         self._authorization = authorization
+        self._listening = listening
         self._target = target
         self._starts: dict[tuple[str, Target], bytes] = {}
         self._pool = Pool(way, target, places, limits)
@@ -86,7 +91,8 @@ class Line:
         head = self._start(method, target or self._target) + head_of(headers)
         if method == "POST":
             head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
-        async with self._pool.connection() as connection:
+        places = self._listening if method == "GET" else None
+        async with self._pool.connection(places) as connection:
             yield connection, await connection.ask(head + b"\r\n" + body, sent)
 
     def _start(self, method: str, target: Target) -> bytes:

@@ -29,15 +29,21 @@ class Pool:
         self._idle: list[HttpConnection] = []
         self._used: set[HttpConnection] = set()
         self._closed = False
+        self._sweep: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[HttpConnection]:
+    async def connection(
+        self, places: asyncio.Semaphore | None = None
+    ) -> AsyncIterator[HttpConnection]:
         """A connection for one request; it is kept if its answer was read, or ends by itself.
+
+        Args:
+            places: what bounds it instead, where it is held for as long as a session lasts.
 
         Raises:
             UpstreamFault: `upstream_unreachable`; nothing was sent.
         """
-        async with self._places:
+        async with places or self._places:
             connection = self._kept() or await self._way.connect(self._target, self._limits)
             self._used.add(connection)
             try:
@@ -56,9 +62,25 @@ class Pool:
                 connection.abort()
             else:
                 self._idle.append(connection)
+                self._swept()
 
         self._used.add(connection)
         connection.rest(free)
+
+    def _swept(self) -> None:
+        """See that nothing lies about for longer than it is kept."""
+        if self._sweep is None and self._idle:
+            loop = asyncio.get_running_loop()
+            self._sweep = loop.call_later(self._limits.idle_s, self._end_old)
+
+    def _end_old(self) -> None:
+        self._sweep = None
+        oldest = asyncio.get_running_loop().time() - self._limits.idle_s
+        for connection in self._idle:
+            if connection.used_s <= oldest:
+                connection.abort()
+        self._idle = [each for each in self._idle if not each.broken]
+        self._swept()
 
     def _kept(self) -> HttpConnection | None:
         oldest = asyncio.get_running_loop().time() - self._limits.idle_s
@@ -77,6 +99,8 @@ class Pool:
     def close(self) -> None:
         """Cut every connection; requests under way end with a fault."""
         self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         for connection in [*self._idle, *self._used]:
             connection.abort()
         self._idle.clear()

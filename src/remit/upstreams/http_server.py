@@ -7,7 +7,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,7 @@ from remit.breaker import Breaker, Gate
 from remit.errors import Code, UpstreamFault
 from remit.model import UpstreamCall
 from remit.upstreams.http_agreed import Agreed, Transport, agree
-from remit.upstreams.http_answer import HttpRefusal
+from remit.upstreams.http_answer import NO_PLACE, HttpRefusal
 from remit.upstreams.http_background import Background
 from remit.upstreams.http_connection import Sent
 from remit.upstreams.http_limits import HttpLimits
@@ -29,6 +29,7 @@ from remit.upstreams.http_target import Target
 from remit.upstreams.http_way import Way
 from remit.upstreams.limits import Limits
 from remit.upstreams.messages import Progress
+from remit.upstreams.opening import UNSUPPORTED_VERSION
 
 _OUTAGES = (Code.UPSTREAM_UNREACHABLE, Code.UPSTREAM_GONE, Code.UPSTREAM_TIMEOUT)
 
@@ -79,6 +80,7 @@ class Server:
         self._limits = limits
         self._clock = clock
         self._places = asyncio.Semaphore(limits.connections)
+        self._listening = asyncio.Semaphore(limits.sessions)
         self._breaker = Breaker(clock, failures=limits.failures, pause_s=limits.pause_s)
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()
         self._agreed: Agreed | None = None
@@ -116,10 +118,13 @@ class Server:
         authorization: bytes | None,
         limits: Limits,
         *,
+        most: int,
         sent: Sent,
         progress: Callable[[Progress], None],
     ) -> dict[str, Any]:
         """Make a call; the time is the caller's to bound, and no more than `limits.call_s`.
+
+        `most` bounds the answer's bytes, where nothing but the answer can come.
 
         Raises:
             UpstreamFault: there is no result.
@@ -137,7 +142,7 @@ class Server:
                 peer.line,
                 "tools/call",
                 {"name": call.tool, "arguments": arguments},
-                limits,
+                replace(limits, line_bytes=most),
                 sent=sent,
                 name=call.tool,
                 headers=parameter_headers(mirrored, arguments),
@@ -180,8 +185,8 @@ class Server:
         self._came_of(fault)
 
     def _came_of(self, fault: UpstreamFault | None) -> None:
-        if fault is not None and fault.code is Code.UPSTREAM_INVALID:
-            self._agreed = None  # it may have become another
+        if fault is not None and _another(fault):
+            self._agreed = None
         if fault is None or fault.code in (Code.UPSTREAM_ERROR, Code.TOOL_CHANGED):
             self._answered, self._fault = True, None
             self._breaker.succeeded()
@@ -247,7 +252,14 @@ class Server:
         key = b"" if authorization is None else hashlib.sha256(authorization).digest()
         found = self._peers.get(key)
         if found is None:
-            line = Line(self._way, self._target, self._places, self._limits, authorization)
+            line = Line(
+                self._way,
+                self._target,
+                self._places,
+                self._limits,
+                authorization,
+                listening=self._listening,
+            )
             found = self._peers[key] = Peer(line, self._url, self._background)
             self._make_room()
         self._peers.move_to_end(key)
@@ -266,6 +278,14 @@ class Server:
         """End everything with it."""
         for peer in list(self._peers.values()):
             await peer.close()
+
+
+def _another(fault: UpstreamFault) -> bool:
+    """Whether the server may have become another than it was when it agreed."""
+    if fault.code is Code.UPSTREAM_INVALID:
+        return True
+    code = (fault.answer or {}).get("code")
+    return fault.code is Code.UPSTREAM_ERROR and (code in NO_PLACE or code == UNSUPPORTED_VERSION)
 
 
 def _outage(fault: UpstreamFault) -> bool:

@@ -18,7 +18,7 @@ from remit.upstreams.limits import Limits
 from remit.upstreams.messages import Reply, invalid
 from remit.upstreams.revisions import Revision, dressed, initialize_params
 
-_UNSUPPORTED_VERSION = -32022
+UNSUPPORTED_VERSION = -32022
 _SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 
 
@@ -152,7 +152,7 @@ def supported(error: Mapping[str, Any]) -> list[Any] | None:
     """The revisions that a refusal of a revision names; None if the error is no such refusal."""
     data = error.get("data")
     named = data.get("supported") if isinstance(data, dict) else None
-    return named if error.get("code") == _UNSUPPORTED_VERSION and isinstance(named, list) else None
+    return named if error.get("code") == UNSUPPORTED_VERSION and isinstance(named, list) else None
 
 
 def only_modern(error: Mapping[str, Any], shaken: Sequence[Revision]) -> bool:

@@ -116,3 +116,19 @@ async def test_change_that_a_call_has_met_is_told_as_that(place: Path, tmp_path:
     async with world.overseen():  # a next life tells nothing twice
         await world.until("files_drop")
         assert len(await world.told("tool.quarantined")) == 1
+
+
+@pytest.mark.needs("bwrap")
+async def test_agent_hears_that_another_policy_hides_a_tool(place: Path, tmp_path: Path) -> None:
+    world = Overseen(tmp_path / "gateway", talker(place))
+    async with world.overseen():
+        await world.until("files_drop", "files_read")
+        async with world.agent.listen(tools_list_changed=True) as heard:
+            policy = world.folder / "policy" / "policy.rego"
+            policy.write_text(policy.read_text().replace('"hidden"', '"files_drop"'))
+            world.gateway.look_for_policy()
+            with anyio.fail_after(30):
+                assert await anext(heard) == ToolsListChanged()
+            names = [each.name for each in (await world.agent.list_tools()).tools]
+    assert "files_read" in names
+    assert "files_drop" not in names

@@ -126,7 +126,8 @@ def test_being_asked_to_end_reaches_the_command_alone(spawner: Wired) -> None:
     source = (
         "import os, signal, time\n"
         "signal.signal(15, lambda *_: (os.write(1, b'told\\n'), os._exit(3)))\n"
-        "os.write(1, b'ready\\n'); time.sleep(60)"
+        "os.write(1, b'ready\\n')\n"
+        "while True: time.sleep(0.05)"  # told before a long sleep begins, it would sleep first
     )
     lease, out = spawner.provision(*PYTHON, source, profile=PROFILE)
     spawner.hear("provisioned", lease=lease)

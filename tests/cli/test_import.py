@@ -300,6 +300,7 @@ def test_a_server_is_not_given_a_home_or_a_directory_of_the_system(
     claude(project / ".mcp.json", all={"command": "/bin/cat", "args": [f"{wide}/"]})
     ended = remit("init", "gateway", "--no-start", "--import", ".mcp.json")
     assert ended.code == 1
+    assert "a whole home or a directory of the system" in ended.err
     assert written(project / "gateway") == {}
 
 
@@ -641,5 +642,9 @@ def test_grants_are_left_to_the_operator_where_the_policy_is_of_another_make(
                   text.replace('"agents"', '"people"')):  # fmt: skip
         data.write_text(other)
         assert with_grants(settings, ["a_b"]) is None
+    data.write_text(text.replace('"key-custodians"', '"ops"'))
+    config = project / "remit.yaml"
+    config.write_text(config.read_text().replace("groups: [agents]", "groups: [agents, ops]"))
+    assert with_grants(load(config), ["a_b"]) is None
     data.unlink()
     assert with_grants(settings, ["a_b"]) is None

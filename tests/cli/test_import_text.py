@@ -83,7 +83,7 @@ def test_entries_are_added_to_any_configuration_and_every_line_of_it_stays(
 @pytest.mark.parametrize(
     "base",
     ["{catalog: {}}", "catalog: {tools: []}", "catalog:\n  servers: []\n", "- a list\n",
-     "catalog:\n  servers: {}\n"],
+     "catalog:\n  servers: {}\n", "? catalog\n: tools: []\n"],
 )  # fmt: skip
 def test_what_has_no_place_for_lines_is_refused(base: str) -> None:
     with pytest.raises((ConfigError, AttributeError)) as told:
@@ -172,6 +172,7 @@ def test_no_secret_of_a_client_is_in_an_entry_a_note_or_an_error(secret: str, na
         if each.server.kind.value == "stdio":
             with suppress(ConfigError):
                 told.append(as_text([each.entry], {}))
+    assert all(each.server.name != secret for each in taken)
     assert secret not in repr(told).replace(repr([each.server for each in taken]), "")
     assert any(loan.secret == secret for each in taken for loan in each.loans)
 

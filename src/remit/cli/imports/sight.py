@@ -141,18 +141,18 @@ class Sight:
         return f"/mnt/{self._mounts[outer]}" + (f"/{inside}" if inside.parts else "")
 
     def _check(self, root: Path, part: str) -> None:
-        if any(_overlap(root, each.resolve()) for each in self._private):
-            raise self._refused(
-                part,
-                "would see Remit's own keys, which lie below a directory that it is given",
-                "keep Remit elsewhere: remit init DIRECTORY --import FILE",
-            )
         wide = root in (Path("/"), Path.home().resolve()) or len(root.parts) == 2
         if wide or any(root.is_relative_to(each) for each in _NEVER):
             raise self._refused(
                 part,
                 "would see a whole home or a directory of the system",
                 "name a directory that holds only what the server is for",
+            )
+        if any(_overlap(root, each.resolve()) for each in self._private):
+            raise self._refused(
+                part,
+                "would see Remit's own keys, which lie below a directory that it is given",
+                "keep Remit elsewhere: remit init DIRECTORY --import FILE",
             )
 
     def _refused(self, part: str, why: str, hint: str) -> ConfigError:

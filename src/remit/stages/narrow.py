@@ -102,11 +102,16 @@ def narrow(
     )
 
 
+_NO_OPINION = Constraints()
+
+
 def narrowed_output(given: Constraints, wanted: Constraints) -> Constraints:
     """Constraints whose output is narrowed by others' too: never wider than either of them.
 
     In whichever order, and twice as once. Nothing of `wanted` but its output is looked at.
     """
+    if wanted == _NO_OPINION:
+        return given
     types = given.output_content_types
     if types is None:
         types = wanted.output_content_types

@@ -66,9 +66,7 @@ def output(
     A write whose output is invalid or withheld still happened: only its reply says so. Never
     raises: no output whatever may leave a run without its outcome.
     """
-    granted = constraints
-    if review.constraints != AS_IT_IS.constraints:
-        constraints = narrowed_output(constraints, review.constraints)
+    granted, constraints = constraints, narrowed_output(constraints, review.constraints)
     redacts = bool(constraints.output_redact) and state is not RunState.NEVER_STARTED
     kept = withheld(_marked(result)) if redacts else result
     failed = code if code is not None or state is RunState.SUCCEEDED else Code.RUN_FAILED

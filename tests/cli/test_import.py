@@ -592,8 +592,8 @@ def call(gateway: Serving, root: Path, tool: str) -> dict[str, Any]:
     finally:
         connection.close()
     line = next((each for each in text.splitlines() if each.startswith("data: {")), text)
-    answer: dict[str, Any] = json.loads(line.removeprefix("data: "))
-    return answer["result"]
+    answer: dict[str, Any] = json.loads(line.removeprefix("data: "))["result"]
+    return answer
 
 
 @pytest.mark.slow

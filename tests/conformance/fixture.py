@@ -38,6 +38,7 @@ default decision := {
 decision := {
     "schema": "remit.decision/1", "decision": "allow",
     "reasons": [{"code": "fixture", "message": "a fixture of the conformance suite"}],
+    "constraints": {"egress": input.tool.egress},
 } if input.tool.effect == "read"
 
 visible := {tool.name: true | some tool in input.tools}

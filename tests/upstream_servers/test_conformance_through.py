@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.conformance.fixture import serving, until_listed
 from tests.conformance.shim import shim
 from tests.conformance.suite import run
 from tests.plugins.machine import ROOT
+from tests.upstream_servers.serving import everything_over_http
 
 HERE = Path(__file__).parent
 SOURCES = (
@@ -53,7 +55,7 @@ def sources() -> Iterator[Path]:
         yield Path(name)
 
 
-def server(mounts: Mapping[str, Path], sources: Path) -> dict[str, Any]:
+def in_a_sandbox(mounts: Mapping[str, Path], sources: Path) -> dict[str, Any]:
     """The reference server in a sandbox, kept for all calls: each of its tools is a read."""
     return {
         "name": "everything",
@@ -71,23 +73,35 @@ def server(mounts: Mapping[str, Path], sources: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
-def test_what_the_server_passes_directly_passes_through_remit_or_has_a_reason(
-    mounts: Mapping[str, Path], sources: Path, tmp_path: Path, revision: str
-) -> None:
-    gateway, output = tmp_path / "gateway", tmp_path / "output"
+@contextmanager
+def through(server: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """A gateway with this server behind it; the URL at which the suite may ask it."""
+    gateway = folder / "gateway"
     gateway.mkdir()
     with (
-        serving(gateway, {"servers": [server(mounts, sources)]}) as remit,
+        serving(gateway, {"servers": [server]}) as remit,
         shim(remit.port, remit.key) as port,
     ):
         until_listed(remit, "test_simple_text")
-        run(
-            f"http://127.0.0.1:{port}/mcp",
-            revision,
-            output,
-            baseline=HERE / f"through-{revision}.yaml",
-        )
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_what_a_server_in_a_sandbox_passes_directly_passes_through_remit_or_has_a_reason(
+    mounts: Mapping[str, Path], sources: Path, tmp_path: Path, revision: str
+) -> None:
+    with through(in_a_sandbox(mounts, sources), tmp_path) as url:
+        run(url, revision, tmp_path / "output", baseline=HERE / f"through-{revision}.yaml")
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_what_a_server_over_http_passes_directly_passes_through_remit_or_has_a_reason(
+    tmp_path: Path, revision: str
+) -> None:
+    with everything_over_http() as where:
+        server = {"name": "everything", "prefix": "", "effect": "read", "url": where}
+        with through(server, tmp_path) as url:
+            run(url, revision, tmp_path / "output", baseline=HERE / f"through-{revision}.yaml")
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

@@ -16,6 +16,7 @@ from remit.ports import Runner
 from remit.testing.runner import NoopRunner, RunnerContract
 from remit.testing.spoken import cat
 from remit.upstreams import stdio
+from remit.upstreams.asked import Asked
 from remit.upstreams.outcome import MAX_ERROR_BYTES, Heard, result_of
 from remit.upstreams.runner import UpstreamRunner
 from tests.upstreams.played import (
@@ -130,6 +131,35 @@ async def test_a_server_that_ends_at_the_first_question_is_asked_to_shake_hands_
         own = await it.begin(call_spec())
         endings.append((await it.runner.collect(own)).ending)
     assert endings == [Ending.UNASKED, Ending.ANSWERED]
+
+
+async def test_a_server_that_shakes_hands_no_more_is_asked_the_newest_question_again() -> None:
+    program = Program(modern=False)
+    it = made(program)
+    endings = []
+    for modern in (False, True, True):
+        program.modern = modern
+        own = await it.begin(call_spec())
+        endings.append((await it.runner.collect(own)).ending)
+    assert endings == [Ending.ANSWERED, Ending.UNASKED, Ending.ANSWERED]
+
+
+async def test_what_was_given_up_is_never_sent_even_if_it_goes_on() -> None:
+    begun = asyncio.Event()
+
+    async def goes_on(asked: Asked) -> dict[str, Any]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asked.sending(lambda: None)
+        return {}
+
+    asked = Asked(goes_on, output_bytes=100)
+    await begun.wait()
+    asked.give_up()
+    heard = await asked.heard()
+    assert (heard.ending, heard.code) == (Ending.UNASKED, Code.CANCELLED)
 
 
 async def test_reports_come_out_as_they_are_made_and_standard_error_does_not() -> None:

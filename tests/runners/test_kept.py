@@ -238,12 +238,25 @@ async def test_one_turn_at_a_time_and_a_turn_that_is_given_up_is_over(kept: Kept
         await asyncio.wait([attaching])
         if not attaching.cancelled():  # the proxy was quicker
             await kept.runner.detach(own)
+        assert await kept.lent(own) == "refused"  # the proxy knows no such run any more
         assert await kept.tell("get") == "ConnectionRefusedError"
     own = await kept.attached()
-    for _ in range(12):
-        assert await kept.tell("get") == OK
-    traffic = await kept.detached(own)
-    assert len(traffic.connections) == 12  # none was taken by a turn that was given up
+    assert await kept.tell("get") == OK
+    assert len((await kept.detached(own)).connections) == 1
+
+
+@pytest.mark.threat("T-32")
+async def test_a_turn_that_is_given_up_in_the_moment_it_is_given_is_over(kept: Kept) -> None:
+    own = new_lease("turn")
+    attaching = asyncio.ensure_future(kept.runner.attach(kept.session, own, kept.spec()))
+    await asyncio.sleep(0)  # it has asked
+    assert kept.proxy._channel is not None
+    answer = kept.proxy._channel._control
+    assert select.select([answer], [], [], 10)[0]  # it is answered, and has not heard
+    attaching.cancel()
+    await asyncio.wait([attaching])
+    assert attaching.cancelled()
+    assert await kept.lent(own) == "refused"
 
 
 @pytest.mark.threat("T-32")

@@ -117,6 +117,12 @@ class Hostile:
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     open: int = 0
+    server: asyncio.Server | None = None
+
+    def deaf(self) -> None:
+        """Take no more connections."""
+        assert self.server is not None
+        self.server.close()
 
     @property
     def url(self) -> str:
@@ -151,6 +157,7 @@ async def hostile(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Async
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    found.server = server
     found.port = server.sockets[0].getsockname()[1]
     try:
         yield found

@@ -155,6 +155,23 @@ async def test_a_handshake_that_fails_sent_no_call():
         assert there.methods.count("tools/call") == 1
 
 
+async def test_a_call_that_finds_no_connection_was_not_sent():
+    server = Handshaking()
+
+    async def answer(asked: Asked) -> None:
+        if asked.body and asked.body["method"] == "tools/list":
+            there.deaf()
+            tools = {"jsonrpc": "2.0", "id": asked.body["id"], "result": {"tools": [ITEM]}}
+            await asked.json(tools, more="Connection: close\r\n")
+        else:
+            await server(asked)
+
+    async with hostile(answer) as there, asking() as servers:
+        fault = await fault_of(servers, there.url)
+        assert (fault.code, fault.sent) == (Code.UPSTREAM_UNREACHABLE, False)
+        assert "tools/call" not in there.methods
+
+
 @pytest.mark.parametrize("id_", ["a b", "x" * 2_000, "\x7f"])
 async def test_a_session_with_an_impossible_id_is_not_begun(id_):
     async def answer(asked: Asked) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from remit.doors.mcp import end_streams, mcp_app
 from remit.doors.settings import DoorSettings
+from remit.model import Caller, Tool
 from tests.doors.fake import FakeGateway, tool
 from tests.doors.serving import LEGACY, client, http, modern_headers, modern_meta, served
 from tests.doors.test_mcp_edge import post
@@ -91,20 +92,43 @@ async def test_only_those_hear_whose_own_list_has_changed() -> None:
     async with (
         house() as at,
         client(at.url, MODERN) as ann,
-        client(at.url, MODERN, "key-bob") as bob,
         ann.listen(tools_list_changed=True) as to_ann,
-        bob.listen(tools_list_changed=True) as to_bob,
-    ):
+        http() as session,
+        session.stream(
+            "POST", f"{at.url}/mcp", json=listen_body(toolsListChanged=True),
+            headers=modern_headers("subscriptions/listen", key="key-bob"),
+        ) as to_bob,
+    ):  # fmt: skip
+        lines = to_bob.aiter_lines()
+        seen = [await anext(lines) for _ in range(3)]
         for name in ("slow", "fails"):
             await at.hide("ann", name)
             with anyio.fail_after(10):
                 assert await anext(to_ann) == ToolsListChanged()
         at.gateway.change()  # of nothing that either of them sees
         await at.hide("bob", "slow")
-        with anyio.fail_after(10):
-            assert await anext(to_bob) == ToolsListChanged()
+        seen += [await anext(lines) for _ in range(3)]
         end_streams(at.app)
-        assert (await all_of(to_ann), await all_of(to_bob)) == ([], [])
+        assert await all_of(to_ann) == []
+        seen += [line async for line in lines]
+    methods = [each.get("method") for each in frames("\n".join(seen))]
+    changed = "notifications/tools/list_changed"
+    assert methods == ["notifications/subscriptions/acknowledged", changed, None]
+
+
+class Slow(FakeGateway):
+    async def visible(self, caller: Caller, **asked: Any) -> Sequence[Tool]:
+        await asyncio.sleep(0.2)
+        return await super().visible(caller, **asked)
+
+
+async def test_list_that_takes_long_to_make_breaks_no_stream() -> None:
+    app = mcp_app(Slow(), DoorSettings(keepalive_s=0.01))
+    async with served(app) as url, client(url, MODERN) as ann:
+        with anyio.fail_after(10):
+            async with ann.listen(tools_list_changed=True) as heard:
+                end_streams(app)
+                assert await all_of(heard) == []
 
 
 async def test_changes_of_prompts_and_resources_are_neither_promised_nor_sent() -> None:

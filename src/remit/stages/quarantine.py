@@ -93,6 +93,8 @@ class Quarantine:
                 await self.write()
             except RemitError as fault:  # what could not be written is still due in the next round
                 log.warning("quarantine_not_written", code=fault.code.value)
+            except Exception:
+                log.exception("quarantine_not_written")
 
     async def write(self) -> None:
         """Write down each tool that was held back, or let go, since the last time.

@@ -176,7 +176,11 @@ def test_a_token_for_a_server_at_a_url_has_to_be_shown_by_remit_itself(tmp_path:
 @pytest.mark.threat("T-33")
 def test_a_process_that_is_kept_is_lent_nothing_in_a_file(tmp_path: Path) -> None:
     where = {"host": "a.example", "port": 443}
-    lent: dict[str, Any] = {"session": "per_caller", "egress": [where], "credentials": [{"ref": "crm"}]}
+    lent: dict[str, Any] = {
+        "session": "per_caller",
+        "egress": [where],
+        "credentials": [{"ref": "crm"}],
+    }
     injected: dict[str, Any] = {"runners": {"credentials": {"crm": INJECTED}}}
     assert told(tmp_path, server(**lent), **injected) == []
     found = told(tmp_path, server(**lent), runners={"credentials": {"crm": STATIC}})

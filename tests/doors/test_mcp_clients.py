@@ -40,7 +40,7 @@ async def test_only_tools_are_advertised(mode: str) -> None:
     async with served(mcp_app(FakeGateway(), DoorSettings())) as url, client(url, mode) as c:
         declared = c.session.server_capabilities
     assert declared is not None
-    assert declared.model_dump(exclude_none=True) == {"tools": {"list_changed": False}}
+    assert declared.model_dump(exclude_none=True) == {"tools": {"list_changed": True}}
 
 
 @ERAS

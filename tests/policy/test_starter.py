@@ -48,7 +48,7 @@ def _noticed(source: str) -> bool:
         ('"min_tier": "sandbox"', '"min_tier": "degraded"'),
         ('{"write", "destructive"}', '{"write"}'),
         ('{"write", "destructive"}', '{"destructive"}'),
-        ("	not elsewhere\n", ""),
+        ("isolation := {} if {\n\telsewhere\n} else := ", "isolation := "),
         ("	elsewhere\n", ""),
         ('profile == "http"', 'profile == "https"'),
         ("	not environment.approvals.write\n", ""),

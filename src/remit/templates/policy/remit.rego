@@ -165,9 +165,10 @@ elsewhere if input.plan.runner.profile == "http"
 constraints := object.union_n([isolation, bounds, reach, tighter])
 
 # What changes something runs in a full sandbox, or elsewhere with an approval, or not at all.
-isolation := {"runner": {"min_tier": "sandbox"}} if {
+isolation := {} if {
+	elsewhere
+} else := {"runner": {"min_tier": "sandbox"}} if {
 	input.tool.effect in {"write", "destructive"}
-	not elsewhere
 } else := {}
 
 # A bound on a number: how many replicas one restart may take down at a time.

@@ -12,6 +12,7 @@ import pytest
 from remit.doors import protocol
 from remit.doors.mcp import mcp_app
 from remit.doors.settings import DoorSettings
+from remit.doors.tracing import ServerSpan
 from remit.errors import Code
 from tests.doors.fake import FakeGateway, tool
 from tests.doors.serving import call_body, http, modern_headers, modern_meta, served
@@ -413,4 +414,4 @@ def test_a_session_cannot_be_told_from_its_claim() -> None:
 def test_the_server_span_is_made_where_spans_are_recorded_and_nowhere_else(tracing: bool) -> None:
     settings = DoorSettings(tracing=tracing)
     server = protocol.Protocol(FakeGateway(), settings, lambda: 0).server()
-    assert bool(server.middleware) is tracing
+    assert any(isinstance(each, ServerSpan) for each in server.middleware) is tracing

@@ -159,6 +159,18 @@ class McpDoor:
     async def _serve_legacy(
         self, scope: Scope, inbound: Inbound, receive: Receive, send: Send
     ) -> None:
+        session_id = edge.fields(scope).get(SESSION)
+        asked = inbound.message.get("id") if "method" in inbound.message else None
+        try:
+            with self._protocol.under_way.hold(scope, inbound.caller, session_id, asked):
+                await self._in_session(scope, inbound, receive, send)
+        except TurnedAway as turned:
+            await self._gateway.refuse_at_door(turned.code, inbound.source_ip)
+            await edge.answer(turned, asked, send)
+
+    async def _in_session(
+        self, scope: Scope, inbound: Inbound, receive: Receive, send: Send
+    ) -> None:
         # A session answers only to the credential that opened it.
         owner = _session_owner(inbound.caller)
         scope["user"] = owner

@@ -29,6 +29,7 @@ from remit.doors.gateway import Gateway
 from remit.doors.progress import SendProgress, progress_to
 from remit.doors.settings import DoorSettings
 from remit.doors.tracing import ServerSpan
+from remit.doors.under_way import UnderWay
 from remit.doors.wire import WireTools, fit, page, read_cursor, result_of, text_of
 from remit.errors import Code, InputError, Refused
 from remit.model import Call, Caller, Frozen, Reply
@@ -80,6 +81,7 @@ class Protocol:
         self._now = now
         self._tools = WireTools()
         self.changes = Changes(gateway, settings)
+        self.under_way = UnderWay()
         self.opened: dict[str, ServerSession] = {}
         """Sessions of earlier revisions by their id, to say on their streams what changed; whoever
         ends a session takes it out."""
@@ -108,7 +110,7 @@ class Protocol:
             "notifications/initialized", types.NotificationParams, self.initialized
         )
         own = [ServerSpan(each) for each in server.middleware] if self._settings.tracing else []
-        server.middleware[:] = own
+        server.middleware[:] = [self.under_way, *own]
         return server
 
     async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:

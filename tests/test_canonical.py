@@ -119,3 +119,20 @@ def test_value_without_a_canonical_form_is_refused(value: Any) -> None:
 
 def test_same_bytes_under_another_domain_have_another_digest() -> None:
     assert digest("remit.plan/1", b"x") != digest("remit.call/1", b"x")
+
+
+@pytest.mark.parametrize("text", ["[" + "[]," * 50 + "1]", "[" + "0," * 50 + "0]", "{" * 52])
+def test_more_values_than_are_borne_are_refused_before_they_are_made(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(text.encode(), max_values=50)
+    assert caught.value.code is Code.TOO_LARGE
+
+
+@given(VALUES, st.integers(0, 40))
+def test_text_in_strings_is_one_value_whatever_is_in_it(value: Any, more: int) -> None:
+    def values(of: Any) -> int:
+        inner = of.values() if isinstance(of, dict) else of if isinstance(of, list) else ()
+        return 1 + sum(values(each) for each in inner)
+
+    text = json.dumps([value, '[,"\\' * more]).encode()
+    assert parse(text, max_values=2 * values(value) + 2) == json.loads(text)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from remit.model import Tool
 from remit.ports import Catalog
-from remit.servers.catalog import Arranged, Candidate, Claim, WholeCatalog, arrange
+from remit.servers.catalog import Absent, Arranged, Candidate, Claim, WholeCatalog, arrange
 from remit.servers.tools import ServerTools
 from remit.testing.catalog import CatalogContract
 from remit.upstreams.definitions import read_definition
@@ -107,6 +107,21 @@ def test_an_alias_that_the_operator_gave_goes_before_what_servers_call_themselve
     found = arrange([], [candidate("bad", "look", ""), given_alias], {"git": "git", "bad": ""})
     assert offered(found) == ["look"]
     assert set(found.refused) == {("bad", "look")}
+
+
+@pytest.mark.parametrize("claim", [Claim.PREFIXED, Claim.ALIAS])
+def test_a_name_whose_tool_is_not_offered_goes_to_no_other_server(claim: Claim) -> None:
+    away = Absent(server="good", listed="send", name="send", claim=claim)
+    for name in ("send", "SEND"):
+        found = arrange([], [candidate("bad", name, ""), away], {"good": "", "bad": ""})
+        assert offered(found) == []
+        assert "send of good" in found.refused[("bad", name)]
+
+
+def test_what_is_not_offered_takes_no_name_that_is_not_its_own() -> None:
+    away = Absent(server="bad", listed="git_status", name="git_status")
+    found = arrange([], [candidate("git", "status"), away], {"git": "git", "bad": ""})
+    assert offered(found) == ["git_status"]
 
 
 SERVERS = {"a": "a", "a-b": "a-b", "ab": "", "c": ""}

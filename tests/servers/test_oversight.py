@@ -332,3 +332,30 @@ async def test_statuses_come_by_name_and_say_how_each_server_is_reached(tmp_path
         ("b", "sse", "https://b.example/sse", "shadow"),
         ("c", "http", "https://c.example/mcp", "enforce"),
     ]
+
+
+@pytest.mark.threat("T-44")
+async def test_a_server_that_lost_a_tool_to_quarantine_does_not_lose_its_name_too(
+    tmp_path: Path,
+) -> None:
+    """Of two servers without prefix, one waits until the other's tool is held back."""
+    specs = [spec("bank", prefix=""), spec("toys", prefix="")]
+    told = Told(bank=[item("pay")], toys=[item("play")])
+    async with kept(oversight(tmp_path, *specs), told) as world:
+        await world.until("pay", "play")
+        for bank in ([item("pay", description="Another.")], []):
+            told.lists |= {"bank": bank, "toys": [item("pay"), item("play")]}
+            await world.over.look("bank")
+            await world.over.look("toys")
+            assert names(world.over) == ["play"]
+            assert tool_status(world.over, "pay", "toys").state is ToolState.COLLIDES
+
+
+@pytest.mark.threat("T-44")
+async def test_an_alias_is_kept_for_a_server_that_was_never_seen(tmp_path: Path) -> None:
+    bank = spec("bank", tools=[{"name": "do_pay", "alias": "pay"}])
+    async with kept(
+        oversight(tmp_path, bank, spec("toys", prefix="")), Told(toys=[item("pay"), item("play")])
+    ) as world:
+        await world.until("play")
+        assert names(world.over) == ["play"]

@@ -55,6 +55,7 @@ LIES: dict[str, Callable[[int], None]] = {
     "nested": lambda n: raw(b'{"jsonrpc":"2.0","id":%d,"result":{"a":' % n + b"[" * 99999 + b"\n"),
     "not utf-8": lambda n: raw(b'{"jsonrpc":"2.0","id":%d,"result":{"a":"\xff"}}\n' % n),
     "null": lambda n: raw(b"null\n"),
+    "many values": lambda n: raw(b'{"id":%d,"result":{"a":[' % n + b"[]," * 60_000 + b"0]}}\n"),
     "batch": lambda n: raw(b'[{"jsonrpc":"2.0","id":%d,"result":{}}]\n' % n),
     "no version": lambda n: raw(b'{"id":%d,"result":{}}\n' % n),
     "long line": lambda n: for_ever(b"x" * 65536),

@@ -192,6 +192,13 @@ async def test_a_lie_ends_the_conversation_with_one_fault(lie):
         assert after.value.message == caught.value.message
 
 
+async def test_a_line_of_very_many_values_is_not_read():
+    async with conversing(*_hostile("many values"), limits=Limits(values=50_000)) as conversation:
+        with pytest.raises(UpstreamFault, match="too_large") as caught:
+            await conversation.call("any", {})
+    assert (caught.value.code, caught.value.sent) == (Code.UPSTREAM_INVALID, True)
+
+
 async def test_a_line_without_an_end_is_too_large():
     fault = await _call_gives("long line")
     assert (fault.code, fault.sent) == (Code.OUTPUT_TOO_LARGE, True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from remit.errors import UpstreamFault
 from remit.upstreams.http_listed import usable
 from remit.upstreams.http_parameters import header_value, mirrored, parameter_headers
-from remit.upstreams.http_sse import Event, Events
+from remit.upstreams.http_sse import BURST, PER_S, Event, Events
 
 TEXT = st.text(st.characters(codec="utf-8"))
 
@@ -134,3 +134,28 @@ def test_any_bytes_are_events_or_a_fault_and_bounded(data: bytes, size: int) -> 
                 assert len(event.data) <= 100
     except UpstreamFault:
         assert len(data) > 100
+
+
+@pytest.mark.threat("T-41")
+@pytest.mark.parametrize(
+    "nothing", [b"\n", b": still here\n\n", b"data:\n\n", b"event: ping\ndata: {}\n\n"]
+)
+def test_lines_that_say_nothing_are_not_read_for_ever(
+    nothing: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("remit.upstreams.http_sse.time.monotonic", lambda: now)
+    reader, lines = Events(10_000), nothing.count(b"\n")
+    at_once = BURST // lines
+    list(reader.feed(nothing * at_once))
+    with pytest.raises(UpstreamFault):
+        list(reader.feed(nothing * (1 + BURST // lines)))
+    now, reader = 0.0, Events(10_000)
+    for _ in range(3 * at_once):  # as slow as it may be, it may be for ever
+        now += lines / PER_S
+        list(reader.feed(nothing))
+
+
+def test_lines_that_say_something_are_not_counted() -> None:
+    said = b'data: {"a":\ndata: 1}\n\n'
+    assert len(list(Events(10_000).feed(said * BURST))) == BURST

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from remit.model import Tool
+from remit.model import Method, Tool
 from remit.ports import Catalog
+from remit.upstreams.methods import PROMPT
 from remit.upstreams.names import Skeleton, skeleton
 
 
@@ -36,6 +37,22 @@ class Candidate:
     tool: Tool
     claim: Claim = Claim.PREFIXED
 
+    @property
+    def name(self) -> str:
+        """What it would be offered as."""
+        return self.tool.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """A tool that is not offered as things are, and keeps its name nevertheless: another server's
+    must not come to stand where people and policies know this one."""
+
+    server: str
+    listed: str
+    name: str
+    claim: Claim = Claim.PREFIXED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arranged:
@@ -46,21 +63,24 @@ class Arranged:
 
 
 def arrange(
-    commands: Sequence[Tool], candidates: Iterable[Candidate], prefixes: Mapping[str, str]
+    commands: Sequence[Tool],
+    candidates: Iterable[Candidate | Absent],
+    prefixes: Mapping[str, str],
 ) -> Arranged:
     """Which candidates are offered beside the command tools.
 
     Args:
         commands: tools whose names are known to differ.
-        candidates: tools of servers, each server's name and listed name once.
+        candidates: tools of servers, each server's name and listed name once; and those that are
+            not offered and keep their names.
         prefixes: by server; no two of them alike, but for empty ones.
     """
     owners = {f"{skeleton(prefix)}_": name for name, prefix in prefixes.items() if prefix}
     taken: dict[Skeleton, str] = {skeleton(tool.name): tool.name for tool in commands}
     refused: dict[tuple[str, str], str] = {}
-    groups: dict[Skeleton, list[Candidate]] = defaultdict(list)
+    groups: dict[Skeleton, list[Candidate | Absent]] = defaultdict(list)
     for each in candidates:
-        shape = skeleton(each.tool.name)
+        shape = skeleton(each.name)
         owner = _owner(shape, owners)
         if shape in taken:
             refused[_key(each)] = f"its name is that of the command tool {taken[shape]}, or alike"
@@ -72,7 +92,7 @@ def arrange(
     for group in groups.values():
         best = max(each.claim for each in group)
         first = [each for each in group if each.claim is best]
-        if len(first) == 1:
+        if len(first) == 1 and isinstance(first[0], Candidate):
             offered.append(first[0].tool)
         for each in group:
             if len(first) > 1 or each is not first[0]:
@@ -82,7 +102,8 @@ def arrange(
 
 
 def _owner(shape: str, owners: Mapping[str, str]) -> str | None:
-    """The server with the longest prefix that a name stands behind."""
+    """The server with the longest prefix that a name stands behind; a prompt's as a tool's."""
+    shape = Skeleton(shape.removeprefix(PROMPT))
     end = len(shape)
     while (end := shape.rfind("_", 0, end)) >= 0:
         if (owner := owners.get(shape[: end + 1])) is not None:
@@ -90,12 +111,12 @@ def _owner(shape: str, owners: Mapping[str, str]) -> str | None:
     return None
 
 
-def _key(candidate: Candidate) -> tuple[str, str]:
+def _key(candidate: Candidate | Absent) -> tuple[str, str]:
     return candidate.server, candidate.listed
 
 
-def _alike(one: Candidate, group: Sequence[Candidate]) -> str:
-    others = [f"{each.tool.name} of {each.server}" for each in group if each is not one]
+def _alike(one: Candidate | Absent, group: Sequence[Candidate | Absent]) -> str:
+    others = [f"{each.name} of {each.server}" for each in group if each is not one]
     more = "" if len(others) <= 3 else f" and {len(others) - 3} more"
     return f"its name is the same as, or looks like, {', '.join(sorted(others)[:3])}{more}"
 
@@ -104,24 +125,34 @@ class WholeCatalog:
     """Tools by exact name; implements `ports.Catalog`. What it holds is put there as one.
 
     Args:
-        tools: sorted by name, each name once.
+        tools: sorted by name, each name once; what is no tool but asked for like one, too.
     """
 
     def __init__(self, tools: tuple[Tool, ...] = ()) -> None:
-        self._held = (tools, {tool.name: tool for tool in tools})
+        self._hold(tools)
+
+    def _hold(self, tools: tuple[Tool, ...]) -> None:
+        by_name = {tool.name: tool for tool in tools}
+        called = tuple(tool for tool in tools if tool.method is Method.TOOLS_CALL)
+        others = tuple(tool for tool in tools if tool.method is not Method.TOOLS_CALL)
+        self._every = tools
+        self._held = (called, others, by_name)
 
     def put(self, tools: tuple[Tool, ...]) -> bool:
         """Hold these tools from now on; whether they are others than before."""
-        if tools == self._held[0]:
+        if tools == self._every:
             return False
-        self._held = (tools, {tool.name: tool for tool in tools})
+        self._hold(tools)
         return True
 
     def tool(self, name: str) -> Tool | None:
-        return self._held[1].get(name)
+        return self._held[2].get(name)
 
     def tools(self) -> Sequence[Tool]:
         return self._held[0]
+
+    def others(self) -> Sequence[Tool]:
+        return self._held[1]
 
 
 _: type[Catalog] = WholeCatalog

@@ -8,7 +8,7 @@ from typing import Any
 from remit.errors import ConfigError
 from remit.model import Health, Noticed, ServerStatus, Tool, ToolState, ToolStatus
 from remit.servers.asking import Listing, Silent
-from remit.servers.catalog import Candidate, Claim
+from remit.servers.catalog import Absent, Candidate, Claim
 from remit.servers.judging import Aside, Judged
 from remit.servers.pins import FIRST_SIGHT, Pinned
 from remit.servers.tools import ServerTools
@@ -55,16 +55,27 @@ class Known:
 
     # ------------------------------------------------------------------------------ what is offered
 
-    def candidates(self) -> Iterator[Candidate]:
-        """The tools that would be offered if there were no others."""
+    def candidates(self) -> Iterator[Candidate | Absent]:
+        """The tools that would be offered if there were no others; and those that keep their names
+        though they are not offered: what was accepted once, and what the operator gave an alias."""
+        server = self.tools.spec.name
         for name, one in self.pinned.items():
-            if self._kept_back(one) is None:
-                tool = self._tool(one)
-                if isinstance(tool, Tool):
-                    claim = Claim.ALIAS if self.tools.said(name).alias else Claim.PREFIXED
-                    yield Candidate(
-                        server=self.tools.spec.name, listed=name, tool=tool, claim=claim
-                    )
+            claim = Claim.ALIAS if self.tools.said(name).alias else Claim.PREFIXED
+            tool = self._tool(one) if self._kept_back(one) is None else None
+            if isinstance(tool, Tool):
+                yield Candidate(server=server, listed=name, tool=tool, claim=claim)
+            elif self._keeps_name(one):
+                offered_as = self.tools.offered_as(name)
+                yield Absent(server=server, listed=name, name=offered_as, claim=claim)
+        for said in self.tools.spec.tools:
+            if said.alias and not said.hidden and said.name not in self.pinned:
+                yield Absent(server=server, listed=said.name, name=said.alias, claim=Claim.ALIAS)
+
+    def _keeps_name(self, one: Pinned) -> bool:
+        """Whether no other tool may be called by the name of this one, which is not offered."""
+        if self.tools.hidden(one.name):
+            return False
+        return one.accepted is not None or bool(self.tools.said(one.name).alias)
 
     def _tool(self, one: Pinned) -> Tool | str:
         """The tool of an accepted definition, or why it cannot be one; made once."""

@@ -47,7 +47,9 @@ class Exchange:
     def __init__(self, stream: ByteStream, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
-        self._lines = LineReader(stream, line_bytes=limits.line_bytes, depth=limits.depth)
+        self._lines = LineReader(
+            stream, line_bytes=limits.line_bytes, depth=limits.depth, values=limits.values
+        )
         self._asked: dict[int, _Asked] = {}
         self._late: set[int] = set()
         self._last = 0

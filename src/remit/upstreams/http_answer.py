@@ -82,14 +82,14 @@ async def whole(connection: HttpConnection, most: int) -> bytes:
     return bytes(body)
 
 
-def parsed(data: bytes, *, depth: int, most: int) -> Any:
-    """The strict JSON value of one message.
+def parsed(data: bytes, *, depth: int, most: int, values: int | None = None) -> Any:
+    """The strict JSON value of one message of at most so many bytes and values.
 
     Raises:
         UpstreamFault: it is none.
     """
     try:
-        return canonical.parse(data, max_depth=depth, max_bytes=most)
+        return canonical.parse(data, max_depth=depth, max_bytes=most, max_values=values)
     except InputError as fault:
         raise invalid(
             f"the MCP server sent a message that is not strict JSON ({fault.code})"

@@ -52,7 +52,8 @@ class Inbox:
         Raises:
             UpstreamFault: it is not strict JSON.
         """
-        value = parsed(message, depth=self._limits.depth, most=self._limits.line_bytes)
+        limits = self._limits
+        value = parsed(message, depth=limits.depth, most=limits.line_bytes, values=limits.values)
         # Between the tokens of strict JSON a line's end is a space; inside of them there is none.
         await self._came.put(message.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
         return value

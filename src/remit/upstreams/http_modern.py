@@ -93,7 +93,8 @@ class _Asked:
         Raises:
             UpstreamFault: it is an error, or what no server may send.
         """
-        value = parsed(data, depth=self.limits.depth, most=self.limits.line_bytes)
+        limits = self.limits
+        value = parsed(data, depth=limits.depth, most=limits.line_bytes, values=limits.values)
         if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
             raise invalid("the MCP server sent what is no JSON-RPC message")
         if "method" in value:

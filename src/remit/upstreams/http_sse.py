@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from remit.upstreams.messages import invalid
+
+BURST = 10_000
+PER_S = 1_000.0
+"""How many lines that give no message a stream may have at once, and each second after that: so
+many that no sign of life is refused, and so few that reading them holds up nobody."""
 
 _END = re.compile(rb"\r\n|\n|\r")
 
@@ -35,6 +41,9 @@ class Events:
         self._name = b""
         self._data: list[bytes] = []
         self._size = 0
+        self._lines = 0
+        self._idle_left = float(BURST)
+        self._counted = time.monotonic()
         self.last_id = b""
         self.retry_ms: int | None = None
 
@@ -48,7 +57,8 @@ class Events:
         """The events that are whole with these bytes.
 
         Raises:
-            UpstreamFault: `upstream_invalid`: an event is too long.
+            UpstreamFault: `upstream_invalid`: an event is too long, or nothing comes but lines that
+                say nothing.
         """
         if self._after_return and chunk.startswith(b"\n"):
             chunk = chunk[1:]
@@ -73,6 +83,7 @@ class Events:
         if self._first:
             self._first = False
             line = line.removeprefix(b"\xef\xbb\xbf")
+        self._lines += 1
         if not line:
             return self._whole()
         self._check(len(line) + 1)
@@ -91,5 +102,15 @@ class Events:
 
     def _whole(self) -> Event | None:
         event = Event(self._name or b"message", b"\n".join(self._data)) if self._data else None
-        self._name, self._data, self._size = b"", [], 0
+        if event is None or event.name != b"message" or not event.data.strip():
+            self._spend(self._lines)
+        self._name, self._data, self._size, self._lines = b"", [], 0, 0
         return event
+
+    def _spend(self, lines: int) -> None:
+        now = time.monotonic()
+        gained = (now - self._counted) * PER_S
+        self._counted = now
+        self._idle_left = min(float(BURST), self._idle_left + gained) - lines
+        if self._idle_left < 0:
+            raise invalid("the MCP server sends more lines that say nothing than is borne")

@@ -16,6 +16,8 @@ class Limits:
 
     line_bytes: int = 4 * 1024 * 1024
     depth: int = 64
+    values: int = 250_000
+    """Values of one message: those of a longer one would hold up everybody while they are read."""
     open_s: float = 30.0
     unanswered_s: float = 5.0
     """How long `server/discover` may stay without an answer before the handshake is tried."""

@@ -34,10 +34,13 @@ class LineReader:
     them. It holds at most one line and one `read` in memory.
     """
 
-    def __init__(self, stream: ByteStream, *, line_bytes: int, depth: int) -> None:
+    def __init__(
+        self, stream: ByteStream, *, line_bytes: int, depth: int, values: int | None = None
+    ) -> None:
         self._stream = stream
         self._line_bytes = line_bytes
         self._depth = depth
+        self._values = values
         self._held = bytearray()
         self._searched = 0
 
@@ -53,7 +56,12 @@ class LineReader:
         if not line.strip(b" \t\r"):
             return None, len(line)
         try:
-            value = canonical.parse(line, max_depth=self._depth, max_bytes=self._line_bytes)
+            value = canonical.parse(
+                line,
+                max_depth=self._depth,
+                max_bytes=self._line_bytes,
+                max_values=self._values,
+            )
         except InputError as fault:
             message = f"the server sent a line that is not strict JSON ({fault.code})"
             raise UpstreamFault(Code.UPSTREAM_INVALID, message) from None

@@ -19,6 +19,7 @@ from remit.cli.imports.changes import Changes, make
 from remit.cli.imports.grants import with_grants
 from remit.config import load
 from remit.errors import Conflict
+from remit.servers.pins import PinStore
 from tests.cli.conftest import Ended, Remit
 from tests.cli.serving import Serving, configure, serving
 from tests.runners.fixtures import reachable
@@ -560,8 +561,8 @@ def test_a_server_is_started_once_and_its_tools_are_pinned_and_granted(
     server = written(root)["small"]
     assert [(each.name, each.effect.value) for each in server.tools] == [("look", "read")]
     assert server.effect.value == "destructive"
-    pins = json.loads((root / ".remit/servers/pins/small.json").read_text())
-    assert {each["name"] for each in pins["tools"]} == {"look", "change", "silent", "odd"}
+    pins = PinStore(root / ".remit/servers/pins").read("small")
+    assert pins.keys() == {"look", "change", "silent", "odd"}
     data = json.loads((root / "policy/data.json").read_text())
     granted = {name for name in data["grants"]["agents"] if name.startswith("small_")}
     assert granted == {"small_look", "small_change", "small_silent"}

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from remit.errors import Code, ConfigError
 from remit.servers.pins import Pinned, PinStore
 from remit.servers.sighting import Sighting, examine
+from remit.servers.tools import ServerTools
 from remit.upstreams.definitions import read_definition
-from tests.servers.make import SLY, item
+from tests.servers.make import SLY, item, spec
 from tests.upstreams.listing import TOOLS
 
 pytestmark = pytest.mark.threat("T-43")
@@ -61,6 +62,93 @@ def test_whatever_a_server_lists_is_kept_byte_for_byte(
     }
     store.write("files", found)
     assert store.read("files") == found
+
+
+def older(pins: dict[str, Pinned]) -> dict[str, Any]:
+    """What a file held before it named a digest of itself."""
+
+    def facts(seen: Sighting | None) -> dict[str, Any] | None:
+        if seen is None:
+            return None
+        return {
+            "digest": seen.definition.digest,
+            "fault": seen.fault,
+            "unchecked": list(seen.unchecked),
+            "signs": [[each.sign, each.place, each.excerpt] for each in seen.signs],
+            "definition": seen.definition.parts(),
+        }
+
+    tools = [
+        {
+            "name": name,
+            "held": one.held,
+            "accepted_by": one.accepted_by,
+            "accepted_ms": one.accepted_ms,
+            "accepted": facts(one.accepted),
+            "last": facts(one.last),
+        }
+        for name, one in sorted(pins.items())
+    ]
+    return {"schema": "remit.pins/1", "server": "files", "tools": tools}
+
+
+@given(listed=st.lists(TOOLS, max_size=4, unique_by=lambda tool: str(tool["name"])))
+def test_what_is_read_fast_is_what_is_read_with_care(
+    tmp_path_factory: pytest.TempPathFactory, listed: list[dict[str, Any]]
+) -> None:
+    store = PinStore(tmp_path_factory.mktemp("pins"))
+    seen = [examine(read_definition("files", each), frozenset()) for each in listed]
+    pins = {
+        each.definition.name: Pinned(name=each.definition.name, accepted=each, last=each)
+        for each in seen
+    }
+    store.write("files", pins)
+    fast = store.read("files")
+    path = store._path("files")
+    path.write_text(json.dumps(older(pins)))
+    slow = store.read("files")
+    assert fast == slow == pins
+    tools = ServerTools(spec())
+    for name, one in fast.items():
+        assert one.accepted is not None
+        kept, fresh = one.accepted.definition, seen[listed.index(_named(listed, name))].definition
+        assert kept.digest == read_definition("files", kept.parts()).digest == fresh.digest
+        try:
+            made = tools.tool(kept)
+        except ConfigError:
+            continue
+        assert made == tools.tool(fresh)
+
+
+def _named(listed: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(each for each in listed if each["name"] == name)
+
+
+@given(data=st.data())
+def test_no_byte_of_a_file_can_be_another(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    store = PinStore(tmp_path_factory.mktemp("pins"))
+    store.write("files", pinned())
+    path = store._path("files")
+    text = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(text) - 1))
+    if data.draw(st.booleans()):
+        text[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del text[at:]
+    path.write_bytes(text)
+    with pytest.raises(ConfigError) as caught:
+        store.read("files")
+    assert caught.value.code is Code.CATALOG_INVALID
+
+
+def test_the_file_of_another_server_is_an_error(tmp_path: Path) -> None:
+    store = PinStore(tmp_path)
+    store.write("files", pinned())
+    (tmp_path / "files.json").rename(tmp_path / "mail.json")
+    with pytest.raises(ConfigError):
+        store.read("mail")
 
 
 def test_a_file_of_pins_is_nobody_elses_to_read(tmp_path: Path) -> None:
@@ -117,12 +205,12 @@ def _damage(path: tuple[str | int, ...], value: Any) -> Any:
         lambda facts: facts["tools"][1].pop("held"),
     ],
 )
-def test_a_damaged_file_is_an_error_and_no_guess(tmp_path: Path, damage: Any) -> None:
+def test_a_damaged_older_file_is_an_error_and_no_guess(tmp_path: Path, damage: Any) -> None:
     store = PinStore(tmp_path)
-    store.write("files", pinned())
     path = tmp_path / "files.json"
-    facts = json.loads(path.read_text())
-    assert [each["name"] for each in facts["tools"]] == ["new", "read"]
+    facts = older(pinned())
+    path.write_text(json.dumps(facts))
+    assert store.read("files") == pinned()
     damage(facts)
     path.write_text(json.dumps(facts))
     with pytest.raises(ConfigError) as caught:

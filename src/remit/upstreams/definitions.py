@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from remit import canonical
@@ -23,6 +24,8 @@ from remit.visible import shown
 DOMAIN = "remit.upstream-tool/1"
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """MCP 2025-11-25 §Tools, "Tool Names"."""
+_PROMPT = re.compile(r"prompts/get:[A-Za-z0-9_.-]{1,128}")
+"""A prompt that is read as an item of `tools/list` (`lists.prompt_item`)."""
 
 PARTS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 """What a definition is, in the order in which it is shown."""
@@ -61,7 +64,8 @@ class Written:
 class Definition:
     """What one server says one of its tools is; made by `read_definition`.
 
-    `digest` covers every part but `server`, whatever the order of keys.
+    `digest` covers every part but `server`, whatever the order of keys. It is given only by who has
+    kept it with the parts, and is not worked out again then.
     """
 
     server: str
@@ -71,14 +75,26 @@ class Definition:
     description: str | None = None
     output_schema: Written | None = None
     annotations: Written | None = None
-    digest: str = field(init=False)
+    digest: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", canonical.digest_of(DOMAIN, self.parts()))
+        if not self.digest:
+            object.__setattr__(self, "digest", canonical.digest_of(DOMAIN, self.parts()))
 
     def parts(self) -> dict[str, Any]:
         """The parts that are there, as an item of `tools/list`; reading it gives an equal one."""
-        values = (
+        return {
+            part: value.value() if isinstance(value, Written) else value
+            for part, value in zip(PARTS, self._values(), strict=True)
+            if value is not None
+        }
+
+    def texts(self) -> list[str | None]:
+        """The text of each of `PARTS`, in that order, as `definition_of` takes them."""
+        return [value.text if isinstance(value, Written) else value for value in self._values()]
+
+    def _values(self) -> tuple[str | Written | None, ...]:
+        return (
             self.name,
             self.title,
             self.description,
@@ -86,11 +102,26 @@ class Definition:
             self.output_schema,
             self.annotations,
         )
-        return {
-            part: value.value() if isinstance(value, Written) else value
-            for part, value in zip(PARTS, values, strict=True)
-            if value is not None
-        }
+
+
+def definition_of(server: str, texts: Sequence[str | None], digest: str) -> Definition:
+    """The definition that had these texts and this digest when it was kept.
+
+    Nothing is checked: whoever kept them has to know that they are as they were.
+    """
+    name, title, description, input_schema, output_schema, annotations = texts
+    assert name is not None, "every tool has a name"
+    assert input_schema is not None, "every tool has an input schema"
+    return Definition(
+        server=server,
+        name=name,
+        title=title,
+        description=description,
+        input_schema=Written(input_schema),
+        output_schema=None if output_schema is None else Written(output_schema),
+        annotations=None if annotations is None else Written(annotations),
+        digest=digest,
+    )
 
 
 def read_definition(server: str, item: object, *, position: int = 0) -> Definition:
@@ -127,7 +158,7 @@ class _Reading:
     def definition(self) -> Definition:
         self._check_values()
         name = self._item.get("name")
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not (NAME.fullmatch(name) or _PROMPT.fullmatch(name)):
             hint = "a name is 1 to 128 of the characters A-Z a-z 0-9 _ . -"
             raise self._fault(
                 Code.CATALOG_INVALID, "the tool has no usable name", (None, "name"), hint

@@ -9,6 +9,7 @@ server's words and not the operator's is told to policy and people by `Tool.upst
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +53,8 @@ class ServerTools:
         self._said = {each.name: each for each in spec.tools}
         self._egress = egress_of(spec)
         self._credentials = credentials_of(spec)
+        self._limits = limits(spec.limits)
+        self._commands = {writes: command_of(spec, writes=writes) for writes in (False, True)}
 
     def said(self, name: str) -> ServerToolSpec:
         """What the operator says of a tool; of one that is not listed, nothing."""
@@ -87,7 +90,7 @@ class ServerTools:
             description=definition.description or "",
             input_schema=Frozen(definition.input_schema.text.encode()),
             output_schema=None if output is None else Frozen(output.text.encode()),
-            command=command_of(spec, writes=standing.effect is not Effect.READ),
+            command=self._commands[standing.effect is not Effect.READ],
             effect=standing.effect,
             risk=standing.risk,
             idempotent=said.idempotent,
@@ -96,7 +99,7 @@ class ServerTools:
             result=ResultKind.MCP,
             consequence=consequence(said.consequence, schema),
             runner=profile_of(spec),
-            limits=limits(said.limits or spec.limits),
+            limits=self._limits if said.limits is None else limits(said.limits),
             tags=tuple(sorted(set(said.tags))),
             system=spec.system or spec.name,
             open_world=standing.open_world,
@@ -157,7 +160,7 @@ def digest(tool: Tool) -> str:
         "tags": list(tool.tags),
         "system": tool.system,
         "open_world": tool.open_world,
-        "returns": list(tool.returns),
+        "returns": [each.value for each in tool.returns],
         "upstream": _plain(upstream),
     }
     return canonical.digest_of(DOMAIN, facts)
@@ -183,5 +186,11 @@ def _means(
 
 
 def _plain(value: Mount | Limits | EgressRule | CredentialRule | Upstream) -> dict[str, Any]:
-    found = ((each.name, getattr(value, each.name)) for each in fields(value))
-    return {name: list(each) if isinstance(each, tuple) else each for name, each in found}
+    return {each.name: _exact(getattr(value, each.name)) for each in fields(value)}
+
+
+def _exact(value: Any) -> Any:
+    """The same JSON of exact types, of which canonical JSON is written four times as fast."""
+    if isinstance(value, Enum):
+        return value.value
+    return [_exact(each) for each in value] if isinstance(value, tuple) else value

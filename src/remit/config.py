@@ -74,6 +74,7 @@ class Settings:
             "unsafe_any": not self.policy.portable,
             "unsafe_plain": bool(self.sections.runners.egress.unsafe_plain),
             **servers.unsafe(self.servers),
+            **lending.unsafe(self.sections.runners),
         }
         return tuple(name for name, chosen in found.items() if chosen)
 

@@ -11,8 +11,14 @@ import json
 import os
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
+from remit.runners.credentials import http
+from remit.runners.credentials.client_credentials import ClientCredentialsBroker
+from remit.runners.credentials.discovery import Discovery
+from remit.runners.credentials.guarded import Guard
 from remit.upstreams.http_asking import PooledServers
+from tests.runners.credentials.world import kit, order, section
 from tests.upstreams.http_asked import call, spec_of
 
 _EXAMPLES: dict[str, Any] = {"number": 2, "integer": 2, "string": "us-west1", "boolean": True}
@@ -32,11 +38,37 @@ def schema_back(items: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"name": "json_schema_echo", "arguments": {"schema": shown["inputSchema"]}}]
 
 
+async def token_for(url: str, context: dict[str, Any]) -> bytes:
+    """A token by the broker of client credentials, with the client that the suite gives.
+
+    A client with a secret never has its server found: who writes the configuration looks at the
+    resource's metadata, as is done here before.
+    """
+    written: dict[str, Any] = {"resource": url, "client_id": context["client_id"]}
+    if "private_key_pem" in context:
+        written |= {"client_auth": "private_key_jwt", "find_issuer": True}
+    else:
+        host = urlsplit(url).hostname or ""
+        issuer = await Discovery(Guard(frozenset({host}))).issuer_of(url)
+        written |= {"client_auth": "client_secret_basic", "issuer": issuer}
+    # What its server gives lives an hour and cannot be revoked.
+    found = section(broker="client_credentials", unsafe_keep_s=60, **written)
+    names = {"client_secret": "client_secret", "private_key": "private_key_pem"}
+    secrets = {name: context[key] for name, key in names.items() if key in context}
+    http.TOTAL_S = http.TRY_S = 30.0  # a slow machine is no finding
+    broker = ClientCredentialsBroker(kit(found, secrets=secrets))
+    try:
+        return (await broker.lend(order())).fields["token"].encode()
+    finally:
+        await broker.aclose()
+
+
 async def main(url: str, scenario: str, context: dict[str, Any]) -> None:
     """List the tools, and call those that the scenario is about, or all."""
     servers = PooledServers()
+    token = await token_for(url, context) if "client-credentials" in scenario else None
     try:
-        found = await servers.list_tools("suite", url, None, within_s=60)
+        found = await servers.list_tools("suite", url, token, within_s=60)
         items = {str(item["name"]): item for item in found}
         calls = context.get("toolCalls")
         if scenario == "json-schema-ref-no-deref":
@@ -47,7 +79,7 @@ async def main(url: str, scenario: str, context: dict[str, Any]) -> None:
             calls = [{"name": n, "arguments": arguments_for(i)} for n, i in items.items()]
         for each in calls:
             spec = spec_of(url, items[each["name"]], each["arguments"], server="suite")
-            await call(servers, spec, within_s=60)
+            await call(servers, spec, token=token, within_s=60)
     finally:
         await servers.aclose()
 

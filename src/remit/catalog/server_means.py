@@ -58,7 +58,9 @@ def credentials_of(spec: ServerSpec) -> tuple[CredentialRule, ...]:
     """All that a call could use: the operator's rules, or what the server is shown."""
     if spec.url is None:
         return credentials(spec.credentials)
-    return () if spec.authorization is None else (CredentialRule(ref=spec.authorization),)
+    if spec.authorization is None:
+        return ()
+    return (CredentialRule(ref=spec.authorization, scopes=tuple(sorted(set(spec.scopes)))),)
 
 
 def _literal(text: str) -> str:

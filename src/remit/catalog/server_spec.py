@@ -122,6 +122,11 @@ class ServerSpec(Strict):
         default=None,
         description="With `url`: the handle of the credential it is shown as a bearer token.",
     )
+    scopes: list[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="With `authorization`: the scopes that its token is asked for.",
+    )
     runner: str = Field(
         default="sandbox",
         pattern=r"^[a-z0-9][a-z0-9-]{0,39}$",

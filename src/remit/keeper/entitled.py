@@ -97,7 +97,7 @@ def _entitlement(
         raise Unentitled(f"{ref} cannot be narrowed to scopes")
     return Entitlement(
         credential=credential,
-        order=_order(standing, rule, loan_id, _ends_ms(standing, rule, credential, now_ms)),
+        order=_order(standing, rule, loan_id, credential, now_ms),
         inject=_reachable(standing, credential),
     )
 
@@ -107,6 +107,10 @@ def _ends_ms(
 ) -> int:
     lives = [ttl for ttl in (rule.get("ttl_s"), credential.ttl_s) if ttl is not None]
     return min([standing.deadline_ms + GRACE_MS, *(now_ms + 1000 * int(ttl) for ttl in lives)])
+
+
+def _shortened(rule: Mapping[str, Any], credential: Credential) -> bool:
+    return rule.get("ttl_s") is not None or credential.ttl_s is not None
 
 
 def _reachable(standing: Standing, credential: Credential) -> tuple[Mapping[str, Any], ...]:
@@ -122,14 +126,17 @@ def _reachable(standing: Standing, credential: Credential) -> tuple[Mapping[str,
     return inject
 
 
-def _order(standing: Standing, rule: Mapping[str, Any], loan_id: str, ends_ms: int) -> Order:
+def _order(
+    standing: Standing, rule: Mapping[str, Any], loan_id: str, credential: Credential, now_ms: int
+) -> Order:
     plan, caller = standing.plan, standing.plan["caller"]
     return Order(
         loan_id=loan_id,
         ref=str(rule["ref"]),
         scopes=tuple(rule["scopes"]),
         audience=rule.get("audience"),
-        ends_ms=ends_ms,
+        ends_ms=_ends_ms(standing, rule, credential, now_ms),
+        shortened=_shortened(rule, credential),
         run_id=standing.run_id,
         fence=standing.fence,
         kind=standing.kind,

@@ -147,13 +147,64 @@ class ExchangeCredential(_Credential):
     )
 
 
+class ClientCredential(_Credential):
+    """A token for Remit itself by OAuth client credentials, for one resource. Gives `token`."""
+
+    broker: Literal["client_credentials"] = Field(description="client_credentials")
+    resource: Url = Field(
+        description="What the token is for (RFC 8707), such as an MCP server's url; a server that "
+        "is shown it is at this address or below it."
+    )
+    issuer: Url | None = Field(
+        default=None,
+        description="The authorization server's issuer; its metadata (RFC 8414) names the rest.",
+    )
+    token_url: Url | None = Field(
+        default=None, description="Its token endpoint, instead of what its metadata says."
+    )
+    revocation_url: Url | None = Field(
+        default=None, description="With token_url: where tokens are revoked (RFC 7009)."
+    )
+    find_issuer: bool = Field(
+        default=False,
+        strict=True,
+        description="Instead of issuer: ask the resource for it (RFC 9728); not with a secret.",
+    )
+    ca_file: FilePath | None = Field(default=None, description="Authorities of the certificates.")
+    client_id: Word = Field(description="Remit's client id there.")
+    client_auth: Literal["private_key_jwt", "client_secret_basic", "client_secret_post"] = Field(
+        description="How Remit shows that it is this client."
+    )
+    private_key: Reference | None = Field(
+        default=None, description="Where its key (PEM: P-256, Ed25519 or RSA) is."
+    )
+    key_id: Word | None = Field(default=None, description="`kid` of what the key signs.")
+    assertion_audience: Word | None = Field(
+        default=None, description="Whom that is for; the issuer, or else token_url, if absent."
+    )
+    client_secret: Reference | None = Field(default=None, description="Where its secret is.")
+    audience: Word | None = Field(default=None, description="`audience` of the request.")
+    scopes: list[Word] = Field(
+        default_factory=list,
+        max_length=64,
+        description="The most that is asked for; all of it, where a tool names no scopes.",
+    )
+    unsafe_keep_s: Count | None = Field(
+        default=None,
+        ge=60,
+        le=3_600,
+        description="Lend a token to further runs for so long; it outlives them then.",
+    )
+
+
 CredentialSection = Annotated[
     StaticCredential
     | OidcCredential
     | VaultCredential
     | AwsCredential
     | GithubCredential
-    | ExchangeCredential,
+    | ExchangeCredential
+    | ClientCredential,
     Field(discriminator="broker"),
 ]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from remit.backends import Delivery
 from remit.command import Placeholder, parse_template
@@ -17,6 +18,7 @@ from remit.profile import Profile, Tls
 from remit.reach import meet_egress, plain_host, plain_path
 from remit.settings.credentials import (
     AwsCredential,
+    ClientCredential,
     CredentialSection,
     ExchangeCredential,
     InjectSection,
@@ -31,6 +33,8 @@ from remit.stages.means import file_variable
 _TOKEN = frozenset({"token"})
 _AWS = frozenset({"access_key_id", "secret_access_key", "session_token", "expiration"})
 _BY_ISSUER = (OidcCredential, VaultCredential, AwsCredential, ExchangeCredential)
+
+_ADDRESSES = ("address", "endpoint", "api", "token_url", "revocation_url", "issuer", "resource")
 
 _FRAMING = frozenset({
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te",
@@ -69,8 +73,10 @@ def _check(runners: RunnersSection, section: CredentialSection, place: str, add:
             f"is of the broker {section.broker}, which needs a token of Remit's own issuer",
             "write runners.issuer with the address at which its keys can be read",
         )
-    for name in ("address", "endpoint", "api", "token_url", "revocation_url"):
+    for name in _ADDRESSES:
         _check_address(f"{place}.{name}", getattr(section, name, None), add)
+    if isinstance(section, ClientCredential):
+        _check_client(section, place, add)
     known = _fields(section)
     for index, each in enumerate(section.inject):
         _check_inject(each, known, f"{place}.inject[{index}]", add)
@@ -82,6 +88,53 @@ def _check_address(place: str, url: str | None, add: Add) -> None:
     """An address from which secrets come, or at which others look for what vouches for tokens."""
     if url is not None and (fault := address_fault(url)) is not None:
         add(place, fault, "write https://")
+
+
+def _check_client(section: ClientCredential, place: str, add: Add) -> None:
+    """Where the authorization server is, and how a client shows itself: each said in one way."""
+    if section.find_issuer == (section.issuer is not None or section.token_url is not None):
+        add(
+            place,
+            "needs issuer or token_url, or else find_issuer",
+            "write the issuer of the authorization server",
+        )
+    if section.revocation_url is not None and section.token_url is None:
+        add(
+            f"{place}.revocation_url",
+            "is found in the server's metadata, where token_url is",
+            "write token_url too, or leave it out",
+        )
+    by_key = section.client_auth == "private_key_jwt"
+    if section.find_issuer and not by_key:
+        add(
+            f"{place}.find_issuer",
+            "would show the client's secret to whomever the resource names",
+            "write the issuer, or have a client with a key (private_key_jwt)",
+        )
+    needed, other = ("private_key", "client_secret") if by_key else ("client_secret", "private_key")
+    if getattr(section, needed) is None or getattr(section, other) is not None:
+        add(
+            f"{place}.{needed}",
+            f"is what {section.client_auth} needs, and {other} is not",
+            f"write {needed}",
+        )
+    if section.unsafe_keep_s is not None and section.ttl_s is not None:
+        add(
+            f"{place}.unsafe_keep_s",
+            "keeps a token for several runs, and ttl_s gives each run its own",
+            "leave one of them out",
+        )
+
+
+def covers(resource: str, url: str) -> bool:
+    """Whether an address is a resource's, or below it by whole segments of its path."""
+    mine, its = urlsplit(resource), urlsplit(url)
+    ports = {"https": 443, "http": 80}
+    ends = [
+        (each.scheme, each.hostname, each.port or ports.get(each.scheme)) for each in (mine, its)
+    ]
+    path = mine.path.rstrip("/")
+    return ends[0] == ends[1] and f"{its.path}/".startswith(f"{path}/")
 
 
 def _fields(section: CredentialSection) -> frozenset[str] | None:
@@ -149,6 +202,12 @@ def check_tools(
             for why, hint in told
         ]
     return problems
+
+
+def unsafe(section: RunnersSection) -> Mapping[str, bool]:
+    """The unsafe choices of credentials, by the name of their key."""
+    kept = (getattr(each, "unsafe_keep_s", None) for each in section.credentials.values())
+    return {"unsafe_keep_s": any(each is not None for each in kept)}
 
 
 _Told = Iterator[tuple[str, str]]

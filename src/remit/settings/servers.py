@@ -24,12 +24,13 @@ from remit.model import (
 from remit.profile import ELSEWHERE, Profile, RunnerKind
 from remit.reach import plain_host
 from remit.settings import lending, profiles
+from remit.settings.credentials import ClientCredential
 from remit.settings.profiles import Add, is_metadata
 from remit.settings.runners import RunnersSection
 from remit.upstreams.names import skeleton
 
 _STARTED_ONLY = ("runner", "session", "session_idle_s", "session_age_s", "unsafe_session_writes")
-_REACHED_ONLY = ("sse", "authorization")
+_REACHED_ONLY = ("sse", "authorization", "scopes")
 
 
 def elsewhere(specs: Sequence[ServerSpec]) -> Mapping[str, Profile]:
@@ -194,6 +195,20 @@ class Check:
         for each in told.values():
             why = each.message.removeprefix(f"the tool {spec.name} ")
             self._add(place, why, each.hint or "docs/servers.md says what a server takes")
+        self._shown(spec, place)
+
+    def _shown(self, spec: ServerSpec, place: str) -> None:
+        """Whether what a server over HTTP is shown is a file's token, and is for that server."""
+        if spec.scopes and spec.authorization is None:
+            why = "are of the credential that the server is shown, and there is none"
+            self._add(f"{place}.scopes", why, "write authorization, or leave them out")
+        section = self._section.credentials.get(spec.authorization or "")
+        if isinstance(section, ClientCredential) and not lending.covers(
+            section.resource, spec.url or ""
+        ):
+            why = f"is for {section.resource}, and the server's url is not below that"
+            hint = "each resource has a credential of its own"
+            self._add(f"{place}.authorization", why, hint)
         shown = self._deliveries.get(spec.authorization or "")
         if shown is not None and shown.file is None:
             why = "is injected by the egress proxy, and Remit itself shows it to this server"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from remit.config import examine
-from remit.runners.credentials import aws, exchange, github, vault
+from remit.runners.credentials import aws, client_credentials, exchange, github, vault
 from remit.runners.credentials.broker import FACTORIES
 from remit.settings.credentials import CredentialSection
 from tests.house.source import DOCS
@@ -43,7 +43,9 @@ def test_each_configuration_is_of_the_pages_broker_and_its_tool_uses_it(
     written = yaml.safe_load(text)
     sections = written["runners"]["credentials"]
     assert {each["broker"] for each in sections.values()} == {page.removesuffix(".md")}
-    used = {c["ref"] for tool in written["catalog"]["tools"] for c in tool["credentials"]}
+    catalog = written["catalog"]
+    used = {c["ref"] for tool in catalog.get("tools", ()) for c in tool["credentials"]}
+    used |= {server["authorization"] for server in catalog.get("servers", ())}
     assert used == set(sections)
 
 
@@ -55,7 +57,9 @@ def test_each_broker_has_a_page_and_each_page_a_broker() -> None:
     assert len(CredentialSection.__args__[0].__args__) == len(PAGES)
 
 
-@pytest.mark.parametrize("broker", [aws, exchange, github, vault], ids=lambda m: m.__name__[-8:])
+@pytest.mark.parametrize(
+    "broker", [aws, client_credentials, exchange, github, vault], ids=lambda m: m.__name__[-8:]
+)
 def test_each_message_of_a_page_is_one_that_the_broker_says(broker: Any) -> None:
     source = " ".join(Path(broker.__file__).read_text(encoding="utf-8").split())
     source = re.sub(r'" f?"', "", source).replace("{what}", "repository")

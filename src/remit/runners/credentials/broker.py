@@ -32,7 +32,8 @@ class Order:
     `loan_id` names this loan alone; a broker that can label what it makes (a session name, a
     metadata field) uses it, so that a person finds it there. `chain` names those on whose behalf
     the caller acts, the one with the original authority first. Nothing given may be usable after
-    `ends_ms`, where the lending system lets that be said. `scopes` and `audience` are the plan's;
+    `ends_ms`, where the lending system lets that be said. `shortened`: plan or section say a life
+    of its own, shorter than the run's; what is kept for several runs is not lent then. `scopes` and `audience` are the plan's;
     audience None leaves it to the section.
     """
 
@@ -57,6 +58,7 @@ class Order:
     environment: str
     approval_id: str | None = None
     approvers: tuple[str, ...] = ()
+    shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,7 @@ FACTORIES: Mapping[str, str] = {
     "vault": "remit.runners.credentials.vault:VaultBroker",
     "aws": "remit.runners.credentials.aws:AwsBroker",
     "github": "remit.runners.credentials.github:GithubBroker",
+    "client_credentials": ("remit.runners.credentials.client_credentials:ClientCredentialsBroker"),
     "exchange": "remit.runners.credentials.exchange:ExchangeBroker",
 }
 """Which class makes each kind, imported only where a section names it: start-up stays short."""

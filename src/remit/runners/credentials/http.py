@@ -10,13 +10,15 @@ import asyncio
 import random
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from remit import __version__
+from remit.addresses import authority
 from remit.canonical import encode, parse
 from remit.errors import Code, ConfigError, InputError
 from remit.loopback import address_fault
@@ -36,6 +38,15 @@ MAX_ANSWER = 256 * 1024
 
 _PLAIN = re.compile(r"[!-~]+").fullmatch
 
+Look = Callable[[str, int], Awaitable[str]]
+"""Gives the address that a connection to a name goes to.
+
+Raises:
+    BrokerFault: none that may be reached.
+"""
+
+_PORTS = {"https": 443, "http": 80}
+
 BUSY = frozenset({429, 503})
 """Answers that say: not done, come again."""
 
@@ -45,12 +56,13 @@ BROKEN = frozenset({500, 502, 504})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A status and a body, neither of them trusted."""
+    """A status, a body and `WWW-Authenticate`, none of them trusted."""
 
     name: str
     status: int
     content: bytes = field(repr=False)
     wait_s: float | None = None
+    challenge: str = field(default="", repr=False)
 
     @property
     def ok(self) -> bool:
@@ -142,19 +154,35 @@ class Service:
         name: what messages call it.
         ca: PEM of the only authorities that its certificate may be of; None: the system's.
         place: the section's key that holds the address, for errors.
+        look: decides where connections go; None: wherever the system finds the name. Needed where
+            somebody else than the operator said what the address is.
 
     Raises:
         ConfigError: the address is not https (http only to loopback) or is not plain, or `ca` holds
             no certificates.
     """
 
-    def __init__(self, url: str, *, name: str, ca: bytes | None = None, place: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        ca: bytes | None = None,
+        place: str,
+        look: Look | None = None,
+    ) -> None:
         self._url = _checked(url, place)
+        self._look = look
         self._name = name
         self._ca = ca
         self._http: httpx2.AsyncClient | None = None
         if ca is not None:
             _tls(ca)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self._url
 
     async def ask(
         self,
@@ -211,20 +239,43 @@ class Service:
         self._http = self._http or _client(self._ca)
         self._http.cookies.clear()  # nothing of one loan goes along with the next
         try:
-            async with (
-                asyncio.timeout(TRY_S),
-                self._http.stream(method, url, headers=dict(headers), content=content) as answer,
-            ):
+            async with asyncio.timeout(TRY_S), self._sent(method, url, headers, content) as answer:
                 return Answer(
                     name=self._name,
                     status=answer.status_code,
                     content=await _body(answer),
                     wait_s=_retry_after(answer),
+                    challenge=answer.headers.get("www-authenticate", ""),
                 )
         except TimeoutError:
             raise _Broken("does not answer in time") from None
         except httpx2.HTTPError as error:
             raise _broken(error) from None
+
+    @asynccontextmanager
+    async def _sent(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> AsyncIterator[httpx2.Response]:
+        """The answer's head; the connection goes to the address that was looked at."""
+        assert self._http is not None
+        sent, extensions = dict(headers), {}
+        if self._look is not None:
+            parts = urlsplit(url)
+            host, default = parts.hostname or "", _PORTS[parts.scheme]
+            port = parts.port or default
+            address = await self._look(host, port)
+            sent["host"] = authority(host, port, default)
+            url = parts._replace(netloc=authority(address, port)).geturl()
+            if address != host:
+                extensions["sni_hostname"] = host
+        request = self._http.build_request(
+            method, url, headers=sent, content=content, extensions=extensions
+        )
+        answer = await self._http.send(request, stream=True)
+        try:
+            yield answer
+        finally:
+            await answer.aclose()
 
 
 class _Broken(Exception):
@@ -291,7 +342,9 @@ def _client(ca: bytes | None) -> httpx2.AsyncClient:
     )
 
 
+@lru_cache(maxsize=64)
 def _tls(ca: bytes | None) -> ssl.SSLContext:
+    """One for each set of authorities: it takes long to make."""
     try:
         context = ssl.create_default_context(cadata=None if ca is None else ca.decode("ascii"))
     except (OSError, ValueError):

@@ -131,6 +131,36 @@ async def test_two_credentials_are_turned_away() -> None:
     assert answer.status == 400
 
 
+@pytest.mark.threat("T-02")
+@pytest.mark.parametrize(
+    "second",
+    ["MCP-Protocol-Version: 2026-07-28", "mcp-protocol-version: 2025-11-25", "Mcp-Name: other",
+     "Mcp-Method: tools/list", "Mcp-Session-Id: a", "Idempotency-Key: a"],
+)  # fmt: skip
+async def test_a_header_that_decides_something_is_turned_away_where_it_comes_twice(
+    second: str,
+) -> None:
+    lines = [f"{k}: {v}" for k, v in modern_headers("tools/call", "echo").items()]
+    lines += ["Mcp-Session-Id: b", "Idempotency-Key: b"]
+    gateway = FakeGateway()
+    async with served(mcp_app(gateway, DoorSettings())) as url:
+        head = ["POST /mcp HTTP/1.1", "Host: localhost", *lines, second]
+        answer = await raw(url, head, json.dumps(call_body("echo")).encode())
+    assert (answer.status, gateway.calls) == (400, [])
+
+
+@pytest.mark.threat("T-02")
+async def test_a_version_that_comes_twice_opens_no_session_that_nobody_owns() -> None:
+    lines = [f"{k}: {v}" for k, v in modern_headers("initialize").items() if "mcp" not in k]
+    lines += ["MCP-Protocol-Version: 2025-11-25"] * 2
+    info = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}
+    async with served(mcp_app(FakeGateway(), DoorSettings())) as url:
+        head = ["POST /mcp HTTP/1.1", "Host: localhost", *lines]
+        answer = await raw(url, head, json.dumps(body).encode())
+    assert (answer.status, answer.headers.get("mcp-session-id")) == (400, None)
+
+
 @pytest.mark.threat("T-05")
 async def test_too_many_requests_are_told_when_to_come_back() -> None:
     gateway = FakeGateway()

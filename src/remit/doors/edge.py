@@ -39,7 +39,7 @@ Fields = Mapping[bytes, str]
 
 _ONCE = frozenset({
     b"host", b"origin", b"authorization", b"content-type", b"content-length",
-    b"mcp-session-id", b"idempotency-key",
+    b"mcp-session-id", b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"idempotency-key",
 })  # fmt: skip
 _PORT = re.compile(r"(:[0-9]{1,5})?")
 

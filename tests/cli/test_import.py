@@ -284,6 +284,66 @@ def test_paths_that_exist_become_mounts_that_are_read_only_unless_told(
     }
 
 
+def test_a_program_that_is_a_link_to_elsewhere_is_refused_where_it_stands(
+    project: Path, remit: Remit
+) -> None:
+    real = project / "pythons" / "3" / "bin" / "python3"
+    real.parent.mkdir(parents=True)
+    real.write_text("#!/bin/sh\n")
+    real.chmod(0o755)
+    link = project / "venv" / "bin" / "python"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(real)
+    claude(project / ".mcp.json", one={"command": str(link), "args": ["server.py"]})
+    ended = remit("init", "gateway", "--no-start", "--import", ".mcp.json")
+    assert ended.code == 1
+    assert f"names a link to {real}, which is not seen in a sandbox" in ended.err
+    assert ".mcp.json#/mcpServers/one/command" in ended.err
+    assert "-m venv DIRECTORY" in ended.err
+
+
+def test_a_script_is_started_with_what_its_first_line_names_as_the_sandbox_sees_it(
+    project: Path, remit: Remit
+) -> None:
+    script = Path(program(project))
+    own = script.parent / "own-python"
+    own.symlink_to("/bin/sh")
+    script.write_text(f"#!{own} -E\n")
+    claude(project / ".mcp.json", one={"command": str(script), "args": ["-v"]})
+    ended = remit("init", "gateway", "--no-start", "--import", ".mcp.json")
+    assert ended.code == 0, ended.err
+    command = written(project / "gateway")["one"].command
+    assert command.argv == ["/mnt/tools/bin/own-python", "/mnt/tools/bin/server", "-v"]
+
+
+def test_what_a_server_may_only_read_and_what_is_not_there_is_said(
+    project: Path, remit: Remit
+) -> None:
+    (project / "data").mkdir()
+    absent = project / "data" / "memory.json"
+    claude(
+        project / ".mcp.json",
+        one={"command": "/bin/cat", "args": ["./data"], "env": {"MEMORY": str(absent)}},
+    )
+    ended = remit("init", "gateway", "--no-start", "--import", ".mcp.json")
+    assert ended.code == 0, ended.err
+    assert f"/env/MEMORY: {absent} is not there, so no run sees it" in ended.err
+    assert f"it may only read {project / 'data'}; --writable" in ended.err
+    absent.write_text("{}")
+    ended = remit("init", "other", "--no-start", "--import", ".mcp.json", "--writable", "data")
+    assert "is not there" not in ended.err
+    assert "may only read" not in ended.err
+
+
+def test_a_directory_may_be_named_by_way_of_another(project: Path, remit: Remit) -> None:
+    claude(project / ".mcp.json", one={"command": program(project)})
+    (project / "here").mkdir()
+    ended = remit("init", "here/../gateway", "--no-start", "--import", ".mcp.json")
+    assert ended.code == 0, ended.err
+    assert ".." not in ended.out
+    assert set(written(project / "gateway")) == {"one"}
+
+
 @pytest.mark.threat("T-33")
 def test_a_server_that_would_see_remits_keys_is_refused(project: Path, remit: Remit) -> None:
     claude(project / ".mcp.json", all={"command": "/bin/cat", "args": [str(project)]})

@@ -144,6 +144,23 @@ def test_a_python_package_is_installed_at_the_version_that_was_asked_for(
 
 
 @pytest.mark.slow
+@pytest.mark.needs("npm")
+def test_what_was_installed_for_a_server_that_is_not_taken_is_removed(
+    project: Path, reachable: Path, packages: str, remit: Remit
+) -> None:
+    root = reachable / "gateway"
+    assert remit("init", root).code == 0
+    claude(
+        project / ".mcp.json",
+        small={"command": "npx", "args": ["-y", "@own/small", str(root)]},
+    )
+    ended = remit("init", root, "--import", ".mcp.json", "--install")
+    assert ended.code == 1
+    assert "Remit's own keys" in ended.err
+    assert not list((root / ".remit-servers").iterdir())
+
+
+@pytest.mark.slow
 @pytest.mark.needs("npm", "venv")
 @pytest.mark.parametrize(
     ("kind", "package", "version", "program"),

@@ -80,7 +80,7 @@ def init(
     that a registry would be asked for at each start are installed once. docs/import.md has all
     of it.
     """
-    directory = directory.absolute()
+    directory = directory.resolve()
     config = directory / "remit.yaml"
     options = any((servers, writable, install, accept_hints, no_start, rewrite, dry_run))
     if undo and (sources or options):
@@ -100,7 +100,7 @@ def init(
             start=not no_start,
             rewrite=rewrite,
             dry_run=dry_run,
-            writable=tuple(path.absolute() for path in writable),
+            writable=tuple(path.resolve() for path in writable),
         )
         sys.exit(import_servers(config, wanted, lambda: make(directory)))
     else:

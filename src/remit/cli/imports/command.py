@@ -188,7 +188,19 @@ def _proposal(one: _Import, file: ClientFile, server: FoundServer, name: str) ->
     home = file.home if project is None else Path(project)
     private = (settings.data_dir, settings.ledger_path, settings.key_file, *settings.policy.private)
     sight = Sight(server, home=home, private=private, writable=one.wanted.writable)
-    return propose(server, name, sight, home=home, installed=_installed(one, server, name))
+    installed = _installed(one, server, name)
+    try:
+        return propose(server, name, sight, home=home, installed=installed)
+    except ConfigError:
+        _uninstall(one, installed)
+        raise
+
+
+def _uninstall(one: _Import, installed: Installed | None) -> None:
+    """Remove what was installed for a server that is not taken after all."""
+    if installed is not None:
+        one.made.remove(installed.directory)
+        shutil.rmtree(installed.directory, ignore_errors=True)
 
 
 def _installed(one: _Import, server: FoundServer, name: str) -> Installed | None:
@@ -293,8 +305,7 @@ def _drop_what_does_not_fit(one: _Import) -> None:
             why = f"does not fit into remit.yaml: its {found[2]}{problem.message[found.end() :]}"
             hint = problem.hint or "remit init --import --dry-run prints its entry"
             one.faults.append(refused(proposal.server, "", why, hint))
-            if proposal.installed is not None:
-                shutil.rmtree(proposal.installed.directory, ignore_errors=True)
+            _uninstall(one, proposal.installed)
 
 
 def _try(one: _Import) -> Mapping[str, Seen]:

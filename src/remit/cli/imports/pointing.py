@@ -75,7 +75,8 @@ def _door(settings: Settings, *, stdio_only: bool) -> Door:
 def _say_direct(file: ClientFile, servers: Sequence[FoundServer]) -> None:
     names = ", ".join(shown(server.name) for server in servers)
     secrets = sum(len(server.secrets) for server in servers)
-    also = f", and the file still holds {secrets} secrets" if secrets else ""
+    many = "a secret" if secrets == 1 else f"{secrets} secrets"
+    also = f", and the file still holds {many}" if secrets else ""
     note(f"{visible(str(file.path))} still lets its client reach {names} directly{also}.")
     if file.client.value in CLIENTS:
         note("  the same again with --rewrite has it speak to Remit only")

@@ -190,7 +190,7 @@ def _program(draft: _Draft, sight: Sight, installed: Installed | None) -> dict[s
         for n, one in enumerate((server.command, *server.args), -1)
     ]
     if installed is None:
-        argv = [sight.program(words[0], "/command")]
+        argv = sight.started(words[0], "/command")
         rest = 1
     else:
         launch = needs_package(server)
@@ -212,6 +212,7 @@ def _program(draft: _Draft, sight: Sight, installed: Installed | None) -> dict[s
     command: dict[str, Any] = {"argv": argv}
     command |= {"env": env} if env else {}
     command |= {"mounts": mounts} if mounts else {}
+    draft.notes += sight.notes()
     if not means.get("egress"):
         draft.notes.append("it has no network; add what it must reach under `egress`")
     return {"command": command, **means}

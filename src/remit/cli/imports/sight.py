@@ -45,6 +45,20 @@ class Sight:
         self._private = private
         self._writable = {path.resolve() for path in writable}
         self._mounts: dict[Path, str] = {}
+        self._shown: dict[Path, None] = {}
+        self._absent: list[tuple[str, Path]] = []
+
+    def notes(self) -> list[str]:
+        """What an operator has to know of the paths that the server was given."""
+        said = [
+            f"{part}: {path} is not there, so no run sees it; make it, import again, and give "
+            "--writable with its directory if the server writes to it"
+            for part, path in self._absent
+        ]
+        only_read = [str(path) for path in self._shown if not self._open(path)]
+        if only_read:
+            said.append(f"it may only read {', '.join(only_read)}; --writable lets it write there")
+        return said
 
     def entries(self) -> list[dict[str, Any]]:
         """The mounts as remit.yaml has them."""
@@ -56,12 +70,42 @@ class Sight:
     def _open(self, path: Path) -> bool:
         return path in self._writable
 
+    def started(self, word: str, part: str) -> list[str]:
+        """The words that start a program in the sandbox: itself, and before it what it is written
+        in, where its first line names that by a path that only this machine has.
+
+        Raises:
+            ConfigError: as `program` has it.
+        """
+        program = self._program(word, part)
+        written_in = _interpreter(program)
+        seen = self.program(str(program), part)
+        if written_in is None or _of_system(written_in):
+            return [seen]
+        return [self.program(str(written_in), part), seen]
+
     def program(self, word: str, part: str) -> str:
         """Where the program is, for the sandbox.
 
         Raises:
-            ConfigError: it is not on this machine, or lies where nothing can be mounted from.
+            ConfigError: it is not on this machine, is a link to where nothing of it is seen, or lies
+                where nothing can be mounted from.
         """
+        path = self._program(word, part)
+        if _of_system(path):
+            return str(path)
+        root = path.parent.parent if path.parent.name == "bin" else _project(path)
+        real = path.resolve()
+        if not real.is_relative_to(root.resolve()) and not _of_system(real):
+            raise self._refused(
+                part,
+                f"names a link to {real}, which is not seen in a sandbox beside it",
+                "give it a program that is no such link; a Python environment of the system's "
+                "own: /usr/bin/python3 -m venv DIRECTORY",
+            )
+        return self._seen(path, root, part)
+
+    def _program(self, word: str, part: str) -> Path:
         path = Path(word).expanduser()
         if os.sep not in word:
             found = shutil.which(word)
@@ -78,10 +122,7 @@ class Sight:
             raise refused(
                 self._server, part, "names a program that is not there", "write its whole path"
             )
-        if _of_system(path):
-            return str(path)
-        root = path.parent.parent if path.parent.name == "bin" else _project(path)
-        return self._seen(path, root, part)
+        return path
 
     def word(self, text: str, part: str, *, after: str = "") -> str:
         """One argument or variable; a path in it that exists here becomes the one that is seen.
@@ -106,9 +147,11 @@ class Sight:
             there, whole = path.exists(), path.is_dir()
         except OSError:
             return text
+        if not there and plain and path.parent.is_dir() and not _of_system(path):
+            self._absent.append((part, path))
         if not there or _of_system(path):
             return text
-        return before + self._seen(path, path if whole else _project(path), part)
+        return before + self._seen(path, path if whole else _project(path), part, shown=True)
 
     def directory(self, text: str, part: str) -> str:
         """The directory that a server starts in, as it is seen.
@@ -121,14 +164,14 @@ class Sight:
             raise refused(
                 self._server, part, "starts in a directory that is not there", "correct `cwd`"
             )
-        return str(path) if _of_system(path) else self._seen(path, path, part)
+        return str(path) if _of_system(path) else self._seen(path, path, part, shown=True)
 
     def add(self, path: Path, name: str) -> str:
         """Mount a directory under a name of one's choice, and say where it is seen."""
         self._mounts[path] = self._free(name)
         return f"/mnt/{self._mounts[path]}"
 
-    def _seen(self, path: Path, root: Path, part: str) -> str:
+    def _seen(self, path: Path, root: Path, part: str, *, shown: bool = False) -> str:
         root, path = root.resolve(), path.parent.resolve() / path.name
         if not path.is_relative_to(root):
             root = path.parent
@@ -137,6 +180,8 @@ class Sight:
             self._check(root, part)
             outer = root
             self._mounts[root] = self._free(re.sub(r"[^a-z0-9]+", "-", root.name.lower()))
+        if shown:
+            self._shown[outer] = None
         inside = path.relative_to(outer)
         return f"/mnt/{self._mounts[outer]}" + (f"/{inside}" if inside.parts else "")
 
@@ -164,6 +209,17 @@ class Sight:
         while name in taken:
             name, number = f"{stem}-{number}", number + 1
         return name
+
+
+def _interpreter(path: Path) -> Path | None:
+    """What a script's first line says that it is started with (execve(2)); None of a program."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(512)
+    except OSError:
+        return None
+    words = first[2:].split() if first.startswith(b"#!") else []
+    return Path(os.fsdecode(words[0])) if words else None
 
 
 def _of_system(path: Path) -> bool:

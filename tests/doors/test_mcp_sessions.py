@@ -235,6 +235,24 @@ async def test_a_hidden_tool_is_as_unknown_in_a_session() -> None:
     assert hidden.content.replace(b"secret_tool", b"absent_tool") == missing.content
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [{"id": 1, "result": []}, {"result": {}}, {"id": 1, "error": {"code": "1", "message": ""}},
+     {"id": 1, "error": []}, {"id": 1}],
+)  # fmt: skip
+async def test_an_answer_that_is_none_is_refused_in_our_own_words(broken: dict[str, Any]) -> None:
+    async with session(FakeGateway()) as s:
+        await s.open()
+        body = {"jsonrpc": "2.0", **broken}
+        refused = await s.client.post(s.url, json=body, headers=s.headers())
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32600)
+        assert "validation" not in refused.text.lower()
+        for fine in ({"result": {}}, {"error": {"code": 1, "message": "no"}}):
+            body = {"jsonrpc": "2.0", "id": 1, **fine}
+            taken = await s.client.post(s.url, json=body, headers=s.headers())
+            assert taken.status_code == 202
+
+
 async def test_ping_is_answered() -> None:
     async with session(FakeGateway()) as s:
         await s.open()

@@ -237,8 +237,19 @@ def _is_message(value: Any) -> bool:
     if "id" in value and not _is_id(value["id"]):
         return False
     if "method" not in value:
-        return "result" in value or "error" in value
+        return _is_answer(value)
     return isinstance(value["method"], str) and isinstance(value.get("params", {}), dict)
+
+
+def _is_answer(value: dict[str, Any]) -> bool:
+    error = value.get("error")
+    if error is None:
+        return "id" in value and isinstance(value.get("result"), dict)
+    return (
+        isinstance(error, dict)
+        and type(error.get("code")) is int
+        and isinstance(error.get("message"), str)
+    )
 
 
 def _is_id(value: Any) -> bool:

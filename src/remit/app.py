@@ -45,12 +45,13 @@ from remit.recovery import Sweeps, leftovers, recover
 from remit.runners.artifacts import DirectoryArtifacts
 from remit.runners.credentials.client import KeeperClient
 from remit.runners.sandbox import SandboxRunner
+from remit.secret import kept_key
 from remit.servers.asking import Asker
 from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
 from remit.settings.servers import elsewhere
 from remit.telemetry import LEFTOVERS, logger, tracing
-from remit.upstreams.asking import HttpServers
+from remit.upstreams.asking import HttpServers, Seen
 from remit.upstreams.http_asking import PooledServers
 from remit.upstreams.runner import SessionSettings, UpstreamRunner
 
@@ -131,7 +132,7 @@ async def open_gateway(
     refuse_second(settings.ledger_path)
     async with AsyncExitStack() as stack:
         beside = await open_processes(settings, name, stack, runner=runner)
-        http = _http(settings, stack)
+        http = _http(settings, stack, seen=partial(oversight.saw, whole=False))
         beside = _with_servers(settings, beside, oversight, clock=clock, name=name, http=http)
         ledger = SqliteLedger.open(
             settings.ledger_path,
@@ -217,14 +218,13 @@ def _with_servers(
     return replace(beside, runner=runner)
 
 
-def _http(settings: Settings, stack: AsyncExitStack) -> HttpServers | None:
+def _http(settings: Settings, stack: AsyncExitStack, *, seen: Seen) -> HttpServers | None:
     """What asks the servers that are reached at a URL, where there are any."""
     if not elsewhere(settings.servers):
         return None
-    internal = {split_authority(each) for each in settings.sections.runners.egress.internal}
-    http = PooledServers(
-        internal={each for each in internal if each is not None}, ca_pem=authorities(settings)
-    )
+    named = map(split_authority, settings.sections.runners.egress.internal)
+    internal = {each for each in named if each is not None}
+    http = PooledServers(internal=internal, ca_pem=authorities(settings), seen=seen)
     stack.push_async_callback(http.aclose)
     return http
 
@@ -283,6 +283,7 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         questions_per_minute=settings.sections.policy.questions_per_minute,
         tenant=settings.sections.identity.tenant,
         visible_ttl_s=settings.sections.policy.cache_ttl_s,
+        state_key=kept_key(settings.data_dir / "keys" / "request-state.key"),
         # With more than one worker, one is always left for calls.
         list_batches=max(1, settings.sections.policy.workers - 1),
     )
@@ -293,7 +294,7 @@ async def _activate(pipeline: Pipeline, revision: str) -> None:
     b = pipeline.backends
     activation = Activation(
         revision=revision,
-        tools={tool.name: tool.digest for tool in b.catalog.tools()},
+        tools={tool.name: tool.digest for tool in (*b.catalog.tools(), *b.catalog.others())},
         keys=b.identity.key_ids(),
     )
     await b.ledger.activate(activation, b.clock.now_ms())
@@ -372,11 +373,8 @@ async def housekeep(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
     except Exception as fault:  # noqa: BLE001 - a ledger or spawner that fails now may not later
-        log.warning("housekeeping_skipped", error=type(fault).__name__, code=_code(fault))
-
-
-def _code(fault: Exception) -> str | None:
-    return fault.code.value if isinstance(fault, RemitError) else None
+        code = fault.code.value if isinstance(fault, RemitError) else None
+        log.warning("housekeeping_skipped", error=type(fault).__name__, code=code)
 
 
 async def sweep(b: Backends, sweeps: Sweeps) -> None:

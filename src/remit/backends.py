@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from secrets import token_bytes
 from typing import Any
 
 from remit.errors import Code, NotFound, RunnerFault
@@ -14,6 +16,7 @@ from remit.model import (
     Lent,
     Loan,
     PartDifference,
+    ResourceLists,
     ServedBundle,
     ServerStatus,
     ToolStatus,
@@ -108,6 +111,12 @@ class NoServers:
     def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
 
+    def resources(self) -> Sequence[ResourceLists]:
+        return ()
+
+    def reader(self, uri: str) -> str | None:
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
@@ -161,3 +170,5 @@ class PathSettings:
     unsafe: tuple[str, ...] = ()
     profiles: Mapping[str, Profile] = field(default_factory=_default_profile)
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
+    state_key: bytes = field(default_factory=partial(token_bytes, 32), repr=False)
+    """With which the state is sealed that a caller brings back with its answers."""

@@ -44,6 +44,13 @@ class Code(StrEnum):
     INVALID_CLAIM = "invalid_claim"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     PLAN_NOT_CANONICAL = "plan_not_canonical"
+    # An answer to what a server asked
+    INPUT_STATE_INVALID = "input_state_invalid"
+    INPUT_STATE_FOREIGN = "input_state_foreign"
+    INPUT_STATE_EXPIRED = "input_state_expired"
+    INPUT_STATE_MISMATCH = "input_state_mismatch"
+    INPUT_STATE_SPENT = "input_state_spent"
+    INPUT_NOT_GIVEN = "input_not_given"
     # May it
     POLICY_DENIED = "policy_denied"
     POLICY_UNDEFINED = "policy_undefined"

@@ -22,6 +22,7 @@ from remit.model import (
     Tier,
     Tool,
 )
+from remit.offers import Offers
 from remit.pipeline import Pipeline
 from remit.ports import Ledger, Progress, Upkeep
 from remit.question import Questions
@@ -37,6 +38,7 @@ class Gateway(Administration):
         self._upkeep = upkeep
         self.authenticate = pipeline.authenticate
         self._questions = Questions(pipeline)
+        self._offers = Offers(pipeline)
         self.refuse_at_door = pipeline.refuse_at_door
         self.issuer_keys = pipeline.backends.credentials.keys
         self.on_change = pipeline.visibility.on_change
@@ -92,6 +94,11 @@ class Gateway(Administration):
             claims=claims,
         )
         return await self._questions.judged(call, operator)
+
+    @property
+    def offers(self) -> Offers:
+        """What MCP servers offer beside tools."""
+        return self._offers
 
     def _tools_changed(self) -> None:
         self._pipeline.visibility.changed()

@@ -280,6 +280,19 @@ class SessionMode(StrEnum):
     SHARED = "shared"
 
 
+class Method(StrEnum):
+    """The MCP methods that are calls: each is planned, decided on, run and recorded."""
+
+    TOOLS_CALL = "tools/call"
+    RESOURCES_READ = "resources/read"
+    PROMPTS_GET = "prompts/get"
+    COMPLETE = "completion/complete"
+
+
+PROMPT = f"{Method.PROMPTS_GET}:"
+"""What the name of a prompt begins with among the names of tools, of which none can."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """Which tool of which MCP server a tool is: the server's name in the catalog, the tool's name
@@ -289,6 +302,9 @@ class Upstream:
     standard input and output. `authorization` is the handle of the credential that an HTTP server
     is shown as a bearer token. `idle_s` and `age_s` bound a session. `shadow`: policy decides on
     its calls and is recorded, and they go on whatever it says.
+
+    Where `method` is not `tools/call`, what is asked for is no tool of the server: a prompt, its
+    resources, or completion; `tool` then begins with the method.
     """
 
     server: str
@@ -301,6 +317,7 @@ class Upstream:
     age_s: int = 3_600
     unsafe_session_writes: bool = False
     shadow: bool = False
+    method: Method = Method.TOOLS_CALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +359,27 @@ class Tool:
     def shadow(self) -> bool:
         """Whether its calls go on whatever policy says, which is only recorded."""
         return self.upstream is not None and self.upstream.shadow
+
+    @property
+    def method(self) -> Method:
+        """The MCP method by which it is asked for; by no other one."""
+        return Method.TOOLS_CALL if self.upstream is None else self.upstream.method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceLists:
+    """The resources that an MCP server listed last, and their templates, as they are passed on.
+
+    `reader` is the name under which the catalog has the reading of them. `resources` are sorted by
+    URI; `refused` are the URIs that are not passed on because another server has them too.
+    """
+
+    server: str
+    reader: str
+    seen_ms: int
+    resources: tuple[tuple[str, Frozen], ...] = ()
+    templates: tuple[tuple[str, Frozen], ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class Health(StrEnum):
@@ -465,7 +503,11 @@ class Claims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One `tools/call` as it came in, from a verified caller."""
+    """One call as it came in, from a verified caller; `method` is what MCP calls it.
+
+    `capabilities` are those of the caller's client that are passed on to MCP servers; `answers` and
+    `request_state` are what it brings of a question that was asked while this call was made before.
+    """
 
     id: str
     caller: Caller
@@ -475,6 +517,32 @@ class Call:
     claims: Claims = field(default_factory=Claims)
     idempotency_key: str | None = None
     source_ip: str | None = None
+    capabilities: Frozen = Frozen(b"{}")
+    answers: Mapping[str, Any] | None = None
+    request_state: str | None = None
+    method: Method = Method.TOOLS_CALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a caller answers to the questions of an MCP server, by the names it gave them.
+
+    `run_id` is the run that asked, `state` what the server said along with it, for itself, and
+    `number` counts how often it asked. Answers to what nobody asked have none of these.
+    """
+
+    answers: Frozen
+    number: int = 0
+    run_id: str | None = None
+    state: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What an MCP server asks its caller before it goes on, and the state to bring back with it."""
+
+    requests: Frozen
+    state: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -486,6 +554,7 @@ class NormalCall:
     arguments: Frozen
     environment: str
     digest: str
+    round: Round | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -887,10 +956,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamCall:
-    """The `tools/call` that a run makes of an MCP server, read from the stored plan's bytes.
+    """The call that a run makes of an MCP server, read from the stored plan's bytes.
 
     `caller` is a digest of who asks, with tenant and chain: a session of one caller is never
-    another's. For the other fields see `Upstream`.
+    another's. `capabilities` is what the server is told that its client can do. For the other
+    fields see `Upstream`.
     """
 
     server: str
@@ -903,6 +973,9 @@ class UpstreamCall:
     session: SessionMode = SessionMode.PER_CALL
     idle_s: int = 300
     age_s: int = 3_600
+    capabilities: Frozen = Frozen(b"{}")
+    round: Round | None = None
+    method: Method = Method.TOOLS_CALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1353,7 +1426,8 @@ class Reply:
 
     `jsonrpc_error` is set where the protocol wants an error instead of a result (-32602 for a
     tool that is not there, -32603 where Remit itself could not go on); the text is then `content`.
-    `unsafe` names the unsafe settings in force, which each receipt carries.
+    `unsafe` names the unsafe settings in force, which each receipt carries. With `question` the
+    call is not over: an MCP server asks something first.
     """
 
     content: Frozen
@@ -1364,3 +1438,4 @@ class Reply:
     replayed: bool = False
     unsafe: tuple[str, ...] = ()
     jsonrpc_error: int | None = None
+    question: Question | None = None

@@ -48,7 +48,7 @@ from remit.stages.history import Histories
 from remit.stages.live import Live
 from remit.stages.means import Means
 from remit.stages.narrow import Terms
-from remit.stages.normalise import normalise
+from remit.stages.normalise import answered, normalise
 from remit.stages.oblige import Oblige
 from remit.stages.record import Record
 from remit.stages.repeat import Flight, Flights, Fresh, find_repeat, withdrawn
@@ -136,6 +136,7 @@ class Pipeline:
         try:
             with stage("normalise"):
                 normal = await normalise(self.visibility, self.backends.arguments, call)
+                normal = answered(normal, self._answers.rounds, self.backends.clock.now_ms())
             found = normal
 
             async def path(flight: Flight) -> Reply:
@@ -158,7 +159,7 @@ class Pipeline:
             repeat = await self._find_repeat(normal)
             if isinstance(repeat, Repeat):
                 await self.histories.returned(normal)
-                return await self._answers.replayed(repeat)
+                return await self._answers.replayed(normal, repeat)
             # (3) is everything frozen? what may this tool use at most?
             with stage("admit"):
                 admitted = await admit(self.backends.ledger, normal)
@@ -166,7 +167,9 @@ class Pipeline:
                 try:
                     if again:  # what policy hides by now is refused as if it did not exist
                         call = normal.call
-                        await self.visibility.find(call.caller, call.tool_name, call.source_ip)
+                        await self.visibility.find(
+                            call.caller, call.tool_name, call.source_ip, call.method
+                        )
                     # (4) what would run, exactly: previewed, frozen, hashed
                     with stage("plan"):
                         planned = await self._plan(admitted, record, flight)
@@ -379,10 +382,8 @@ class Pipeline:
             raise not_approved(current, flight.decision)
 
     async def _find_repeat(self, normal: NormalCall) -> Fresh | Repeat:
-        b = self.backends
-        return await find_repeat(
-            b.ledger, normal, now_ms=b.clock.now_ms(), result_ttl_s=self.settings.result_ttl_s
-        )
+        b, ttl_s = self.backends, self.settings.result_ttl_s
+        return await find_repeat(b.ledger, normal, now_ms=b.clock.now_ms(), result_ttl_s=ttl_s)
 
     async def drain(self, seconds: float) -> None:
         """Withdraw calls without an intent and wait for runs to end, for at most so long."""

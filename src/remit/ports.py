@@ -36,6 +36,7 @@ from remit.model import (
     Receipt,
     Repeat,
     RequestState,
+    ResourceLists,
     Run,
     RunResult,
     RunSpec,
@@ -96,6 +97,10 @@ class Catalog(Protocol):
     def tools(self) -> Sequence[Tool]:
         """All tools, sorted by name; the same object as long as nothing changes."""
 
+    def others(self) -> Sequence[Tool]:
+        """What is asked for by another method than `tools/call`, sorted by name; `tool` finds it,
+        and `tools` has none of it."""
+
 
 class Servers(Protocol):
     """The MCP servers of the catalog, and what became of their tools; for operators."""
@@ -132,6 +137,13 @@ class Servers(Protocol):
 
         It is called in the event loop, must return at once, and must not raise.
         """
+
+    def resources(self) -> Sequence[ResourceLists]:
+        """The resources of the servers that offer theirs, as they were listed last."""
+
+    def reader(self, uri: str) -> str | None:
+        """Under which name the catalog has the reading of this URI; None where no server, or more
+        than one, listed it or a template that it matches."""
 
 
 class ArgumentCheck(Protocol):

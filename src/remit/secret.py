@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_bytes
 
 from remit.errors import Code, ConfigError
 
 MAX_BYTES = 65_536
+KEY_BYTES = 32
 EXEC_SECONDS = 10
 _FORM = re.compile(r"(env|file|exec):(.+)", re.DOTALL)
 
@@ -110,3 +113,37 @@ class SecretRef:
         return ConfigError(
             Code.SECRET_UNAVAILABLE, f"the secret {self.kind}:{shown} {why}", hint=hint
         )
+
+
+def kept_key(path: Path) -> bytes:
+    """The 32 bytes of a key of the gateway's own, made at random where there is none yet.
+
+    Raises:
+        ConfigError: `secret_unavailable`: it cannot be read or made, or is not 32 bytes.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            key = path.read_bytes()
+        else:
+            key = token_bytes(KEY_BYTES)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(key)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise _no_key(path, error.strerror or "it cannot be read") from None
+    if len(key) != KEY_BYTES:
+        raise _no_key(path, f"it is not {KEY_BYTES} bytes")
+    return key
+
+
+def _no_key(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        Code.SECRET_UNAVAILABLE,
+        f"a key of the gateway's own cannot be had: {why}",
+        place=str(path),
+        hint="move it away; a new one is made, and what was sealed with the old one is refused",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from remit.canonical import encode
@@ -17,7 +17,9 @@ from remit.model import (
     Command,
     Effect,
     Frozen,
+    Method,
     Reply,
+    ResourceLists,
     Tool,
 )
 from remit.ports import Progress
@@ -62,6 +64,27 @@ def reply(text: str, **more: Any) -> Reply:
 Answer = Callable[[Call, Progress], Awaitable[Reply]]
 
 
+class NoOffers:
+    """Nothing beside tools."""
+
+    def methods(self) -> frozenset[Method]:
+        return frozenset()
+
+    async def prompts(self, caller: Caller, source_ip: str) -> Sequence[Tool]:
+        return ()
+
+    async def resources(self, caller: Caller, source_ip: str) -> Sequence[ResourceLists]:
+        return ()
+
+    def reader(self, uri: str) -> str | None:
+        return None
+
+    async def completer(
+        self, caller: Caller, source_ip: str, ref: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]] | None:
+        return None
+
+
 class FakeGateway:
     """Callers are known by fixed keys; `ann` sees all but `secret_tool`, `bob` all but `echo`."""
 
@@ -84,6 +107,7 @@ class FakeGateway:
         }
         self._ids = 0
         self.revoked: set[str] = set()
+        self.offers = NoOffers()
         self.hidden = {name: set(tools) for name, tools in HIDDEN.items()}
         self._watching: list[Callable[[], None]] = []
 

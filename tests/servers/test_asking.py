@@ -16,6 +16,7 @@ from remit.servers.asking import Asker, Listing, Silent
 from remit.servers.tools import ServerTools
 from remit.testing.runner import NoopRunner
 from remit.upstreams.asking import HttpServers
+from remit.upstreams.lists import Wanted, Words
 from tests.servers.make import Time, item, spec
 from tests.upstreams.played import Message, Program, Server
 
@@ -169,6 +170,11 @@ class Http:
         if self._fault is not None:
             raise self._fault
         return [item()]
+
+    async def words(
+        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+    ) -> Words:
+        return Words()
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 Result = types.CallToolResult | types.InputRequiredResult
 Work = Callable[[Any, Any], Awaitable[Result]]
@@ -34,6 +35,9 @@ def lacking(**capabilities: Any) -> MCPError:
 # --- by a request of the server's own (2025-11-25 and older)
 
 
+# and, where the revision has no such requests, by an unfinished result
+
+
 async def elicits(ctx: Any, params: Any) -> Result:
     """Ask for a name and an address of mail."""
     words = {"username": "User's response", "email": "User's email address"}
@@ -42,7 +46,7 @@ async def elicits(ctx: Any, params: Any) -> Result:
         "properties": {k: {"type": "string", "description": v} for k, v in words.items()},
         "required": list(words),
     }
-    return await _elicit(ctx, (params.arguments or {})["message"], schema)
+    return await _elicit(ctx, params, (params.arguments or {})["message"], schema)
 
 
 async def samples(ctx: Any, params: Any) -> Result:
@@ -56,7 +60,13 @@ async def samples(ctx: Any, params: Any) -> Result:
     return text(f"LLM response: {getattr(answer.content, 'text', '')}")
 
 
-async def _elicit(ctx: Any, message: str, schema: dict[str, Any]) -> Result:
+async def _elicit(ctx: Any, params: Any, message: str, schema: dict[str, Any]) -> Result:
+    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        asked = types.ElicitRequestFormParams(message=message, requested_schema=schema)
+        answer = (params.input_responses or {}).get("asked")
+        if answer is None:
+            return unfinished({"asked": types.ElicitRequest(params=asked)})
+        return text(f"User response: action={answer.action}, content={answer.content}")
     answer = await ctx.session.elicit_form(message, schema, related_request_id=ctx.request_id)
     return text(f"User response: action={answer.action}, content={answer.content}")
 
@@ -104,12 +114,12 @@ ENUMS: dict[str, Any] = {
 }
 
 
-async def _defaults(ctx: Any, _: Any) -> Result:
-    return await _elicit(ctx, "Values of each primitive type, with defaults.", DEFAULTS)
+async def _defaults(ctx: Any, params: Any) -> Result:
+    return await _elicit(ctx, params, "Values of each primitive type, with defaults.", DEFAULTS)
 
 
-async def _enums(ctx: Any, _: Any) -> Result:
-    return await _elicit(ctx, "Choices of each kind.", ENUMS)
+async def _enums(ctx: Any, params: Any) -> Result:
+    return await _elicit(ctx, params, "Choices of each kind.", ENUMS)
 
 
 # --- by an unfinished result (2026-07-28, SEP-2322)

@@ -61,6 +61,8 @@ def in_a_sandbox(mounts: Mapping[str, Path], sources: Path) -> dict[str, Any]:
         "name": "everything",
         "prefix": "",
         "effect": "read",
+        "resources": "offer",
+        "prompts": "offer",
         "session": "shared",
         "command": {
             "argv": ["/mnt/python/bin/python", "-m", "tests.upstream_servers.everything", "stdio"],
@@ -99,7 +101,14 @@ def test_what_a_server_over_http_passes_directly_passes_through_remit_or_has_a_r
     tmp_path: Path, revision: str
 ) -> None:
     with everything_over_http() as where:
-        server = {"name": "everything", "prefix": "", "effect": "read", "url": where}
+        server = {
+            "name": "everything",
+            "prefix": "",
+            "effect": "read",
+            "resources": "offer",
+            "prompts": "offer",
+            "url": where,
+        }
         with through(server, tmp_path) as url:
             run(url, revision, tmp_path / "output", baseline=HERE / f"through-{revision}.yaml")
 

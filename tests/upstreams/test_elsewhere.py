@@ -25,6 +25,7 @@ from remit.model import (
 from remit.testing.runner import NoopRunner, lease
 from remit.upstreams.asking import elsewhere
 from remit.upstreams.elsewhere import MAX_TOKEN_BYTES
+from remit.upstreams.lists import Wanted, Words
 from remit.upstreams.messages import Progress
 from remit.upstreams.runner import UpstreamRunner
 from tests.upstreams.played import call_spec
@@ -74,6 +75,11 @@ class Played:
         self, server: str, url: str, authorization: bytes | None, *, within_s: float
     ) -> list[dict[str, Any]]:
         return []
+
+    async def words(
+        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+    ) -> Words:
+        return Words()
 
     async def aclose(self) -> None:
         return None

@@ -338,3 +338,62 @@ async def test_a_call_that_is_cancelled_is_told_to_a_server_that_is_listened_to(
         with pytest.raises(asyncio.CancelledError):
             await task
         await _until(lambda: "notifications/cancelled" in there.methods)
+
+
+@pytest.mark.threat("T-43")
+async def test_what_a_call_is_compared_with_is_told_and_read_again_when_the_server_says_so(
+    monkeypatch,
+):
+    monkeypatch.setattr("remit.upstreams.http_peer.PACE_S", 600)
+    seen: list[list[str]] = []
+    tools = [ITEM]
+
+    async def on_call(asked: Asked) -> None:
+        tools.append({**ITEM, "name": "more"})
+        changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+        answer = {"jsonrpc": "2.0", "id": asked.body["id"], "result": {"content": []}}
+        events = b"".join(b"data: " + encode(each) + b"\n\n" for each in (changed, answer))
+        await asked.send(STREAM + events)
+        asked.writer.close()
+
+    class Changing(Handshaking):
+        async def __call__(self, asked: Asked) -> None:
+            if isinstance(asked.body, dict) and asked.body.get("method") == "tools/list":
+                await asked.result({"tools": tools})
+            else:
+                await super().__call__(asked)
+
+    def see(server: str, items: Any) -> None:
+        assert server == "there"
+        seen.append([item["name"] for item in items])
+
+    async with hostile(Changing(on_call)) as there, asking(seen=see) as servers:
+        spec = spec_of(there.url, ITEM, {}, session=SHARED)
+        await call(servers, spec)
+        assert seen == [["any"]]
+        await call(servers, spec)
+        assert seen == [["any"], ["any", "more"]]
+
+
+@pytest.mark.threat("T-43")
+async def test_a_change_that_an_http_server_tells_is_looked_at_though_nobody_calls(monkeypatch):
+    monkeypatch.setattr("remit.upstreams.http_peer.PACE_S", 0)
+    looked = asyncio.Event()
+    lists = 0
+
+    async def on_call(asked: Asked) -> None:
+        changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+        answer = {"jsonrpc": "2.0", "id": asked.body["id"], "result": {"content": []}}
+        events = b"".join(b"data: " + encode(each) + b"\n\n" for each in (changed, answer))
+        await asked.send(STREAM + events)
+        asked.writer.close()
+
+    def see(_server: str, _items: Any) -> None:
+        nonlocal lists
+        lists += 1
+        if lists == 2:
+            looked.set()
+
+    async with hostile(Handshaking(on_call)) as there, asking(seen=see) as servers:
+        await call(servers, spec_of(there.url, ITEM, {}, session=SHARED))
+        await looked.wait()

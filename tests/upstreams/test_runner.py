@@ -155,7 +155,7 @@ async def test_what_was_given_up_is_never_sent_even_if_it_goes_on() -> None:
             asked.sending(lambda: None)
         return {}
 
-    asked = Asked(goes_on, output_bytes=100)
+    asked = Asked(goes_on, call_spec(output_bytes=100))
     await begun.wait()
     asked.give_up()
     heard = await asked.heard()

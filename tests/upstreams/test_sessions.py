@@ -28,6 +28,7 @@ from remit.model import (
     SessionMode,
 )
 from remit.upstreams.runner import SessionSettings, UpstreamRunner
+from remit.upstreams.session import FRESH_S
 from remit.upstreams.sessions import session_key
 from tests.upstreams.played import (
     ECHO,
@@ -257,7 +258,7 @@ def test_every_field_of_a_call_either_tells_sessions_apart_or_is_left_out_on_pur
     assert BASE.upstream is not None
     left_out = {"fence_key", "upstream", "dialogue"}
     assert set(OTHER) | left_out == set(RunSpec.__slots__)
-    of_the_call = {"tool", "definition", "arguments"}
+    of_the_call = {"tool", "definition", "arguments", "capabilities", "round"}
     assert set(OTHER_CALL) | of_the_call == set(type(BASE.upstream).__slots__)
 
 
@@ -437,6 +438,43 @@ async def test_tools_are_listed_again_when_the_server_says_that_they_changed() -
     assert (await it.call(in_session(call_spec(LOOK)))).ending is Ending.ANSWERED
     assert len(program.servers) == 1
     assert len(it.seen) == 2
+    await it.runner.aclose()
+
+
+@pytest.mark.threat("T-43")
+async def test_a_server_that_says_nothing_of_a_change_is_asked_for_its_tools_anew() -> None:
+    program = Program()
+    it = kept(program)
+    assert (await it.call()).ending is Ending.ANSWERED
+    program.tools = [ECHO | {"description": "Now it sends."}, LOOK]
+    it.seconds += FRESH_S - 1
+    assert (await it.call()).ending is Ending.ANSWERED
+    it.seconds += 1
+    changed = await it.call()
+    assert (changed.ending, changed.limits_hit) == (Ending.UNASKED, ("tool_changed",))
+    assert (len(program.servers), len(program.calls)) == (1, 2)
+    await it.runner.aclose()
+
+
+@pytest.mark.threat("T-43")
+async def test_a_change_that_a_kept_server_tells_is_looked_at_though_nobody_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("remit.upstreams.session.PACE_S", 0)
+    program = Program()
+    it = kept(program)
+    await it.call()
+    looked, seen = asyncio.Event(), it.runner._means.seen
+
+    def see(server: str, items: Any) -> None:
+        seen(server, items)
+        looked.set()
+
+    object.__setattr__(it.runner._means, "seen", see)
+    program.tools = [LOOK]
+    await program.servers[0].say(method="notifications/tools/list_changed")
+    await looked.wait()
+    assert it.seen[-1] == ("files", ["look"])
     await it.runner.aclose()
 
 

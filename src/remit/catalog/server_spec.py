@@ -41,6 +41,13 @@ class Unlisted(StrEnum):
     HIDE = "hide"
 
 
+class Beside(StrEnum):
+    """What becomes of what a server has beside its tools; they are its words in a model's context."""
+
+    OFFER = "offer"
+    HIDE = "hide"
+
+
 class ServerCommandSpec(Strict):
     """The program that speaks MCP over its standard input and output; nothing of a request is
     ever put into it."""
@@ -156,6 +163,14 @@ class ServerSpec(Strict):
     unlisted: Unlisted = Field(
         default=Unlisted.OFFER,
         description="offer or hide: tools that are not under `tools`.",
+    )
+    resources: Beside = Field(
+        default=Beside.HIDE,
+        description="offer or hide: its resources; reading one is a call like any other.",
+    )
+    prompts: Beside = Field(
+        default=Beside.HIDE,
+        description="offer or hide: its prompts; each is accepted and asked for as a tool is.",
     )
     system: Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,63}$")] | None = Field(
         default=None, description="What its tools act on; the server's name if absent."

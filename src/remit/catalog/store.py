@@ -32,6 +32,10 @@ class CommandCatalog:
     def tools(self) -> Sequence[Tool]:
         return self._sorted
 
+    def others(self) -> Sequence[Tool]:
+        """None: commands are tools."""
+        return ()
+
 
 def _same_name(one: str, other: str) -> ConfigError:
     return ConfigError(

@@ -21,10 +21,12 @@ from remit.model import (
     Decided,
     Entry,
     Frame,
+    Method,
     Operator,
     PartDifference,
     Reply,
     RequestState,
+    ResourceLists,
     Run,
     RunState,
     ServedBundle,
@@ -36,8 +38,33 @@ from remit.model import (
 from remit.ports import Progress
 
 
+class Offers(Protocol):
+    """What MCP servers offer beside tools, as one caller may have it."""
+
+    def methods(self) -> frozenset[Method]:
+        """By which methods anything is offered to anyone."""
+
+    async def prompts(self, caller: Caller, source_ip: str) -> Sequence[Tool]:
+        """The prompts that this caller may see, sorted by name."""
+
+    async def resources(self, caller: Caller, source_ip: str) -> Sequence[ResourceLists]:
+        """The resources of the servers whose reading this caller may see."""
+
+    def reader(self, uri: str) -> str | None:
+        """Under which name a call reads this URI, if exactly one server has it."""
+
+    async def completer(
+        self, caller: Caller, source_ip: str, ref: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Under which name an argument is completed, and the reference as its server knows it."""
+
+
 class Gateway(Protocol):
     """The callers' side: who asks, what may be seen, and the call."""
+
+    @property
+    def offers(self) -> Offers:
+        """What there is beside tools."""
 
     async def authenticate(self, authorization: str | None, source_ip: str) -> Caller:
         """The caller behind an `Authorization` header; counts its own refusals.

@@ -7,8 +7,8 @@ The library routes and shapes; each handler asks the gateway and translates. Nam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mcp_types as types
@@ -21,9 +21,11 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
 from remit.canonical import encode
+from remit.doors.beside import Beside
 from remit.doors.changes import Changes
 from remit.doors.claims import Client, read_claims, read_idempotency_key
 from remit.doors.edge import INTERNAL_ERROR, INVALID_PARAMS
+from remit.doors.elicit import ask, asks_itself, capabilities_of, unanswered
 from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
 from remit.doors.progress import SendProgress, progress_to
@@ -32,7 +34,7 @@ from remit.doors.tracing import ServerSpan
 from remit.doors.under_way import UnderWay
 from remit.doors.wire import WireTools, fit, page, read_cursor, result_of, text_of
 from remit.errors import Code, InputError, Refused
-from remit.model import Call, Caller, Frozen, Reply
+from remit.model import Call, Caller, Frozen, Method, Question, Reply
 from remit.ports import Now
 from remit.telemetry import logger
 
@@ -63,7 +65,13 @@ class Inbound:
 
 
 class ToolServer(Server[Any]):
-    """The library's server, which says in a handshake too that the list of tools may change."""
+    """The library's server, which says in a handshake too that the list of tools may change, and of
+    other capabilities those of which anything is offered."""
+
+    fit: Callable[[types.ServerCapabilities], types.ServerCapabilities]
+
+    def get_capabilities(self, *more: Any, **named: Any) -> types.ServerCapabilities:
+        return self.fit(super().get_capabilities(*more, **named))
 
     def create_initialization_options(
         self, notification_options: NotificationOptions | None = None, *more: Any, **named: Any
@@ -82,6 +90,7 @@ class Protocol:
         self._tools = WireTools()
         self.changes = Changes(gateway, settings)
         self.under_way = UnderWay()
+        self._beside = Beside(gateway.offers, settings, self._make, _who)
         self.opened: dict[str, ServerSession] = {}
         """Sessions of earlier revisions by their id, to say on their streams what changed; whoever
         ends a session takes it out."""
@@ -98,9 +107,11 @@ class Protocol:
             self._settings.name,
             version=self._settings.version,
             instructions=self._settings.instructions,
-            cache_hints={"tools/list": hint, "server/discover": hint},
+            cache_hints={"tools/list": hint, "server/discover": hint, **self._beside.hints()},
             get_tool_input_schema=lambda _name: None,
         )
+        server.fit = self._beside.fit
+        self._beside.serve(server)
         server.add_request_handler("tools/list", types.PaginatedRequestParams, self.list_tools)
         server.add_request_handler("tools/call", types.CallToolRequestParams, self.call_tool)
         server.add_request_handler(
@@ -181,14 +192,38 @@ class Protocol:
         except InputError as exc:
             await self._gateway.refuse_at_door(exc.code, inbound.caller.id)
             return result_of(_refusal(exc), ctx.protocol_version)
-        async with progress_to(_sender(ctx, inbound)) as progress:
-            reply = await self._ask(call, progress)
-        if reply.jsonrpc_error == INVALID_PARAMS:
+        reply = await self._carried(ctx, inbound, call)
+        if reply.decision.get("code") == Code.UNKNOWN_TOOL:
             # A question about a tool that is not there is answered like a call to it.
             raise unknown_tool(str(reply.decision.get("tool", name)))
         if reply.jsonrpc_error is not None:
             raise MCPError(reply.jsonrpc_error, text_of(reply), dict(reply.decision))
         return result_of(reply, ctx.protocol_version)
+
+    async def _make(
+        self, ctx: Context, method: Method, name: str, arguments: Mapping[str, Any]
+    ) -> Reply:
+        """The reply to a call by another method than `tools/call`."""
+        inbound = inbound_of(ctx)
+        params = {**inbound.message["params"], "name": name, "arguments": arguments}
+        try:
+            call = replace(self._call(ctx, inbound, params), method=method)
+        except InputError as exc:
+            await self._gateway.refuse_at_door(exc.code, inbound.caller.id)
+            raise MCPError(INVALID_PARAMS, exc.message, {"code": exc.code.value}) from None
+        return await self._carried(ctx, inbound, call)
+
+    async def _carried(self, ctx: Context, inbound: Inbound, call: Call) -> Reply:
+        """The gateway's reply, its questions on the way asked of a client that has to be asked."""
+        async with progress_to(_sender(ctx, inbound)) as progress:
+            reply = await self._ask(call, progress)
+            while (question := reply.question) is not None and asks_itself(ctx):
+                answers = await ask(ctx, question)
+                if answers is None:
+                    reply = unanswered(reply)
+                else:
+                    reply = await self._ask(self._again(call, question, answers), progress)
+        return reply
 
     async def _ask(self, call: Call, progress: Any) -> Reply:
         try:
@@ -201,6 +236,16 @@ class Protocol:
                 {"code": Code.INTERNAL.value},
             ) from None
 
+    def _again(self, call: Call, question: Question, answers: Mapping[str, Any]) -> Call:
+        """The same call, with answers to what was asked while it was made."""
+        return replace(
+            call,
+            id=self._gateway.new_call_id(),
+            received_ms=self._now(),
+            answers=answers,
+            request_state=question.state,
+        )
+
     def _call(self, ctx: Context, inbound: Inbound, params: Mapping[str, Any]) -> Call:
         meta = params.get("_meta") or {}
         return Call(
@@ -212,6 +257,9 @@ class Protocol:
             claims=read_claims(meta, _client(ctx), session_id=inbound.session_id),
             idempotency_key=read_idempotency_key(meta, inbound.idempotency_key),
             source_ip=inbound.source_ip,
+            capabilities=capabilities_of(ctx, meta),
+            answers=params.get("inputResponses"),
+            request_state=params.get("requestState"),
         )
 
 
@@ -221,6 +269,11 @@ def inbound_of(ctx: Context) -> Inbound:
     if not isinstance(inbound, Inbound):
         raise MCPError(INTERNAL_ERROR, "this request did not come through the door")
     return inbound
+
+
+def _who(ctx: Context) -> tuple[Caller, str]:
+    inbound = inbound_of(ctx)
+    return inbound.caller, inbound.source_ip
 
 
 def unknown_tool(name: str) -> MCPError:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from remit.canonical import digest
 from remit.errors import Code, InputError
 from remit.ledger.receipt import receipt_json
-from remit.model import Caller, Effect, Reply, Tool
+from remit.model import PROMPT, Caller, Effect, Reply, Tool
 
 DECISION = "dev.remit/decision"
 RECEIPT = "dev.remit/receipt"
@@ -51,6 +51,13 @@ def result_of(reply: Reply, version: str) -> dict[str, Any]:
     meta: dict[str, Any] = {DECISION: decision}
     if reply.receipt is not None:
         meta[RECEIPT] = receipt_json(reply.receipt, reply.unsafe)
+    if reply.question is not None and version in MODERN_PROTOCOL_VERSIONS:
+        return {
+            "resultType": "input_required",
+            "inputRequests": reply.question.requests.value(),
+            "requestState": reply.question.state,
+            "_meta": meta,
+        }
     result: dict[str, Any] = {
         "resultType": "complete",
         "content": content,
@@ -60,6 +67,17 @@ def result_of(reply: Reply, version: str) -> dict[str, Any]:
     if structured is not None and (version in MODERN_PROTOCOL_VERSIONS or _is_object(structured)):
         result["structuredContent"] = structured
     return result
+
+
+def meta_of(reply: Reply) -> dict[str, Any]:
+    """The machine part of a reply and its receipt, as `_meta` has them."""
+    decision = dict(reply.decision)
+    if reply.replayed:
+        decision["replayed"] = True
+    meta: dict[str, Any] = {DECISION: decision}
+    if reply.receipt is not None:
+        meta[RECEIPT] = receipt_json(reply.receipt, reply.unsafe)
+    return meta
 
 
 def _is_object(value: Any) -> bool:
@@ -135,6 +153,22 @@ def wire_tool(tool: Tool) -> dict[str, Any]:
     return listed
 
 
+def wire_prompt(prompt: Tool) -> dict[str, Any]:
+    """One entry of `prompts/list`: the server's words as they were accepted."""
+    schema = prompt.input_schema.value()
+    arguments = [
+        {"name": name, **{part: told[part] for part in ("title", "description") if part in told}}
+        | ({"required": True} if name in schema["required"] else {})
+        for name, told in schema["properties"].items()
+    ]
+    listed: dict[str, Any] = {"name": prompt.name.removeprefix(PROMPT)}
+    if prompt.title is not None:
+        listed["title"] = prompt.title
+    if prompt.description:
+        listed["description"] = prompt.description
+    return {**listed, "arguments": arguments} if arguments else listed
+
+
 def _published(schema: Any) -> Any:
     """The schema without `x-mcp-header`: Remit acts on no argument's copy in a header, so it
     asks no client to send one and lets no intermediary rely on it."""
@@ -176,6 +210,16 @@ def page(
     shown = tools[start : start + size]
     more = start + size < len(tools)
     return shown, _cursor(shown[-1].name, caller) if more else None
+
+
+def page_of(
+    items: Sequence[tuple[str, Any]], caller: Caller, after: str, size: int
+) -> tuple[Sequence[tuple[str, Any]], str | None]:
+    """The page of named items (sorted by name) after that name, and the cursor of the next."""
+    start = bisect_right(items, after, key=lambda item: item[0]) if after else 0
+    shown = items[start : start + size]
+    more = start + size < len(items)
+    return shown, _cursor(shown[-1][0], caller) if more else None
 
 
 def _cursor(name: str, caller: Caller) -> str:

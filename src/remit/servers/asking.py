@@ -12,17 +12,22 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from remit.catalog.server_means import command_of
+from remit.catalog.server_spec import Beside
 from remit.command import render_command
 from remit.errors import Code, RunnerFault, UpstreamFault
 from remit.model import Ending, Health, Lease, Limits, RunResult, RunSpec
 from remit.ports import Clock, Runner
 from remit.profile import Profile
 from remit.servers.tools import ServerTools, limits
+from remit.telemetry import logger
 from remit.upstreams import limits as bounds
-from remit.upstreams.asking import HttpServers
+from remit.upstreams.asking import HttpServers, has_tools
 from remit.upstreams.conversation import Conversation
 from remit.upstreams.lines import ByteStream
+from remit.upstreams.lists import Wanted, Words, words_of
 from remit.visible import quoted, shown
+
+log = logger()
 
 WITHIN_S = 60.0
 """How long starting a server and listing its tools may take."""
@@ -37,6 +42,8 @@ class Listing:
     """A whole list of tools as the server sent it; its name and version as it claims them."""
 
     items: Sequence[dict[str, Any]]
+    words: Words | None = None
+    """What it lists beside its tools; None where it was not asked, or that could not be read."""
     revision: str | None = None
     claimed_name: str | None = None
     claimed_version: str | None = None
@@ -106,12 +113,20 @@ class Asker:
         # A credential is lent to runs alone, and this is none.
         name = server.spec.name
         items = await self._http.list_tools(name, url, None, within_s=self._within_s)
-        return Listing(items=items)
+        words, wanted = None, wanted_of(server)
+        if wanted is not None:
+            try:
+                words = await self._http.words(name, url, None, wanted, within_s=self._within_s)
+            except UpstreamFault as fault:
+                _not_read(name, fault)
+        return Listing(items=items, words=words)
 
     async def _start(self, server: ServerTools) -> Listing | Silent:
         process = _Process(self._runner, self._spec(server), self._lease)
         try:
-            return await process.listing(replace(bounds.Limits(), open_s=self._within_s))
+            return await process.listing(
+                replace(bounds.Limits(), open_s=self._within_s), server.spec.name, wanted_of(server)
+            )
         except UpstreamFault as fault:
             return _silent(fault, await process.end())
         finally:
@@ -146,15 +161,23 @@ class _Process:
         self._new_lease = lease
         self._leases: list[Lease] = []
 
-    async def listing(self, limits: bounds.Limits) -> Listing:
+    async def listing(self, limits: bounds.Limits, server: str, wanted: Wanted | None) -> Listing:
+        words = None
         talk = await Conversation.open(
             await self._stream(), capabilities={}, limits=limits, again=self._stream
         )
         async with talk:
-            items = await talk.list_tools()
+            offers = talk.opened.capabilities
+            items = await talk.list_tools() if has_tools(offers) else []
+            if wanted is not None:
+                try:
+                    words = await words_of(talk.items, offers, wanted)
+                except UpstreamFault as fault:
+                    _not_read(server, fault)
         info = talk.opened.info or {}
         return Listing(
             items=items,
+            words=words,
             revision=talk.opened.revision.value,
             claimed_name=_claimed(info.get("name")),
             claimed_version=_claimed(info.get("version")),
@@ -182,6 +205,18 @@ class _Process:
         """Destroy what was made, even if nobody waits for it any more."""
         while self._leases:
             await asyncio.shield(self._runner.destroy(self._leases.pop()))
+
+
+def wanted_of(server: ServerTools) -> Wanted | None:
+    """What the operator offers of a server beside its tools; None for nothing."""
+    prompts, resources = (
+        each is Beside.OFFER for each in (server.spec.prompts, server.spec.resources)
+    )
+    return Wanted(prompts=prompts, resources=resources) if prompts or resources else None
+
+
+def _not_read(server: str, fault: UpstreamFault) -> None:
+    log.warning("server_words_not_listed", server=server, why=fault.message)
 
 
 def _silent(fault: UpstreamFault, ended: RunResult | None = None) -> Silent:

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from remit.model import Method, Tool
+from remit.model import PROMPT, Method, Tool
 from remit.ports import Catalog
-from remit.upstreams.methods import PROMPT
 from remit.upstreams.names import Skeleton, skeleton
 
 

@@ -49,6 +49,7 @@ def judge(
     *,
     others: AbstractSet[Skeleton],
     now_ms: int,
+    whole: bool = True,
 ) -> Judged:
     """Hold a whole list of a server against what is known of it.
 
@@ -59,6 +60,9 @@ def judge(
     Args:
         items: the list as the server sent it.
         others: names of tools that a description could speak of.
+        whole: whether what is missing in it is gone; a server may list less for one caller than for
+            another (MCP 2026-07-28), so of a list that was read with a call's credential it is not
+            said.
     """
     judging = _Judging(server, known, others, now_ms)
     counted = Counter(str(item.get("name")) for item in items)
@@ -69,7 +73,7 @@ def judge(
             judging.put_aside(name, ToolState.REPEATED, why)
         else:
             judging.take(name, item, position)
-    for name in known.keys() - counted.keys():
+    for name in known.keys() - counted.keys() if whole else ():
         judging.put_aside(name, ToolState.GONE, "the server does not list it any more")
     return Judged(
         pinned=judging.pinned,

@@ -21,10 +21,14 @@ class Known:
     Args:
         tools: makes tools of its definitions.
         pinned: what was kept of it.
+        book: the name under which it is kept; the server's where it is not said.
     """
 
-    def __init__(self, tools: ServerTools, pinned: Mapping[str, Pinned]) -> None:
+    def __init__(
+        self, tools: ServerTools, pinned: Mapping[str, Pinned], book: str | None = None
+    ) -> None:
         self.tools = tools
+        self.book = tools.spec.name if book is None else book
         self.pinned = pinned
         self.listed: Sequence[Mapping[str, Any]] | None = None
         """The last list that was judged, as the server sent it."""
@@ -46,12 +50,23 @@ class Known:
         """It gave none."""
         self._health, self._why = silent.health, silent.why
 
-    def judged(self, items: Sequence[Mapping[str, Any]], judged: Judged, noticed: Noticed) -> None:
-        """A list of it was judged, which came to be known by these means."""
+    def judged(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        judged: Judged,
+        noticed: Noticed,
+        *,
+        whole: bool = True,
+    ) -> None:
+        """A list of it was judged, which came to be known by these means; `whole` as of `judge`."""
         other = [name for name, one in judged.pinned.items() if one != self.pinned.get(name)]
         other += [name for name, one in judged.asides.items() if one != self._asides.get(name)]
         self._noticed |= {shown(name): noticed for name in other}
-        self.listed, self.pinned, self._asides = items, judged.pinned, judged.asides
+        asides = dict(judged.asides)
+        if not whole:
+            listed = {shown(str(item.get("name"))) for item in items}
+            asides |= {name: one for name, one in self._asides.items() if name not in listed}
+        self.listed, self.pinned, self._asides = items, judged.pinned, asides
 
     # ------------------------------------------------------------------------------ what is offered
 
@@ -67,9 +82,9 @@ class Known:
             elif self._keeps_name(one):
                 offered_as = self.tools.offered_as(name)
                 yield Absent(server=server, listed=name, name=offered_as, claim=claim)
-        for said in self.tools.spec.tools:
-            if said.alias and not said.hidden and said.name not in self.pinned:
-                yield Absent(server=server, listed=said.name, name=said.alias, claim=Claim.ALIAS)
+        for name in (each.name for each in self.tools.spec.tools if each.name not in self.pinned):
+            if (alias := self.tools.said(name).alias) and not self.tools.hidden(name):
+                yield Absent(server=server, listed=name, name=alias, claim=Claim.ALIAS)
 
     def _keeps_name(self, one: Pinned) -> bool:
         """Whether no other tool may be called by the name of this one, which is not offered."""
@@ -109,18 +124,25 @@ class Known:
 
     # ---------------------------------------------------------------------------- what people see
 
-    def status(self, refused: Mapping[tuple[str, str], str]) -> ServerStatus:
+    def all_told(self, refused: Mapping[tuple[str, str], str]) -> list[ToolStatus]:
+        """Each of its tools as operators see it."""
+        told = [self.told(one, refused) for one in self.pinned.values()]
+        known = {shown(name) for name in self.pinned}
+        return told + [
+            self._status(name, aside) for name, aside in self._asides.items() if name not in known
+        ]
+
+    def status(
+        self, refused: Mapping[tuple[str, str], str], beside: Sequence[ToolStatus] = ()
+    ) -> ServerStatus:
         """The server as operators see it.
 
         Args:
             refused: why candidates are not offered, by server and name.
+            beside: what else it offers.
         """
         spec = self.tools.spec
-        told = [self.told(one, refused) for one in self.pinned.values()]
-        known = {shown(name) for name in self.pinned}
-        told += [
-            self._status(name, aside) for name, aside in self._asides.items() if name not in known
-        ]
+        told = [*self.all_told(refused), *beside]
         return ServerStatus(
             name=spec.name,
             transport="stdio" if spec.command else "sse" if spec.sse else "http",

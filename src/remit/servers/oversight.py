@@ -9,22 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from remit.catalog.server_spec import ServerSpec
+from remit.catalog.server_spec import Beside, ServerSpec
 from remit.errors import Code, Conflict, NotFound, RemitError
-from remit.model import Noticed, PartDifference, ServerStatus, Tool, ToolStatus
+from remit.model import (
+    PROMPT,
+    Noticed,
+    PartDifference,
+    ResourceLists,
+    ServerStatus,
+    Tool,
+    ToolStatus,
+)
 from remit.ports import Clock, Servers
 from remit.servers.asking import Asks, Listing
+from remit.servers.beside import ServerPrompts
 from remit.servers.catalog import Arranged, WholeCatalog, arrange
 from remit.servers.judging import Judged, judge
 from remit.servers.known import Known
 from remit.servers.pins import Pinned, PinStore
+from remit.servers.shelves import ShelfStore, Shelves
 from remit.servers.tools import ServerTools
 from remit.telemetry import logger
+from remit.upstreams.lists import Words, prompt_book
 from remit.upstreams.names import Skeleton, skeleton
 from remit.upstreams.pins import changes
 from remit.visible import shown, visible
@@ -62,10 +81,17 @@ class Oversight:
         self._store = store
         self._clock = clock
         self._commands = tuple(sorted(commands, key=lambda tool: tool.name))
+        listed = sorted(specs, key=lambda spec: spec.name)
         self._known = {
-            spec.name: Known(ServerTools(spec), store.read(spec.name))
-            for spec in sorted(specs, key=lambda spec: spec.name)
+            spec.name: Known(ServerTools(spec), store.read(spec.name)) for spec in listed
         }
+        self._prompts = {
+            spec.name: Known(ServerPrompts(spec), store.read(book), book)
+            for spec in listed
+            if spec.prompts is Beside.OFFER and (book := prompt_book(spec.name))
+        }
+        self._books = {each.book: each for each in self._each()}
+        self._shelves = Shelves(listed, ShelfStore(store.directory))
         self._prefixes = {name: each.tools.prefix for name, each in self._known.items()}
         self._arranged = Arranged(tools=(), refused={})
         self.catalog = WholeCatalog()
@@ -73,7 +99,7 @@ class Oversight:
         self._asks: Asks | None = None
         self._activate: Callable[[], Awaitable[None]] = _nothing
         self._turn = asyncio.Lock()
-        self._heard: dict[str, Sequence[dict[str, Any]]] = {}
+        self._heard: dict[str, tuple[Sequence[dict[str, Any]], bool]] = {}
         self._any_heard = asyncio.Event()
         self._told: list[Callable[[], None]] = []
 
@@ -94,7 +120,7 @@ class Oversight:
         tasks += [
             asyncio.ensure_future(self._first(name, places))
             for name, each in self._known.items()
-            if not each.pinned
+            if not each.pinned or self._shelves.unseen(name)
         ]
         try:
             yield
@@ -105,16 +131,20 @@ class Oversight:
 
     # ------------------------------------------------------------------- what servers have listed
 
-    def saw(self, server: str, items: Sequence[dict[str, Any]]) -> None:
-        """A call has read this list of the server; see `upstreams.asking.Seen`."""
-        known = self._known.get(server)
+    def saw(self, server: str, items: Sequence[dict[str, Any]], *, whole: bool = True) -> None:
+        """A call has read this list of the server; see `upstreams.asking.Seen`.
+
+        Args:
+            whole: whether what is not in it is gone; see `judge`.
+        """
+        known = self._books.get(server)
         if known is None:
             return
         known.answered(self._clock.now_ms())
         if items == known.listed:
             self._heard.pop(server, None)
             return
-        self._heard[server] = items
+        self._heard[server] = items, whole
         self._any_heard.set()
 
     async def _listen(self) -> None:
@@ -122,9 +152,9 @@ class Oversight:
             await self._any_heard.wait()
             self._any_heard.clear()
             while self._heard:
-                server, items = self._heard.popitem()
+                server, (items, whole) = self._heard.popitem()
                 try:
-                    await self._take(self._known[server], items, Noticed.CALL)
+                    await self._take(self._books[server], items, Noticed.CALL, whole=whole)
                 except Exception:
                     log.exception("server_not_judged", server=server)
             await asyncio.sleep(PACE_S)
@@ -143,10 +173,17 @@ class Oversight:
             if self._known[name].listed is None:
                 await asyncio.sleep(wait_s)
 
-    async def _take(self, known: Known, items: Sequence[dict[str, Any]], noticed: Noticed) -> None:
+    async def _take(
+        self,
+        known: Known,
+        items: Sequence[dict[str, Any]],
+        noticed: Noticed,
+        *,
+        whole: bool = True,
+    ) -> None:
         """Judge a list, keep what came of it, and offer what may be offered."""
         async with self._turn:
-            name = known.tools.spec.name
+            name = known.book
             judged = await asyncio.to_thread(
                 judge,
                 name,
@@ -154,10 +191,11 @@ class Oversight:
                 items,
                 others=self._others(known, items),
                 now_ms=self._clock.now_ms(),
+                whole=whole,
             )
             if judged.pinned != known.pinned and not await self._write(name, judged.pinned):
                 judged = replace(judged, pinned=_unaccepted(judged, known.pinned))
-            known.judged(items, judged, noticed)
+            known.judged(items, judged, noticed, whole=whole)
             self._tell(name, judged)
             await self._offer()
 
@@ -188,6 +226,22 @@ class Oversight:
             return False
         return True
 
+    async def _beside(self, server: str, words: Words | None) -> None:
+        """Take what a server lists beside its tools, if it could be read."""
+        if words is None:
+            return
+        if (prompts := self._prompts.get(server)) is not None:
+            prompts.answered(self._clock.now_ms())
+            await self._take(prompts, words.prompts or (), Noticed.DISCOVERY)
+        async with self._turn:
+            await asyncio.to_thread(self._shelves.take, server, words, self._clock.now_ms())
+            await self._offer()
+
+    def _each(self) -> Iterator[Known]:
+        """The tools of each server, and its prompts."""
+        yield from self._known.values()
+        yield from self._prompts.values()
+
     async def _offer(self) -> None:
         """Offer what may be offered now; if that is something else, put it in force."""
         if self._put():
@@ -196,14 +250,28 @@ class Oversight:
                 told()
 
     def _put(self) -> bool:
-        candidates = (one for each in self._known.values() for one in each.candidates())
+        candidates = (one for each in self._each() for one in each.candidates())
         self._arranged = arrange(self._commands, candidates, self._prefixes)
-        return self.catalog.put(self._arranged.tools)
+        every = [*self._arranged.tools, *self._shelves.entries()]
+        return self.catalog.put(tuple(sorted(every, key=lambda tool: tool.name)))
 
     # ------------------------------------------------------------------------- what operators ask
 
     def statuses(self) -> Sequence[ServerStatus]:
-        return [each.status(self._arranged.refused) for each in self._known.values()]
+        return [self._status(each) for each in self._known.values()]
+
+    def resources(self) -> Sequence[ResourceLists]:
+        return self._shelves.resources()
+
+    def reader(self, uri: str) -> str | None:
+        return self._shelves.reader(uri)
+
+    def _status(self, known: Known) -> ServerStatus:
+        refused, name = self._arranged.refused, known.book
+        beside = self._shelves.status(name)
+        if (prompts := self._prompts.get(name)) is not None:
+            beside += prompts.all_told(refused)
+        return known.status(refused, beside)
 
     def differences(self, server: str, tool: str) -> Sequence[PartDifference]:
         one = self._tool(server, tool)
@@ -225,14 +293,15 @@ class Oversight:
         if isinstance(found, Listing):
             known.answered(self._clock.now_ms(), found)
             await self._take(known, found.items, Noticed.DISCOVERY)
+            await self._beside(server, found.words)
         else:
             known.silent(found)
             log.warning("server_silent", server=server, health=found.health.value, why=found.why)
-        return known.status(self._arranged.refused)
+        return self._status(known)
 
     async def accept(self, server: str, tool: str, digest: str, *, operator: str) -> ToolStatus:
         async with self._turn:
-            known, one = self._server(server), self._tool(server, tool)
+            known, one = self._holder(server, tool), self._tool(server, tool)
             seen = one.seen
             if seen is None or seen.definition.digest != digest:
                 raise Conflict(
@@ -247,7 +316,7 @@ class Oversight:
                 accepted_ms=self._clock.now_ms(),
             )
             pinned = {**known.pinned, tool: accepted}
-            if not await self._write(server, pinned):
+            if not await self._write(known.book, pinned):
                 raise RemitError(
                     Code.INTERNAL, "what was accepted cannot be kept on disk, so it is not offered"
                 )
@@ -266,8 +335,13 @@ class Oversight:
             raise NotFound(Code.NOT_FOUND, "there is no such server")
         return known
 
+    def _holder(self, server: str, tool: str) -> Known:
+        """Who holds a tool of that name: prompts have their own."""
+        known = self._server(server)
+        return self._prompts.get(server, known) if tool.startswith(PROMPT) else known
+
     def _tool(self, server: str, tool: str) -> Pinned:
-        one = self._server(server).pinned.get(tool)
+        one = self._holder(server, tool).pinned.get(tool)
         if one is None:
             raise NotFound(Code.NOT_FOUND, "this server has no such tool that is known")
         return one

@@ -27,6 +27,7 @@ from remit.model import (
     EgressRule,
     Frozen,
     Limits,
+    Method,
     Mount,
     ResultKind,
     Tool,
@@ -77,10 +78,7 @@ class ServerTools:
         """
         said, spec = self.said(definition.name), self.spec
         name = self.offered_as(definition.name)
-        if not NAME.fullmatch(name):
-            raise invalid("its name would be too long with the prefix", "alias", "give it an alias")
-        if skeleton(name).startswith(RESERVED):
-            raise invalid(f"names that begin with {RESERVED} are the gateway's own", "alias")
+        self.check_name(name)
         standing = self.standing(said, definition)
         schema: dict[str, Any] = definition.input_schema.value()
         output = definition.output_schema
@@ -110,6 +108,13 @@ class ServerTools:
         )
         return replace(tool, digest=digest(tool))
 
+    def check_name(self, name: str) -> None:
+        """Raise ConfigError where nothing may be offered under this name."""
+        if not NAME.fullmatch(name):
+            raise invalid("its name would be too long with the prefix", "alias", "give it an alias")
+        if skeleton(name).startswith(RESERVED):
+            raise invalid(f"names that begin with {RESERVED} are the gateway's own", "alias")
+
     def standing(self, said: ServerToolSpec, definition: Definition) -> Standing:
         """How much the tool can do: the operator's word, raised by the annotations."""
         effect = said.effect or self.spec.effect
@@ -133,7 +138,12 @@ class ServerTools:
             age_s=spec.session_age_s,
             unsafe_session_writes=spec.unsafe_session_writes,
             shadow=shadow,
+            method=self.method_of(definition.name),
         )
+
+    def method_of(self, name: str) -> Method:
+        """By which method what has this name at the server is asked for."""
+        return Method.TOOLS_CALL
 
 
 def limits(spec: LimitsSpec) -> Limits:
@@ -147,7 +157,7 @@ def digest(tool: Tool) -> str:
     upstream = tool.upstream
     assert upstream is not None
     rule = tool.environment
-    facts = {
+    facts: dict[str, Any] = {
         "name": tool.name,
         "means": _means(tool.command, tool.limits, tool.egress, tool.credentials),
         "effect": tool.effect.value,
@@ -163,6 +173,8 @@ def digest(tool: Tool) -> str:
         "returns": [each.value for each in tool.returns],
         "upstream": _plain(upstream),
     }
+    if upstream.method is Method.TOOLS_CALL:
+        del facts["upstream"]["method"]
     return canonical.digest_of(DOMAIN, facts)
 
 

@@ -5,7 +5,7 @@ Every call ends here, and every refusal is written down before it is answered.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from remit.backends import Backends, PathSettings
 from remit.errors import Code
@@ -13,6 +13,7 @@ from remit.model import Approved, Call, NormalCall, Outcome, Receipt, Repeat, Re
 from remit.stages import respond
 from remit.stages.asking import hinted
 from remit.stages.record import Record, refusal_entry
+from remit.stages.rounds import Rounds
 from remit.telemetry import CALLS, REFUSALS, annotate_call, logger, stage
 
 log = logger()
@@ -33,25 +34,36 @@ class Answers:
 
     def __init__(self, backends: Backends, settings: PathSettings) -> None:
         self._backends = backends
+        self.rounds = Rounds(settings.state_key)
         self._unsafe = settings.unsafe
         self._asking = settings.questions_per_minute > 0
 
     async def finished(self, finished: Finished) -> Reply:
         """The reply to a call that ran, with the receipt of its outcome."""
+        planned, outcome = finished.approved.decided.planned, finished.outcome
         with stage("respond"):
-            return respond.finished(
-                finished.approved.decided.planned,
-                finished.outcome,
+            reply = respond.finished(
+                planned,
+                outcome,
                 finished.approved.decided.decision,
                 await self._receipt(finished.index),
                 unsafe=self._unsafe,
             )
+            asked = self.rounds.question(
+                planned.admitted.normal, outcome.run_id, outcome.reply, outcome.settled_ms
+            )
+            return replace(reply, question=asked)
 
-    async def replayed(self, earlier: Repeat) -> Reply:
+    async def replayed(self, normal: NormalCall, earlier: Repeat) -> Reply:
         """The stored reply of an earlier run, with that run's receipt."""
-        index = earlier.run.outcome_index
+        run = earlier.run
+        index = run.outcome_index
         receipt = None if index is None else await self._receipt(index)
-        return respond.replayed(earlier.run, earlier.reply, receipt, unsafe=self._unsafe)
+        reply = respond.replayed(run, earlier.reply, receipt, unsafe=self._unsafe)
+        if run.resolved_as is not None:
+            return reply
+        asked = self.rounds.question(normal, run.id, earlier.reply, run.settled_ms)
+        return replace(reply, question=asked)
 
     async def _receipt(self, index: int) -> Receipt | None:
         try:

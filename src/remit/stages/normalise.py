@@ -8,12 +8,14 @@ environment is read from the catalog's rule, and the call digest is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from remit.canonical import digest_of
 from remit.command import environment_of
-from remit.model import Call, Caller, Frozen, NormalCall, Tool
+from remit.model import Call, Caller, Frozen, NormalCall, Round, Tool
 from remit.ports import ArgumentCheck
+from remit.stages.rounds import Rounds, spends
 from remit.stages.visibility import Visibility
 
 
@@ -23,10 +25,40 @@ async def normalise(visibility: Visibility, check: ArgumentCheck, call: Call) ->
     Raises:
         Refused: `unknown_tool`, `invalid_arguments`.
     """
-    tool = await visibility.find(call.caller, call.tool_name, call.source_ip)
+    tool = await visibility.find(call.caller, call.tool_name, call.source_ip, call.method)
     arguments = check.normalise(tool, call.arguments)
     environment = environment_of(tool, arguments.value())
     return normal_call(call, tool, arguments, environment)
+
+
+def answered(normal: NormalCall, rounds: Rounds, now_ms: int) -> NormalCall:
+    """The call with what it answers; one that answers is another call than the one before it.
+
+    A key of the caller's own named the call that was interrupted. From here on the answer has the
+    key of the question, so that it is given once, also across a restart.
+
+    Raises:
+        Refused: the state that it brings is not this call's; `rounds.Rounds.opened` says how.
+        InputError: the answers are none.
+    """
+    found = rounds.opened(normal, now_ms)
+    if found is None:
+        return normal
+    call = normal.call
+    if found.run_id is not None:
+        call = replace(call, idempotency_key=spends(found.run_id))
+    digest = digest_of("remit.answered-call/1", {"call": normal.digest, **round_facts(found)})
+    return replace(normal, call=call, round=found, digest=digest)
+
+
+def round_facts(found: Round) -> dict[str, Any]:
+    """A round as digests and plans name it."""
+    return {
+        "answers": found.answers.value(),
+        "number": found.number,
+        "run": found.run_id,
+        "state": found.state,
+    }
 
 
 def normal_call(call: Call, tool: Tool, arguments: Frozen, environment: str) -> NormalCall:

@@ -15,8 +15,9 @@ from mcp_types import CallToolResult
 
 from remit.canonical import encode, parse
 from remit.errors import Code
-from remit.model import Constraints, Frozen, ResultKind, RunResult, RunState, Tool
+from remit.model import Constraints, Frozen, Method, ResultKind, RunResult, RunState, Tool
 from remit.ports import ArgumentCheck
+from remit.stages import served
 from remit.stages.narrow import narrowed_output
 from remit.stages.redact import POLICY_REDACTS, UNSCRUBBED, removed, replaced, withheld
 from remit.stages.respond import (
@@ -26,6 +27,7 @@ from remit.stages.respond import (
     failure_content,
     masked,
     printable,
+    question_of,
 )
 from remit.stages.review import AS_IT_IS, Reviewed
 
@@ -138,7 +140,14 @@ def _content(
 def _mcp(
     check: ArgumentCheck, tool: Tool, constraints: Constraints, stdout: bytes
 ) -> tuple[Frozen, bytes]:
-    result = CallToolResult.model_validate(parse(stdout), strict=False)
+    value = parse(stdout)
+    if tool.upstream is not None and value.get("resultType") == "input_required":
+        _require(not constraints.output_redact and _lets(constraints, TEXT))
+        requests = value["inputRequests"]
+        return question_of(tool.upstream.server, requests, value["requestState"]), stdout
+    if tool.method is not Method.TOOLS_CALL:
+        return _served(tool.method, constraints, served.read(tool.method, value), stdout)
+    result = CallToolResult.model_validate(value, strict=False)
     error = bool(result.is_error)
     if not error:
         _check_schema(check, tool, result.structured_content)
@@ -153,6 +162,28 @@ def _mcp(
         _require(constraints.output_content_types is None or _lets(constraints, _kind(block)))
     blocks = [block_shown(block) for block in dumped["content"]]
     return content_of(blocks, masked(structure), error=error), stdout
+
+
+def _served(
+    method: Method, constraints: Constraints, result: dict[str, Any], stdout: bytes
+) -> tuple[Frozen, bytes]:
+    """The result of another method, in the place of a tool's structure.
+
+    A redacted member becomes `[redacted]`, or goes where it could not be that; where the result
+    would be none of the method's any more, it is withheld.
+    """
+    for block in served.blocks(method, result):
+        _require(constraints.output_content_types is None or _lets(constraints, _kind(block)))
+    pointers = constraints.output_redact
+    if not pointers:
+        return content_of([], served.printed(method, result), error=False), stdout
+    for way in (replaced(result, pointers), removed(result, pointers)):
+        try:
+            left = served.read(method, way)
+        except ValueError:
+            continue
+        return content_of([], served.printed(method, left), error=False), encode(left)
+    raise _Withheld
 
 
 def _structured(

@@ -20,6 +20,8 @@ from remit.model import (
     Effect,
     Frozen,
     Limits,
+    Method,
+    NormalCall,
     Outcome,
     Plan,
     PlanKind,
@@ -36,7 +38,7 @@ from remit.model import (
 from remit.reach import egress_facts
 from remit.stages.means import Means
 from remit.stages.narrow import Terms
-from remit.stages.normalise import caller_facts
+from remit.stages.normalise import caller_facts, round_facts
 from remit.stages.respond import printable
 
 PLAN = "remit.plan/1"
@@ -93,7 +95,7 @@ def main_plan(
         "narrowed_from": narrowed_from,
     }
     if tool.upstream is not None:
-        facts["upstream"] = _upstream_facts(tool.upstream, tool.effect)
+        facts["upstream"] = _upstream_facts(tool.upstream, tool.effect) | _asking(admitted.normal)
     plan = _freeze(
         facts, admitted, terms, kind=PlanKind.MAIN, preview=preview, narrowed_from=narrowed_from
     )
@@ -219,7 +221,18 @@ def _upstream_facts(upstream: Upstream, effect: Effect) -> dict[str, Any]:
         "idle_s": upstream.idle_s,
         "age_s": upstream.age_s,
         "mode": "shadow" if upstream.shadow else "enforce",
+        **({} if upstream.method is Method.TOOLS_CALL else {"method": upstream.method.value}),
     }
+
+
+def _asking(normal: NormalCall) -> dict[str, Any]:
+    """What the server is told that its caller can be asked, and what it is answered, if anything."""
+    facts: dict[str, Any] = {}
+    if capabilities := normal.call.capabilities.value():
+        facts["capabilities"] = capabilities
+    if normal.round is not None:
+        facts["round"] = round_facts(normal.round)
+    return facts
 
 
 def _runner_facts(means: Means, profile: str) -> dict[str, str]:

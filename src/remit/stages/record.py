@@ -116,6 +116,9 @@ def decision_entry(
         "input": evaluation.input.text,
         "reasons": json.dumps([[r.code, r.message] for r in decision.reasons]).encode(),
     }
+    if normal.round is not None:
+        public["round"] = {"number": normal.round.number, "run": normal.round.run_id}
+        sealed["answers"] = normal.round.answers.text
     return EntryDraft(event="decision", public=public, sealed=sealed)
 
 

@@ -8,6 +8,9 @@
 
 What a person resolved as succeeded counts, for its key, as finished.
 
+An answer to what a server asked has the key of the question: while an equal one is under way it
+joins it, and after that it is refused, whatever came of it.
+
 An idempotent tool's unknown outcome does not refuse: the new run is linked to the old. A call with
 a key that was not used yet is a new call, whatever ran before it: that is how to say "once more".
 """
@@ -23,6 +26,7 @@ from remit.errors import Code, Refused
 from remit.model import Effect, NormalCall, Permitted, Repeat, Reply, RunState
 from remit.ports import Ledger, Progress
 from remit.stages.execute import Stop
+from remit.stages.rounds import spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,10 @@ async def find_repeat(
     if earlier is None:
         return Fresh()
     run = earlier.run
+    if _answers(normal) and earlier.by_key:
+        if run.state is RunState.NEVER_STARTED:
+            return Fresh(parent_run_id=run.id)
+        raise spent(run.id)
     if earlier.by_key and run.call_digest != normal.digest:
         raise mismatch()
     if run.resolved_as == "succeeded" and earlier.by_key:
@@ -123,7 +131,7 @@ class Flight:
         if self.task is None or self.task.done():
             return False
         if self.normal.digest != normal.digest or _groups(self.normal) != _groups(normal):
-            raise mismatch()
+            raise spent(None) if _answers(normal) else mismatch()
         return self.guarded or not self.withdrawn
 
     @property
@@ -216,6 +224,11 @@ class Flights:
         tasks = [flight.task for flight in self._running if flight.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
+
+
+def _answers(normal: NormalCall) -> bool:
+    """Whether it answers the question of a run, which is done once."""
+    return normal.round is not None and normal.round.run_id is not None
 
 
 def _groups(normal: NormalCall) -> list[str]:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from remit.canonical import encode, short
 from remit.errors import Code, Refused, RemitError
@@ -33,10 +34,12 @@ from remit.stages.files import file_facts
 from remit.stages.reached import way_out_said
 from remit.stages.redact import UNSCRUBBED
 from remit.telemetry import mask
+from remit.visible import visible
 
 MAX_ERROR_TAIL = 2_000
 """How much of a failed command's output its caller sees, in characters, from the end."""
 
+NEWLINE = "\n"
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 
@@ -53,6 +56,16 @@ _GENERIC = frozenset(
     }
 )
 """Where Remit itself could not go on; these are protocol errors and say nothing of the inside."""
+
+_OF_STATE = frozenset(
+    {
+        Code.INPUT_STATE_INVALID,
+        Code.INPUT_STATE_FOREIGN,
+        Code.INPUT_STATE_EXPIRED,
+        Code.INPUT_STATE_MISMATCH,
+        Code.INPUT_STATE_SPENT,
+    }
+)
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -92,6 +105,26 @@ def block_shown(block: dict[str, Any]) -> Any:
 def content_of(content: list[Any], structured: Any, *, error: bool) -> Frozen:
     """MCP content as it is stored and answered."""
     return Frozen(encode({"content": content, "structured": structured, "is_error": error}))
+
+
+def question_of(server: str, requests: Mapping[str, Any], state: str | None) -> Frozen:
+    """What a server asks before it goes on, as it is stored; each question says whose it is."""
+    shown = {masked(name): _question_shown(server, each) for name, each in requests.items()}
+    text = f"The MCP server {server} asks for input before it goes on. [input_required]"
+    stored = content_of([{"type": "text", "text": text}], None, error=False).value()
+    return Frozen(encode({**stored, "asks": {"requests": shown, "state": state}}))
+
+
+def _question_shown(server: str, question: Mapping[str, Any]) -> dict[str, Any]:
+    params = dict(question["params"])
+    asks = f"The MCP server {server} asks"
+    if params["mode"] == "url":
+        asks += f" to open a page of {urlsplit(params['url']).hostname}"
+    params["message"] = f"{asks}: {visible(params['message'], keep=NEWLINE)}"
+    shown: dict[str, Any] = masked(params)
+    if shown.get("url") != params.get("url"):
+        raise ValueError("a page whose address holds a credential is not shown")
+    return {"method": question["method"], "params": shown}
 
 
 def with_files(reply: Frozen, files: tuple[ResultFile, ...]) -> Frozen:
@@ -318,6 +351,9 @@ def refusal(refused: Refused) -> Reply:
         # Byte for byte the same whether the tool is hidden or does not exist.
         return _refusal(refused.message, {"code": refused.code.value}, INVALID_PARAMS)
     machine |= {name: value for name, value in optional.items() if value is not None}
+    if refused.code in _OF_STATE:
+        # A state that is not taken is a protocol error (MCP 2026-07-28, multi-round requests).
+        return _refusal(_sentence(refused), machine, INVALID_PARAMS)
     if refused.code in _GENERIC:
         return _refusal(_generic(refused), machine, INTERNAL_ERROR)
     return _refusal(_sentence(refused), machine, None)

@@ -22,6 +22,7 @@ from remit.model import (
     Decision,
     Ending,
     EntryDraft,
+    Method,
     PlanKind,
     ResultKind,
     RunResult,
@@ -30,6 +31,7 @@ from remit.model import (
     Unenforced,
 )
 from remit.ports import Clock, Policy
+from remit.stages import served
 from remit.stages.history import Histories
 from remit.stages.means import Means
 from remit.stages.record import decision_entry
@@ -188,6 +190,11 @@ def _parsed(tool: Tool, stdout: bytes) -> Any:
         encode(value)
     except Exception:  # noqa: BLE001 - whatever a tool prints, policy can be asked about it
         return _INVALID
+    if tool.method is not Method.TOOLS_CALL:
+        try:
+            return served.read(tool.method, value)
+        except ValueError:
+            return _INVALID
     if tool.result is ResultKind.MCP:
         whole = isinstance(value, Mapping) and isinstance(value.get("content"), list)
         return value if whole else _INVALID
@@ -196,6 +203,8 @@ def _parsed(tool: Tool, stdout: bytes) -> Any:
 
 def _blocks(tool: Tool, stdout: bytes, value: Any) -> list[Any]:
     """The content blocks; what is no MCP result is one block of text."""
+    if tool.method is not Method.TOOLS_CALL and value is not _INVALID:
+        return served.blocks(tool.method, value)
     if tool.result is ResultKind.MCP and value is not _INVALID:
         found: list[Any] = value["content"]
         return found
@@ -231,4 +240,5 @@ def _first(*found: Any) -> str:
 def _structure(tool: Tool, value: Any) -> Any:
     if value is _INVALID or tool.result is ResultKind.TEXT:
         return None
-    return value if tool.result is ResultKind.JSON else value.get("structuredContent")
+    whole = tool.result is ResultKind.JSON or tool.method is not Method.TOOLS_CALL
+    return value if whole else value.get("structuredContent")

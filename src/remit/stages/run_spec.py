@@ -14,7 +14,9 @@ from remit.model import (
     EgressRule,
     Frozen,
     Limits,
+    Method,
     Mount,
+    Round,
     RunSpec,
     SessionMode,
     UpstreamCall,
@@ -68,6 +70,18 @@ def _upstream_call(facts: Mapping[str, Any], *, approved: bool) -> UpstreamCall:
         session=SessionMode.PER_CALL if approved else SessionMode(upstream["session"]),
         idle_s=upstream["idle_s"],
         age_s=upstream["age_s"],
+        capabilities=Frozen(encode(upstream.get("capabilities", {}))),
+        round=_round(upstream["round"]) if "round" in upstream else None,
+        method=Method(upstream.get("method", Method.TOOLS_CALL)),
+    )
+
+
+def _round(facts: Mapping[str, Any]) -> Round:
+    return Round(
+        answers=Frozen(encode(facts["answers"])),
+        number=facts["number"],
+        run_id=facts["run"],
+        state=facts["state"],
     )
 
 

@@ -16,7 +16,7 @@ from itertools import islice
 from remit.canonical import encode
 from remit.document import MAX_BYTES, MAX_TOOLS, list_document, tool_facts
 from remit.errors import Code, Refused
-from remit.model import Caller, Tool
+from remit.model import Caller, Method, Tool
 from remit.ports import Catalog, Clock, Policy
 from remit.stages.views import MAX_ANSWERS, Answers, Asker, Lists, identity_class
 from remit.telemetry import VISIBLE_ASKED
@@ -81,13 +81,24 @@ class Visibility:
 
         return end
 
-    async def find(self, caller: Caller, name: str, source_ip: str | None = None) -> Tool:
+    async def find(
+        self,
+        caller: Caller,
+        name: str,
+        source_ip: str | None = None,
+        method: Method = Method.TOOLS_CALL,
+    ) -> Tool:
         """The tool of that name; policy is asked about that one only.
+
+        Args:
+            method: by which it is asked for; what is asked for by another is not there.
 
         Raises:
             Refused: `unknown_tool`, whether it does not exist or is hidden from this caller.
         """
         tool = self._catalog.tool(name)
+        if tool is not None and tool.method is not method:
+            tool = None
         if not await self._shows(caller, name, tool, source_ip) or tool is None:
             raise Refused(
                 Code.UNKNOWN_TOOL,
@@ -128,6 +139,19 @@ class Visibility:
             makings[who] = making
             making.add_done_callback(lambda _: makings.pop(who, None))
         return await asyncio.shield(making)
+
+    async def others(self, caller: Caller, source_ip: str | None = None) -> Sequence[Tool]:
+        """What this caller may ask for by other methods than `tools/call`, sorted by name.
+
+        Policy is asked each time; what it gives no usable answer about is hidden.
+        """
+        _, seen_from = self._current(source_ip)
+        shown: list[Tool] = []
+        for batch in _batches(self._catalog.others(), 0):
+            async with self._places:
+                seen = await self._ask(caller, batch, seen_from)
+            shown += [tool for tool in batch if tool.shadow or tool.name in (seen or ())]
+        return shown
 
     async def aclose(self) -> None:
         """End the makings that are under way."""

@@ -55,6 +55,9 @@ class MemoryCatalog:
             self._sorted = tuple(self._tools[name] for name in sorted(self._tools))
         return self._sorted
 
+    def others(self) -> Sequence[Tool]:
+        return ()
+
     def put(self, tool: Tool) -> None:
         self._tools[tool.name] = tool
         self._sorted = None

@@ -18,6 +18,7 @@ from remit.errors import Code, Conflict, NotFound
 from remit.model import (
     Health,
     PartDifference,
+    ResourceLists,
     ServerStatus,
     SessionMode,
     ToolSign,
@@ -117,6 +118,12 @@ class MemoryServers:
     def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._told.append(changed)
         return lambda: self._told.remove(changed) if changed in self._told else None
+
+    def resources(self) -> Sequence[ResourceLists]:
+        return ()
+
+    def reader(self, uri: str) -> str | None:
+        return None
 
     # How
 

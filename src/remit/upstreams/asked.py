@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from remit.errors import Code, RunnerFault, UpstreamFault
+from remit.model import RunSpec
 from remit.telemetry import logger
 from remit.upstreams.outcome import Heard, answered, failed
 from remit.upstreams.reports import Reports
@@ -21,14 +22,13 @@ class Asked:
 
     Args:
         ask: asks, and gives the result object; calls `sending` before the first byte can go.
-        output_bytes: the most of an answer that is kept.
+        spec: bounds what of an answer is kept, and has the call.
     """
 
-    def __init__(
-        self, ask: Callable[[Asked], Awaitable[dict[str, Any]]], *, output_bytes: int
-    ) -> None:
+    def __init__(self, ask: Callable[[Asked], Awaitable[dict[str, Any]]], spec: RunSpec) -> None:
         self.reports = Reports()
-        self._output_bytes = output_bytes
+        self._output_bytes = spec.limits.output_bytes
+        self._capabilities = {} if spec.upstream is None else spec.upstream.capabilities.value()
         self._withdraw: Callable[[], object] | None = None
         self._given_up = False
         self._task = asyncio.ensure_future(ask(self))
@@ -73,7 +73,11 @@ class Asked:
         )
         match fault:
             case None:
-                return answered(self._task.result(), output_bytes=self._output_bytes)
+                return answered(
+                    self._task.result(),
+                    output_bytes=self._output_bytes,
+                    capabilities=self._capabilities,
+                )
             case UpstreamFault():
                 return failed(fault, output_bytes=self._output_bytes)
             case RunnerFault():

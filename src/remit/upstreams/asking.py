@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from remit.errors import Code, InputError, UpstreamFault
-from remit.model import Capabilities, Lease, RunSpec, Tier, UpstreamCall
+from remit.model import Capabilities, Lease, Method, RunSpec, Tier, UpstreamCall
 from remit.profile import ELSEWHERE
 from remit.upstreams.definitions import read_definition
+from remit.upstreams.lists import Ask, Kind, Wanted, Words, prompt_book, prompt_item
 from remit.upstreams.messages import Progress
 
 Seen = Callable[[str, Sequence[dict[str, Any]]], None]
-"""Told the server's name and its list of tools, as it sent them, each time one was read.
+"""Told the server's name and its list of tools, as it sent them, each time one was read; or
+`lists.prompt_book` of it, and its prompts as `lists.prompt_item` makes them.
 
 Must return at once and not raise. Comparing it with what is pinned is its job, not the runner's.
 """
@@ -65,6 +67,15 @@ class HttpServers(Protocol):
             UpstreamFault: there is no whole list.
         """
 
+    async def words(
+        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+    ) -> Words:
+        """What the server lists now beside its tools, as far as that is wanted.
+
+        Raises:
+            UpstreamFault: there is no whole list.
+        """
+
     async def aclose(self) -> None:
         """Close every connection; what is under way ends with a fault. Idempotent."""
 
@@ -84,6 +95,48 @@ def elsewhere(*, digest: str, version: str) -> Capabilities:
         holds={"egress": True},
         profile=ELSEWHERE,
     )
+
+
+def has_tools(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a server is asked for its tools: also where it does not say that it has any, unless
+    it says that it has something else."""
+    return "tools" in capabilities or not {"prompts", "resources"} & capabilities.keys()
+
+
+async def checked(call: UpstreamCall, ask: Ask, seen: Seen) -> None:
+    """That a server whose tools nobody has listed yet still has what is called as planned.
+
+    A tool or prompt is held against what the server lists; whether it has a resource, the server
+    says itself.
+
+    Args:
+        ask: gives a list of the server as it is now.
+        seen: told the list that was read.
+
+    Raises:
+        UpstreamFault: `tool_changed`, or there is no list; nothing was sent.
+    """
+    match call.method:
+        case Method.TOOLS_CALL:
+            items = await ask(Kind.TOOLS)
+            seen(call.server, items)
+            check_definition(call, items)
+        case Method.PROMPTS_GET:
+            await check_prompt(call, ask, seen)
+        case Method.RESOURCES_READ | Method.COMPLETE:
+            return
+
+
+async def check_prompt(call: UpstreamCall, ask: Ask, seen: Seen | None = None) -> None:
+    """That a server still lists the prompt that is asked for as the plan has it.
+
+    Raises:
+        UpstreamFault: `tool_changed`, or there is no list; nothing was sent.
+    """
+    items = [prompt_item(each) for each in await ask(Kind.PROMPTS)]
+    if seen is not None:
+        seen(prompt_book(call.server), items)
+    check_definition(call, items)
 
 
 def check_definition(call: UpstreamCall, items: Sequence[dict[str, Any]]) -> None:

@@ -8,15 +8,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from remit.errors import Code, UpstreamFault
+from remit.model import Method
 from remit.upstreams.exchange import Exchange
 from remit.upstreams.limits import Limits
 from remit.upstreams.lines import ByteStream
+from remit.upstreams.lists import Kind
 from remit.upstreams.messages import Progress, Reply
+from remit.upstreams.methods import params_of
 from remit.upstreams.opening import Opened, negotiate
-from remit.upstreams.pages import every_tool
+from remit.upstreams.pages import everything
 from remit.upstreams.revisions import NEWEST_FIRST, Revision, dressed
 
 _DEFAULT = Limits()
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Conversation:
@@ -112,6 +116,28 @@ class Conversation:
         """
         return self._exchange.tools_changed
 
+    def when_tools_change(self, told: Callable[[], None]) -> None:
+        """Have this called when `tools_changed` becomes true; must return at once and not raise."""
+        self._exchange.when_tools_change = told
+        if self._exchange.tools_changed:
+            told()
+
+    async def items(self, kind: Kind) -> list[dict[str, Any]]:
+        """Every item of a list, in the server's order, as it sent them.
+
+        Raises:
+            UpstreamFault: there is no whole list. Reading a list is no call: `sent` is false.
+        """
+
+        async def page(params: dict[str, Any]) -> Reply:
+            return await self._exchange.request(
+                kind.method,
+                dressed(params, self.opened.revision, self._capabilities),
+                within_s=self._limits.list_s,
+            )
+
+        return await everything(page, self._limits, kind)
+
     async def list_tools(self) -> list[dict[str, Any]]:
         """Every tool of the server, in its order, as it sent them.
 
@@ -120,17 +146,9 @@ class Conversation:
         Raises:
             UpstreamFault: there is no whole list. Reading a list is no call: `sent` is false.
         """
-
-        async def page(params: dict[str, Any]) -> Reply:
-            return await self._exchange.request(
-                "tools/list",
-                dressed(params, self.opened.revision, self._capabilities),
-                within_s=self._limits.list_s,
-            )
-
         self._exchange.tools_changed = False
         try:
-            return await every_tool(page, self._limits)
+            return await self.items(Kind.TOOLS)
         except BaseException:
             self._exchange.tools_changed = True  # what is known of them is as old as before
             raise
@@ -143,6 +161,9 @@ class Conversation:
         progress: Callable[[Progress], None] | None = None,
         key: str | None = None,
         within_s: float | None = None,
+        method: Method = Method.TOOLS_CALL,
+        extra: Mapping[str, Any] = _NOTHING,
+        capabilities: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Call a tool, and give the result object as the server sent it.
 
@@ -152,17 +173,21 @@ class Conversation:
             progress: called with each report on this call; must return at once, and not raise.
             key: a name by which `cancel` finds the call; not sent.
             within_s: seconds until it is given up; the limit `call_s` if not said.
+            method: what is asked of the server; where it calls no tool, see `methods`.
+            extra: more parameters of the request, beside name and arguments.
+            capabilities: what a server without handshake is told of this call's caller, if not
+                what the conversation was opened with.
 
         Raises:
             UpstreamFault: there is no result; `sent` says whether the call may have run.
             InputError: the arguments have no canonical JSON form; nothing was sent.
         """
         reply = await self._exchange.request(
-            "tools/call",
+            method.value,
             dressed(
-                {"name": name, "arguments": dict(arguments)},
+                {**params_of(method, name, arguments), **extra},
                 self.opened.revision,
-                self._capabilities,
+                self._capabilities if capabilities is None else capabilities,
             ),
             within_s=self._limits.call_s if within_s is None else within_s,
             progress=progress,

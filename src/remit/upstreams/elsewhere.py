@@ -73,7 +73,7 @@ class ElsewhereRun:
                 progress=asked.reports.add,
             )
 
-        self._asked = Asked(ask, output_bytes=self._spec.limits.output_bytes)
+        self._asked = Asked(ask, self._spec)
 
     def _within_s(self) -> float:
         left_s = self._lease.deadline_ms / 1000 - time.time()

@@ -68,6 +68,7 @@ class Exchange:
         )
         self.batches = False
         self.tools_changed = False
+        self.when_tools_change: Callable[[], None] = _nothing
 
     @property
     def open(self) -> bool:
@@ -262,7 +263,9 @@ class Exchange:
         if "id" not in value:
             if method == "notifications/progress":
                 self._report(params)
-            self.tools_changed |= method == "notifications/tools/list_changed"
+            if method == "notifications/tools/list_changed" and not self.tools_changed:
+                self.tools_changed = True
+                self.when_tools_change()
             return
         number = value["id"]
         if type(number) is not int and not (isinstance(number, str) and len(number) <= _ID_CHARS):
@@ -301,6 +304,10 @@ class Exchange:
             asked.future.set_result(outcome)
         else:
             asked.future.set_exception(outcome)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _fail(asked: _Asked, code: Code, message: str) -> None:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import remit
 from remit.canonical import digest_of
 from remit.errors import Code, ConfigError, UpstreamFault
 from remit.model import Capabilities, Lease, RunSpec
-from remit.upstreams.asking import elsewhere
+from remit.upstreams.asking import Seen, elsewhere
 from remit.upstreams.http_background import Background
 from remit.upstreams.http_connection import Sent
 from remit.upstreams.http_limits import HttpLimits
@@ -22,6 +23,7 @@ from remit.upstreams.http_session import timed_out
 from remit.upstreams.http_target import target_of
 from remit.upstreams.http_way import Look, Way, resolve
 from remit.upstreams.limits import Limits
+from remit.upstreams.lists import Wanted, Words
 from remit.upstreams.messages import Progress
 
 _ENVELOPE = 64 * 1024
@@ -40,6 +42,7 @@ class PooledServers:
         limits, http_limits: what is borne of each server.
         look: the resolver.
         clock: seconds, never going back.
+        seen: told each list of tools that calls are compared with; it may be one caller's alone.
     """
 
     def __init__(
@@ -51,7 +54,9 @@ class PooledServers:
         http_limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
         look: Look = resolve,
         clock: Callable[[], float] = time.monotonic,
+        seen: Seen = lambda _server, _items: None,
     ) -> None:
+        self._seen = seen
         self._way = Way(internal=internal, ca_pem=ca_pem, look=look)
         self._limits = limits
         self._http_limits = http_limits
@@ -123,6 +128,23 @@ class PooledServers:
             found.late(fault)
             raise fault from None
 
+    async def words(
+        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+    ) -> Words:
+        """See `HttpServers.words`.
+
+        Raises:
+            UpstreamFault: there is no whole list.
+        """
+        found = self._server(server, url)
+        try:
+            async with asyncio.timeout(within_s):
+                return await found.words(authorization, self._limits, wanted)
+        except TimeoutError:
+            fault = timed_out(within_s, sent=False)
+            found.late(fault)
+            raise fault from None
+
     def _server(self, name: str, url: str) -> Server:
         if self._closed:
             raise UpstreamFault(Code.CANCELLED, "the gateway asks no more MCP servers")
@@ -136,7 +158,15 @@ class PooledServers:
         if found is not None:
             self._background.run(found.close())
         limits = self._http_limits
-        made = Server(self._way, target, url, self._background, limits=limits, clock=self._clock)
+        made = Server(
+            self._way,
+            target,
+            url,
+            self._background,
+            limits=limits,
+            clock=self._clock,
+            seen=partial(self._seen, name),
+        )
         self._servers[name] = made
         return made
 

@@ -31,6 +31,7 @@ from remit.upstreams.revisions import Revision, dressed
 
 _REVISION = Revision.R2026_07_28
 _NUMBERS = count(1)
+_NONE: Mapping[str, Any] = {}
 
 
 async def modern_request(
@@ -43,6 +44,7 @@ async def modern_request(
     name: str | None = None,
     headers: Headers = (),
     progress: Callable[[Progress], None] | None = None,
+    capabilities: Mapping[str, Any] = _NONE,
 ) -> Reply:
     """Ask, and wait for the answer; the time is the caller's to bound.
 
@@ -52,13 +54,14 @@ async def modern_request(
         name: of the tool, which is repeated in a header.
         headers: of parameters that are repeated.
         progress: called with each report; returns at once and does not raise.
+        capabilities: what the server is told that the caller's client can do.
 
     Raises:
         UpstreamFault: there is no result; `sent` of it says whether bytes had gone out.
         InputError: the parameters have no canonical JSON form; nothing was sent.
     """
     number = next(_NUMBERS)
-    full = dressed(params, _REVISION, {})
+    full = dressed(params, _REVISION, capabilities)
     if progress is not None:
         full["_meta"]["progressToken"] = number
     body = canonical.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": full})

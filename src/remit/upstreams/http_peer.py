@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from remit.errors import UpstreamFault
-from remit.model import SessionMode, UpstreamCall
+from remit.model import Method, SessionMode, UpstreamCall
+from remit.upstreams.asking import check_prompt, has_tools
 from remit.upstreams.http_agreed import SHAKEN, Agreed, Transport
 from remit.upstreams.http_background import Background
 from remit.upstreams.http_connection import Sent
 from remit.upstreams.http_line import Line
 from remit.upstreams.http_listed import Listed
 from remit.upstreams.http_modern import modern_request
+from remit.upstreams.http_parameters import Mirrored
 from remit.upstreams.http_session import Session, unsent
 from remit.upstreams.limits import Limits
+from remit.upstreams.lists import Ask, Kind
 from remit.upstreams.messages import Reply
-from remit.upstreams.pages import every_tool
+from remit.upstreams.pages import everything
+
+PACE_S = 1.0
+"""How long after a server says that its tools changed it is asked for them, if no call does so."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,9 +45,17 @@ class Peer:
         line: makes its requests.
         url: as it is written, for servers that are listened to.
         background: runs what must not hold up a call, such as the end of a session.
+        seen: told each list of tools that is kept to compare calls with.
     """
 
-    def __init__(self, line: Line, url: str, background: Background) -> None:
+    def __init__(
+        self,
+        line: Line,
+        url: str,
+        background: Background,
+        seen: Callable[[Sequence[dict[str, Any]]], None],
+    ) -> None:
+        self._seen = seen
         self.line = line
         self._url = url
         self._background = background
@@ -54,7 +68,8 @@ class Peer:
         """The server's list, not older than what is borne."""
         now = asyncio.get_running_loop().time()
         found = self._listed
-        if found is not None and now - found.read_s < self.line.limits.fresh_s:
+        told = session is not None and session.tools_changed
+        if found is not None and not told and now - found.read_s < self.line.limits.fresh_s:
             return found
         async with self._listing:
             if self._listed is not found and self._listed is not None:
@@ -62,25 +77,59 @@ class Peer:
             items = await self.list_tools(agreed, limits, session)
             mirrors = agreed.transport is Transport.STATELESS
             self._listed = Listed(items, now, mirrors=mirrors)
+            self._seen(self._listed.items)
             return self._listed
+
+    async def check(
+        self, agreed: Agreed, limits: Limits, session: Session | None, call: UpstreamCall
+    ) -> Mirrored:
+        """That the server still has what is called as planned; and which of its arguments go into
+        headers.
+
+        Raises:
+            UpstreamFault: `tool_changed`, or there is no list; nothing was sent.
+        """
+        if call.method is Method.TOOLS_CALL:
+            return (await self.fresh(agreed, limits, session)).check(call)
+        if call.method is Method.PROMPTS_GET:
+            try:
+                async with self.lists(agreed, limits, session) as ask:
+                    await check_prompt(call, ask)
+            except UpstreamFault as fault:
+                raise unsent(fault) from None
+        return ()
 
     async def list_tools(
         self, agreed: Agreed, limits: Limits, session: Session | None = None
     ) -> list[dict[str, Any]]:
         """Every tool that the server lists now."""
-        if agreed.transport is Transport.STATELESS:
+        if not has_tools(agreed.opened.capabilities):
+            return []
+        async with self.lists(agreed, limits, session) as ask:
+            return await ask(Kind.TOOLS)
 
-            async def page(params: dict[str, Any]) -> Reply:
-                return await modern_request(self.line, "tools/list", params, limits, sent=Sent())
-
-            return await every_tool(page, limits)
+    @asynccontextmanager
+    async def lists(
+        self, agreed: Agreed, limits: Limits, session: Session | None = None
+    ) -> AsyncIterator[Ask]:
+        """What gives whole lists of the server as they are now."""
         if session is not None:
-            return await session.list_tools()
-        session = await self._opened(agreed, limits)
-        try:
-            return await session.list_tools()
-        finally:
-            self._background.run(session.close())
+            yield session.items
+        elif agreed.transport is Transport.STATELESS:
+
+            async def ask(kind: Kind) -> list[dict[str, Any]]:
+                async def page(params: dict[str, Any]) -> Reply:
+                    return await modern_request(self.line, kind.method, params, limits, sent=Sent())
+
+                return await everything(page, limits, kind)
+
+            yield ask
+        else:
+            opened = await self._opened(agreed, limits)
+            try:
+                yield opened.items
+            finally:
+                self._background.run(opened.close())
 
     @asynccontextmanager
     async def session(
@@ -118,6 +167,16 @@ class Peer:
         self._forget(key, kept)
         return None
 
+    def _relist(self, agreed: Agreed, limits: Limits, session: Session) -> None:
+        """The server says that its tools are others now: look, whether or not anybody calls one."""
+
+        async def look() -> None:
+            with suppress(UpstreamFault):  # then the next call says what is wrong
+                await self.fresh(agreed, limits, session)
+
+        if session.live:
+            self._background.later(PACE_S, lambda: self._background.run(look()))
+
     async def _keep(self, key: str, agreed: Agreed, limits: Limits, idle_s: float) -> _Kept:
         while len(self._kept) >= self.line.limits.sessions:
             oldest = min(self._kept, key=lambda each: self._kept[each].used_s)
@@ -126,6 +185,7 @@ class Peer:
         now = asyncio.get_running_loop().time()
         self._kept[key] = _Kept(session=session, made_s=now, used_s=now)
         self._watch(key, self._kept[key], idle_s)
+        session.when_tools_change(lambda: self._relist(agreed, limits, session))
         return self._kept[key]
 
     def _forget(self, key: str, kept: _Kept) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,6 +14,7 @@ from typing import Any
 from remit.breaker import Breaker, Gate
 from remit.errors import Code, UpstreamFault
 from remit.model import UpstreamCall
+from remit.upstreams.answers import extra_of
 from remit.upstreams.http_agreed import Agreed, Transport, agree
 from remit.upstreams.http_answer import NO_PLACE, HttpRefusal
 from remit.upstreams.http_background import Background
@@ -28,9 +29,13 @@ from remit.upstreams.http_session import timed_out, unsent
 from remit.upstreams.http_target import Target
 from remit.upstreams.http_way import Way
 from remit.upstreams.limits import Limits
+from remit.upstreams.lists import Wanted, Words, words_of
 from remit.upstreams.messages import Progress
+from remit.upstreams.methods import header_name, params_of
 from remit.upstreams.opening import UNSUPPORTED_VERSION
+from remit.upstreams.revisions import Revision
 
+_MODERN = Revision.R2026_07_28
 _OUTAGES = (Code.UPSTREAM_UNREACHABLE, Code.UPSTREAM_GONE, Code.UPSTREAM_TIMEOUT)
 
 
@@ -63,6 +68,7 @@ class Server:
 
     Args:
         clock: seconds, never going back.
+        seen: told each list of tools that calls are compared with.
     """
 
     def __init__(
@@ -74,7 +80,9 @@ class Server:
         *,
         limits: HttpLimits,
         clock: Callable[[], float],
+        seen: Callable[[Sequence[dict[str, Any]]], None],
     ) -> None:
+        self._seen = seen
         self._way, self._target, self._url = way, target, url
         self._background = background
         self._limits = limits
@@ -133,22 +141,39 @@ class Server:
             agreed = await self._agree(peer, limits)
             if agreed.transport is not Transport.STATELESS:
                 async with peer.session(agreed, limits, call) as session:
-                    (await peer.fresh(agreed, limits, session)).check(call)
+                    await peer.check(agreed, limits, session, call)
                     return await session.call(call, limits, sent=sent, progress=progress)
-            listed = await peer.fresh(agreed, limits, None)
-            mirrored = listed.check(call)
+            mirrored = await peer.check(agreed, limits, None, call)
             arguments = call.arguments.value()
             reply = await modern_request(
                 peer.line,
-                "tools/call",
-                {"name": call.tool, "arguments": arguments},
+                call.method.value,
+                {
+                    **params_of(call.method, call.tool, arguments),
+                    **extra_of(call, _MODERN),
+                },
                 replace(limits, line_bytes=most),
                 sent=sent,
-                name=call.tool,
+                name=header_name(call),
                 headers=parameter_headers(mirrored, arguments),
                 progress=progress,
+                capabilities=call.capabilities.value(),
             )
             return reply.result
+
+    async def words(self, authorization: bytes | None, limits: Limits, wanted: Wanted) -> Words:
+        """What the server lists now beside its tools.
+
+        Raises:
+            UpstreamFault: there is no whole list.
+        """
+        async with self._asking(authorization) as peer:
+            agreed = await self._agree(peer, limits)
+            try:
+                async with peer.lists(agreed, limits) as ask:
+                    return await words_of(ask, agreed.opened.capabilities, wanted)
+            except UpstreamFault as fault:
+                raise unsent(fault) from None
 
     async def list_tools(self, authorization: bytes | None, limits: Limits) -> list[dict[str, Any]]:
         """Every tool that the server lists now.
@@ -260,7 +285,7 @@ class Server:
                 authorization,
                 listening=self._listening,
             )
-            found = self._peers[key] = Peer(line, self._url, self._background)
+            found = self._peers[key] = Peer(line, self._url, self._background, self._seen)
             self._make_room()
         self._peers.move_to_end(key)
         return found

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from remit.errors import Code, UpstreamFault
 from remit.model import UpstreamCall
+from remit.upstreams.answers import extra_of
 from remit.upstreams.conversation import Conversation
 from remit.upstreams.exchange import Exchange
 from remit.upstreams.http_answer import HttpRefusal
@@ -16,6 +17,7 @@ from remit.upstreams.http_legacy import StreamableStream
 from remit.upstreams.http_line import Line
 from remit.upstreams.http_sse_stream import EventsStream
 from remit.upstreams.limits import Limits
+from remit.upstreams.lists import Kind
 from remit.upstreams.messages import Progress
 from remit.upstreams.opening import Opened
 from remit.upstreams.revisions import Revision
@@ -97,10 +99,26 @@ class Session:
         """Whether it can still be used."""
         return self._conversation.live and self._stream.inbox.fault is None
 
+    @property
+    def tools_changed(self) -> bool:
+        """See `Conversation.tools_changed`."""
+        return self._conversation.tools_changed
+
+    def when_tools_change(self, told: Callable[[], None]) -> None:
+        """See `Conversation.when_tools_change`."""
+        self._conversation.when_tools_change(told)
+
     async def list_tools(self) -> list[dict[str, Any]]:
         """Every tool; see `Conversation.list_tools`."""
         try:
             return await self._conversation.list_tools()
+        except UpstreamFault as fault:
+            raise self._meant(fault, sent=False) from None
+
+    async def items(self, kind: Kind) -> list[dict[str, Any]]:
+        """A whole list; see `Conversation.items`."""
+        try:
+            return await self._conversation.items(kind)
         except UpstreamFault as fault:
             raise self._meant(fault, sent=False) from None
 
@@ -113,9 +131,14 @@ class Session:
         progress: Callable[[Progress], None],
     ) -> dict[str, Any]:
         """Call a tool; see `Conversation.call`. `sent` is told also where this is cancelled."""
+        extra_of(call, self.opened.revision)
         try:
             return await self._conversation.call(
-                call.tool, call.arguments.value(), within_s=limits.call_s, progress=progress
+                call.tool,
+                call.arguments.value(),
+                within_s=limits.call_s,
+                progress=progress,
+                method=call.method,
             )
         except UpstreamFault as fault:
             told = self._stream.inbox.fault

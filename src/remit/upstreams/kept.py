@@ -14,6 +14,7 @@ from remit.errors import Code, RunnerFault, UpstreamFault
 from remit.model import Destruction, HandedFile, Lease, RunResult, RunSpec, Traffic, UpstreamCall
 from remit.ports import Runner
 from remit.telemetry import logger
+from remit.upstreams.answers import extra_of
 from remit.upstreams.asked import Asked
 from remit.upstreams.elsewhere import nothing_made
 from remit.upstreams.outcome import bare_result
@@ -98,7 +99,7 @@ class SessionRun:
         async def ask(asked: Asked) -> dict[str, Any]:
             return await self._ask(asked, session, until)
 
-        self._asked = Asked(ask, output_bytes=self._spec.limits.output_bytes)
+        self._asked = Asked(ask, self._spec)
         self._task = asyncio.ensure_future(self._through(self._asked, session))
 
     def _within_s(self) -> float:
@@ -118,6 +119,9 @@ class SessionRun:
             self._call.arguments.value(),
             progress=asked.reports.add,
             key=self._lease.id,
+            method=self._call.method,
+            extra=extra_of(self._call, talk.opened.revision),
+            capabilities=self._call.capabilities.value(),
             within_s=max(0.0, until - asyncio.get_running_loop().time()),
         )
 

@@ -9,11 +9,10 @@ from typing import Any
 from remit.canonical import encode
 from remit.errors import Code, InputError, UpstreamFault
 from remit.model import Ending, RunResult
+from remit.upstreams.questions import checked
 
 MAX_ERROR_BYTES = 16_384
 """How much of a JSON-RPC error of a server is kept, whatever the limit on output."""
-
-_WANTS_INPUT = "this server asks for input before it goes on, which is not offered through Remit"
 
 _BY_FORCE: Mapping[Ending, Code] = {
     Ending.OUT_OF_MEMORY: Code.RUN_OUT_OF_MEMORY,
@@ -38,17 +37,26 @@ class Heard:
     code: Code | None = None
 
 
-def answered(result: Mapping[str, Any], *, output_bytes: int) -> Heard:
+def answered(
+    result: Mapping[str, Any], *, output_bytes: int, capabilities: Mapping[str, Any]
+) -> Heard:
     """What a result object is: an answer, unless it is of a kind that was not asked for.
 
-    A server that wants input (MCP 2026-07-28, `input_required`) says that it did not do it. A kind
-    that is not known here may mean anything, also that it is being done.
+    A server that wants input (MCP 2026-07-28, `input_required`) says that it did not do it, also
+    where it asks what its caller cannot be asked. A kind that is not known here may mean anything,
+    also that it is being done.
+
+    Args:
+        capabilities: what the server was told that its caller's client can do.
     """
     kind = result.get("resultType", "complete")
     if kind == "input_required":
-        told = encode({"message": _WANTS_INPUT})
-        return Heard(ending=Ending.ANSWERED, stdout=told, code=Code.UPSTREAM_ERROR)
-    if kind != "complete":
+        try:
+            result = checked(result, capabilities)
+        except UpstreamFault as fault:
+            told = encode({"message": fault.message})
+            return Heard(ending=Ending.ANSWERED, stdout=told, code=fault.code)
+    elif kind != "complete":
         return _unanswered(
             Code.UPSTREAM_INVALID, "the server gave a kind of result never asked for"
         )

@@ -1,4 +1,4 @@
-"""Reading the whole list of a server's tools, page by page, within limits."""
+"""Reading a whole list of a server, page by page, within limits."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from typing import Any
 
 from remit.errors import Code, UpstreamFault
 from remit.upstreams.limits import Limits
+from remit.upstreams.lists import Kind
 from remit.upstreams.messages import Reply, invalid
 
 
 async def every_tool(
     page: Callable[[dict[str, Any]], Awaitable[Reply]], limits: Limits
 ) -> list[dict[str, Any]]:
-    """Every tool, in the server's order, as it sent them, each with a name of its own.
+    """Every tool, in the server's order; see `everything`."""
+    return await everything(page, limits, Kind.TOOLS)
+
+
+async def everything(
+    page: Callable[[dict[str, Any]], Awaitable[Reply]], limits: Limits, kind: Kind
+) -> list[dict[str, Any]]:
+    """Every item of a list, in the server's order, as it sent them, each of a name of its own.
 
     Args:
-        page: asks `tools/list` with these parameters.
-        limits: the bounds on time, pages, tools, bytes and cursors.
+        page: asks the method of the list with these parameters.
+        limits: the bounds on time, pages, items, bytes and cursors.
 
     Raises:
         UpstreamFault: there is no whole list. Reading a list is no call: `sent` is false.
     """
     try:
         async with asyncio.timeout(limits.list_s):
-            return await _pages(page, limits)
+            return await _pages(page, limits, kind)
     except TimeoutError:
-        message = f"the server did not list its tools within {limits.list_s:g} s"
+        message = f"the server did not list its {kind.noun} within {limits.list_s:g} s"
         raise UpstreamFault(Code.UPSTREAM_TIMEOUT, message) from None
     except UpstreamFault as fault:
         raise UpstreamFault(
@@ -36,9 +44,9 @@ async def every_tool(
 
 
 async def _pages(
-    page: Callable[[dict[str, Any]], Awaitable[Reply]], limits: Limits
+    page: Callable[[dict[str, Any]], Awaitable[Reply]], limits: Limits, kind: Kind
 ) -> list[dict[str, Any]]:
-    tools: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     cursors: set[str] = set()
     params: dict[str, Any] = {}
     size = 0
@@ -46,29 +54,34 @@ async def _pages(
         reply = await page(params)
         size += reply.size
         if size > limits.list_bytes:
-            raise invalid(f"the server's list of tools is over {limits.list_bytes} bytes")
-        _add(tools, reply.result.get("tools"), limits)
+            raise invalid(f"the server's list of {kind.noun} is over {limits.list_bytes} bytes")
+        _add(found, reply.result.get(kind.member), limits, kind)
         cursor = reply.result.get("nextCursor")
         if cursor is None:
-            return list(tools.values())
+            return list(found.values())
         if not isinstance(cursor, str) or len(cursor) > limits.cursor_chars:
-            raise invalid("the server's list of tools goes on at no proper cursor")
+            raise invalid(f"the server's list of {kind.noun} goes on at no proper cursor")
         if cursor in cursors:
-            raise invalid("the server's list of tools goes round in a circle")
+            raise invalid(f"the server's list of {kind.noun} goes round in a circle")
         cursors.add(cursor)
         params = {"cursor": cursor}
-    raise invalid(f"the server's list of tools has more than {limits.pages} pages")
+    raise invalid(f"the server's list of {kind.noun} has more than {limits.pages} pages")
 
 
-def _add(tools: dict[str, dict[str, Any]], page: Any, limits: Limits) -> None:
+def _add(found: dict[str, dict[str, Any]], page: Any, limits: Limits, kind: Kind) -> None:
+    noun = kind.noun
     if not isinstance(page, list):
-        raise invalid("the server's list of tools is no list")
-    if len(tools) + len(page) > limits.tools:
-        raise invalid(f"the server lists more than {limits.tools} tools")
-    for tool in page:
-        name = tool.get("name") if isinstance(tool, dict) else None
+        raise invalid(f"the server's list of {noun} is no list")
+    if len(found) + len(page) > limits.tools:
+        raise invalid(f"the server lists more than {limits.tools} {noun}")
+    for item in page:
+        name = item.get(kind.key) if isinstance(item, dict) else None
         if not isinstance(name, str) or not name:
-            raise invalid("the server lists a tool without a name")
-        if name in tools:
-            raise invalid("the server lists two tools of one name")
-        tools[name] = tool
+            raise invalid(f"the server lists {_one(noun)} without a name")
+        if name in found:
+            raise invalid(f"the server lists two {noun} of one name")
+        found[name] = item
+
+
+def _one(noun: str) -> str:
+    return f"a {noun[:-1]}"

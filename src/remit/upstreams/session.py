@@ -12,19 +12,27 @@ from remit.model import (
     Destruction,
     Ending,
     Lease,
+    Method,
     RunSpec,
     SessionFacts,
     Traffic,
     UpstreamCall,
 )
 from remit.ports import Clock, KeepingRunner
-from remit.upstreams.asking import check_definition
+from remit.upstreams.asking import check_definition, checked, has_tools
 from remit.upstreams.conversation import Conversation
 from remit.upstreams.spoken import processed
 from remit.upstreams.stdio import Means, limits_of
 
 END_WITHIN_S = 2.0
 """How long the process has to end by itself once its input is closed, and then once it is told to."""
+
+FRESH_S = 30.0
+"""How long the list that calls are compared with is believed; not all servers say that theirs is
+another."""
+
+PACE_S = 1.0
+"""How long after a server says that its tools changed it is asked for them, if no call does so."""
 
 _MARGIN_S = 30
 
@@ -79,6 +87,8 @@ class Session:
         self._listing = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._items: list[dict[str, object]] = []
+        self._listed = 0.0
+        self._looking: asyncio.Future[None] | None = None
         self._talk: Conversation | None = None
         self.in_use = 0
         self.ended: str | None = None
@@ -182,8 +192,11 @@ class Session:
         talk = self._talk
         if talk is None:
             raise UpstreamFault(Code.UPSTREAM_GONE, "the server's process could not be kept")
+        if call.method is not Method.TOOLS_CALL:
+            await checked(call, talk.items, self._means.seen)
+            return talk
         async with self._listing:
-            if talk.tools_changed:
+            if talk.tools_changed or self._now() - self._listed >= FRESH_S:
                 await self._list(talk)
         check_definition(call, self._items)
         return talk
@@ -212,9 +225,24 @@ class Session:
             await talk.close()
             raise
         self._talk = talk
+        talk.when_tools_change(lambda: self._look_soon(talk))
+
+    def _look_soon(self, talk: Conversation) -> None:
+        """The server says that its tools are others now: look, whether or not anybody calls one."""
+        if self._looking is None or self._looking.done():
+            self._looking = _heeded(self._look(talk))
+
+    async def _look(self, talk: Conversation) -> None:
+        while talk.tools_changed and talk.live:
+            await asyncio.sleep(PACE_S)
+            async with self._listing:
+                if talk.tools_changed:
+                    await self._list(talk)
 
     async def _list(self, talk: Conversation) -> None:
-        self._items = await talk.list_tools()
+        if not has_tools(talk.opened.capabilities):
+            return
+        self._items, self._listed = await talk.list_tools(), self._now()
         self._means.seen(self._call.server, self._items)
 
     async def end(self) -> Destruction:
@@ -223,7 +251,7 @@ class Session:
         Raises:
             RunnerFault: it could not be destroyed.
         """
-        for task in (self._opening, self._making):
+        for task in (self._looking, self._opening, self._making):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from remit.errors import Code, RunnerFault
-from remit.model import Destruction, Frozen, RunSpec, SessionMode
+from remit.model import Destruction, Frozen, Method, RunSpec, SessionMode
 from remit.ports import Clock, KeepingRunner
 from remit.telemetry import logger
 from remit.upstreams.session import Session, reaches
@@ -31,13 +31,23 @@ log = logger()
 def session_key(spec: RunSpec) -> RunSpec:
     """All of a call's spec that decides which process it may be made of.
 
-    Left out are the tool, its definition and arguments, the run's fence, and for a shared session
-    who calls. Whatever a spec gains later tells sessions apart until it is left out here.
+    Left out are the tool, its definition and arguments, what its caller can be asked and answers,
+    the run's fence, and for a shared session who calls. Whatever a spec gains later tells sessions apart until it is left out here.
     """
     call = spec.upstream
     assert call is not None
     caller = "" if call.session is SessionMode.SHARED else call.caller
-    server = replace(call, tool="", definition="", arguments=Frozen(b"{}"), caller=caller)
+    none = Frozen(b"{}")
+    server = replace(
+        call,
+        tool="",
+        definition="",
+        arguments=none,
+        caller=caller,
+        capabilities=none,
+        round=None,
+        method=Method.TOOLS_CALL,
+    )
     return replace(spec, fence_key="", upstream=server)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from remit.errors import Code
 from remit.model import Destruction, HandedFile, Lease, RunResult, RunSpec, UpstreamCall
 from remit.ports import Runner
+from remit.upstreams.answers import extra_of
 from remit.upstreams.asked import Asked
-from remit.upstreams.asking import Seen, check_definition
+from remit.upstreams.asking import Seen, checked
 from remit.upstreams.conversation import Conversation
 from remit.upstreams.limits import Limits
 from remit.upstreams.outcome import Heard, result_of
@@ -87,7 +88,7 @@ class ProcessRun:
     async def start(self, files: Sequence[HandedFile]) -> None:
         await self._means.inner.start(self._lease, files)
         if self._task is None:
-            self._asked = Asked(self._ask, output_bytes=self._spec.limits.output_bytes)
+            self._asked = Asked(self._ask, self._spec)
             self._task = asyncio.ensure_future(self._through(self._asked))
 
     @property
@@ -129,12 +130,16 @@ class ProcessRun:
                 revisions=era.revisions,
             )
             era.agreed(talk.opened.revision)
-        items = await talk.list_tools()
-        self._means.seen(call.server, items)
-        check_definition(call, items)
+        await checked(call, talk.items, self._means.seen)
         asked.sending(lambda: talk.cancel(_KEY))
         return await talk.call(
-            call.tool, call.arguments.value(), progress=asked.reports.add, key=_KEY
+            call.tool,
+            call.arguments.value(),
+            progress=asked.reports.add,
+            key=_KEY,
+            method=call.method,
+            extra=extra_of(call, talk.opened.revision),
+            capabilities=call.capabilities.value(),
         )
 
     async def _through(self, asked: Asked) -> RunResult:

@@ -1,0 +1,133 @@
+"""What a server has beside its tools, as entries of the catalog: prompts, resources, completion.
+
+Each is asked for by a method of its own, and by no `tools/call`: its name begins with the method,
+which no tool's name can. It reads; nothing that the server says of it raises or lowers that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from remit.catalog.server_spec import ServerToolSpec
+from remit.model import PROMPT, RISK_OF, Effect, Method, Tool
+from remit.servers.tools import ServerTools
+from remit.upstreams.definitions import Definition, Written
+from remit.upstreams.hints import Standing
+from remit.upstreams.names import offered_name
+
+_READS = ServerToolSpec(name="-", effect=Effect.READ)
+
+_STRING: Mapping[str, Any] = MappingProxyType({"type": "string", "maxLength": 8_192})
+_URI: Mapping[str, Any] = MappingProxyType({"type": "string", "minLength": 1, "maxLength": 2_048})
+
+
+class ServerPrompts(ServerTools):
+    """Makes entries of one server's prompts, which `lists.prompt_item` made definitions of."""
+
+    def said(self, name: str) -> ServerToolSpec:
+        """What the operator says of a prompt: that it is offered, and no more."""
+        return _READS
+
+    def hidden(self, name: str) -> bool:
+        return False
+
+    def offered_as(self, name: str) -> str:
+        """How it is called; agents know it by what stands behind the method."""
+        return PROMPT + offered_name(self.prefix, name.removeprefix(PROMPT))
+
+    def check_name(self, name: str) -> None:
+        super().check_name(name.removeprefix(PROMPT))
+
+    def standing(self, said: ServerToolSpec, definition: Definition) -> Standing:
+        return _standing(self)
+
+    def method_of(self, name: str) -> Method:
+        return Method.PROMPTS_GET
+
+
+class ServerMethods(ServerTools):
+    """Makes the entries by which one server's resources are read, and arguments completed."""
+
+    def said(self, name: str) -> ServerToolSpec:
+        return _READS
+
+    def hidden(self, name: str) -> bool:
+        return False
+
+    def offered_as(self, name: str) -> str:
+        return f"{name}:{self.spec.name}"
+
+    def check_name(self, name: str) -> None:
+        """It is Remit's own, and fits."""
+
+    def standing(self, said: ServerToolSpec, definition: Definition) -> Standing:
+        return _standing(self)
+
+    def method_of(self, name: str) -> Method:
+        return Method(name)
+
+    def of(self, method: Method) -> Tool:
+        """The entry of one method; its schema is Remit's."""
+        definition = Definition(
+            server=self.spec.name,
+            name=method.value,
+            description=_DESCRIBED[method],
+            input_schema=Written(json.dumps(_SCHEMAS[method], separators=(",", ":"))),
+        )
+        return self.tool(definition)
+
+
+def _standing(made: ServerTools) -> Standing:
+    return Standing(effect=Effect.READ, risk=RISK_OF[Effect.READ], open_world=made.spec.open_world)
+
+
+_DESCRIBED: Mapping[Method, str] = {
+    Method.RESOURCES_READ: "Reads one resource of the server.",
+    Method.COMPLETE: "Completes an argument of a prompt, or of a template of resources.",
+}
+
+_SCHEMAS: Mapping[Method, dict[str, Any]] = {
+    Method.RESOURCES_READ: {
+        "type": "object",
+        "properties": {"uri": dict(_URI)},
+        "required": ["uri"],
+        "additionalProperties": False,
+    },
+    Method.COMPLETE: {
+        "type": "object",
+        "properties": {
+            "ref": {
+                "type": "object",
+                "properties": {
+                    "type": {"enum": ["ref/prompt", "ref/resource"]},
+                    "name": {"type": "string", "minLength": 1, "maxLength": 128},
+                    "uri": dict(_URI),
+                },
+                "required": ["type"],
+                "additionalProperties": False,
+            },
+            "argument": {
+                "type": "object",
+                "properties": {"name": dict(_STRING), "value": dict(_STRING)},
+                "required": ["name", "value"],
+                "additionalProperties": False,
+            },
+            "context": {
+                "type": "object",
+                "properties": {
+                    "arguments": {
+                        "type": "object",
+                        "maxProperties": 100,
+                        "additionalProperties": dict(_STRING),
+                    }
+                },
+                "additionalProperties": False,
+            },
+        },
+        "required": ["ref", "argument"],
+        "additionalProperties": False,
+    },
+}

@@ -58,4 +58,8 @@ THREATS: dict[str, str] = {
     "T-42": "A caller's token or headers, or another call's token, reach an MCP server.",
     "T-45": "Shadow mode is taken for enforcement, or lets go what it was not switched on for.",
     "T-46": "A result carries to the caller what policy's rule about results would not have let by.",
+    "T-47": "A request state that this gateway never gave is taken for one of a server's questions.",
+    "T-48": "A request state is used twice, too late, by another caller, or for another call.",
+    "T-49": "A server's question passes for Remit's, asks for what the caller never declared, or leads "
+    "its client astray.",
 }

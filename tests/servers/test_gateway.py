@@ -15,10 +15,12 @@ import mcp_types as types
 import pytest
 from mcp.client.client import Client
 from mcp.server.lowlevel.server import Server
+from starlette.types import ASGIApp
 
 from remit.app import door_settings, open_gateway
 from remit.backends import Backends
-from remit.config import load
+from remit.cli.serve import public_issuer
+from remit.config import Settings, load
 from remit.doors.mcp import mcp_app
 from remit.gateway import Gateway
 from remit.identity.keys import new_key
@@ -73,10 +75,14 @@ class World:
         settings = load(self.folder / "remit.yaml", environ={})
         async with (
             open_gateway(settings, rearrange=self._kept) as self.gateway,
-            served(mcp_app(self.gateway, door_settings(settings))) as self._url,
+            served(self._door(settings)) as self._url,
             client(self._url, MODERN, key=self.key.token) as self.agent,
         ):
             yield self
+
+    def _door(self, settings: Settings) -> ASGIApp:
+        issuer = public_issuer(settings, self.gateway)
+        return mcp_app(self.gateway, door_settings(settings), issuer=issuer)
 
     def _kept(self, backends: Backends) -> Backends:
         self.servers = backends.servers

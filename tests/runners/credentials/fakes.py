@@ -215,7 +215,7 @@ class FakeAuthorization(Scripted):
         if form.get("audience") not in (None, "payments"):
             return Reply(400, {"error": "invalid_target"})
         token = secrets.token_urlsafe(24)
-        self.live[token] = {"sub": claims["sub"], "scope": scope, "form": form}
+        self.live[token] = {"sub": claims["sub"], "claims": claims, "scope": scope, "form": form}
         body = {
             "access_token": token,
             "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",

@@ -359,3 +359,20 @@ async def test_an_alias_is_kept_for_a_server_that_was_never_seen(tmp_path: Path)
     ) as world:
         await world.until("play")
         assert names(world.over) == ["play"]
+
+
+async def test_what_one_callers_list_lacks_is_not_gone_and_what_it_changes_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PACE_S", 0)
+    async with kept(oversight(tmp_path), Told(files=[item("a"), item("b"), item("c")])) as world:
+        await world.until("files_a", "files_b", "files_c")
+        world.over.saw("files", [item("b", description="Other."), item("d")], whole=False)
+        await world.until("files_a", "files_c", "files_d")
+        assert tool_status(world.over, "b").state is ToolState.CHANGED
+        world.over.saw("files", [item("a")])
+        await world.until("files_a")
+        assert tool_status(world.over, "c").state is ToolState.GONE
+        world.over.saw("files", [item("d")], whole=False)
+        await world.until("files_a", "files_d")
+        assert tool_status(world.over, "c").state is ToolState.GONE

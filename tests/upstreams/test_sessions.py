@@ -258,7 +258,7 @@ def test_every_field_of_a_call_either_tells_sessions_apart_or_is_left_out_on_pur
     assert BASE.upstream is not None
     left_out = {"fence_key", "upstream", "dialogue"}
     assert set(OTHER) | left_out == set(RunSpec.__slots__)
-    of_the_call = {"tool", "definition", "arguments", "capabilities", "round"}
+    of_the_call = {"tool", "definition", "arguments", "capabilities", "round", "method"}
     assert set(OTHER_CALL) | of_the_call == set(type(BASE.upstream).__slots__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
+from remit.cli.serve import uncollected
 from remit.doors.client import AdminClient
 from remit.ledger.signer import FileSigner
 from remit.ledger.storage import Lock
@@ -149,6 +151,22 @@ def test_connection_made_before_the_doors_are_open_waits_instead_of_being_refuse
         at = gateway.until("serving")
         assert get(at["admin"] + "/healthz")[0] == 200
         gateway.stop()
+
+
+def test_what_is_made_at_the_start_is_left_alone_later_and_nothing_else_is() -> None:
+    before = gc.get_freeze_count()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            stays = [[1]]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before
+        assert not any(each is stays for each in gc.get_objects())
+        with pytest.raises(KeyError), uncollected():
+            raise KeyError
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
 
 
 # ------------------------------------------------------------------------------------ cannot begin

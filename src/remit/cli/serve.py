@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 
 import click
 import uvicorn
@@ -101,6 +103,21 @@ def public_issuer(settings: Settings, gateway: Gateway) -> PublicIssuer | None:
     return PublicIssuer(url=issuer.url, algorithm=issuer.algorithm, keys=gateway.issuer_keys)
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Make in the block what stays as long as the process does.
+
+    A catalog of many tools is many objects, and looking for cycles among them again and again would
+    be a third of the start, and later a pause for all calls at once.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     """Serve MCP and the admin API on these two sockets until TERM or INT, then stop taking calls
     and let runs end."""
@@ -109,7 +126,9 @@ async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.soc
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_gateway(settings) as gateway:
+    async with AsyncExitStack() as stack:
+        with uncollected():
+            gateway = await stack.enter_async_context(open_gateway(settings))
         loop.add_signal_handler(signal.SIGHUP, gateway.look_for_policy)
         configure_tracing()
         how = door_settings(settings)

@@ -235,6 +235,15 @@ async def test_a_hidden_tool_is_as_unknown_in_a_session() -> None:
     assert hidden.content.replace(b"secret_tool", b"absent_tool") == missing.content
 
 
+async def test_a_stream_that_is_resumed_begins_anew() -> None:
+    async with session(FakeGateway()) as s:
+        await s.open()
+        headers = s.headers() | {"last-event-id": "7"}
+        async with s.client.stream("GET", s.url, headers=headers) as stream:
+            assert stream.status_code == 200
+            assert stream.headers["content-type"].startswith("text/event-stream")
+
+
 @pytest.mark.parametrize(
     "broken",
     [{"id": 1, "result": []}, {"result": {}}, {"id": 1, "error": {"code": "1", "message": ""}},

@@ -42,6 +42,7 @@ from remit.telemetry import logger
 METHODS = ("POST", "GET", "DELETE")
 SESSION = b"mcp-session-id"
 VERSION = b"mcp-protocol-version"
+LAST_EVENT_ID = b"last-event-id"
 LISTEN = "subscriptions/listen"
 
 log = logger()
@@ -179,6 +180,8 @@ class McpDoor:
         if scope["method"] != "GET":
             await self._legacy.handle_request(scope, receive, send)
             return
+        # Nothing is kept to be told again, and the library answers nothing to who asks for it.
+        scope["headers"] = [each for each in scope["headers"] if each[0] != LAST_EVENT_ID]
         stream = _Started(send)
         telling = asyncio.ensure_future(self._tell(scope, inbound, stream.open))
         try:

@@ -56,7 +56,12 @@ def _facts(approval: Mapping[str, Any], now_ms: int) -> Iterator[str]:
 
 def _what_runs(shown: Mapping[str, Any]) -> Iterator[str]:
     command, runner, limits = shown["command"], shown["runner"], shown["limits"]
-    yield "What would run, exactly:"
+    upstream = shown.get("upstream")
+    if upstream is not None:
+        yield _line("MCP server", upstream["server"] + _at(upstream["url"]))
+        yield _line("asked for", f"{upstream['tool']}, as defined by {upstream['definition']}")
+    if upstream is None or command["argv"]:
+        yield "What would run, exactly:"
     for element in command["argv"]:
         yield "  " + literal(element, _MAX_LINE)
     for name, value in command["env"].items():
@@ -69,6 +74,8 @@ def _what_runs(shown: Mapping[str, Any]) -> Iterator[str]:
         how = "may change" if mount["writable"] else "may read"
         yield f"  {how} {literal(mount['source'])}, seen as /mnt/{visible(mount['name'])}"
     yield _line("Arguments", _json(shown["arguments"]))
+    if "answers" in shown:
+        yield _line("Answers", _json(shown["answers"]) + "  (from the caller's side)")
     yield _line("Runner", f"{runner['profile']} ({runner['tier']})")
     yield _line("Limits", ", ".join(f"{name} {value}" for name, value in limits.items()))
     yield _line("Network", _json(shown["egress"]) if shown["egress"] else "none")
@@ -76,6 +83,10 @@ def _what_runs(shown: Mapping[str, Any]) -> Iterator[str]:
     if shown.get("narrowed_from"):
         yield _line("Narrowed", f"by policy, from plan {short(shown['narrowed_from'])}")
     yield ""
+
+
+def _at(url: str | None) -> str:
+    return "" if url is None else f", at {url}, where Remit isolates nothing"
 
 
 def _preview(shown: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import click
 
 from remit.cli.invocation import Invocation
 from remit.cli.output import Exit, note, output_option, print_one
+from remit.cli.server_doubts import accepted, server_doubts
 from remit.errors import RemitError
 from remit.visible import visible
 
@@ -35,13 +36,31 @@ def check(invocation: Invocation, file: Path | None, form: str) -> None:
     settings, problems = examine(path)
     lines: list[dict[str, Any]] = [_line("configuration", str(path), problems)]
     if settings is not None:
-        lines.append(_line("catalog", f"{len(settings.tools)} tools", []))
-        lines += [*_policy(settings), *_opa(settings), *_egress(settings)]
+        lines += [*_catalog(settings), *_policy(settings), *_opa(settings), *_egress(settings)]
         for warning in (*settings.warnings(), *doubts(settings)):
             note(f"warning: {warning}")
     good = all(line["ok"] for line in lines)
     print_one(form, {"ok": good, "checks": lines}, lambda: "\n".join(map(_text, lines)))
     sys.exit(Exit.YES if good else Exit.USAGE)
+
+
+def _catalog(settings: Settings) -> Iterator[dict[str, Any]]:
+    """A line about the command tools, and one about MCP servers, none of which is asked."""
+    yield _line("catalog", f"{len(settings.tools)} tools", [])
+    if not settings.servers:
+        return
+    many = len(settings.servers)
+    about = "1 server" if many == 1 else f"{many} servers"
+    try:
+        known = accepted(settings)
+    except RemitError as error:
+        yield _line("servers", about, [error])
+        return
+    about += f", {sum(map(len, known.values()))} tools of them known"
+    unseen = [name for name, tools in known.items() if not tools]
+    yield _line("servers", about + (f"; never seen: {', '.join(unseen)}" if unseen else ""), [])
+    for doubt in server_doubts(settings, known):
+        note(f"warning: {doubt}")
 
 
 def _policy(settings: Settings) -> Iterator[dict[str, Any]]:

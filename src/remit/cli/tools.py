@@ -65,7 +65,9 @@ def list_tools(
     rows = [row for row in rows if server in (None, row["server"])]
     rows = [row for row in rows if state in (None, row["state"])]
     print_list(form, "tools", sorted(rows, key=lambda row: str(row["name"])), TOOL_COLUMNS)
-    unseen = [each["name"] for each in behind if not each["tools"]]
+    unseen = [
+        each["name"] for each in behind if not each["tools"] and server in (None, each["name"])
+    ]
     if form == "text" and client is None and unseen:
         note(f"not seen yet, and so without tools here: {', '.join(unseen)}")
 
@@ -99,12 +101,15 @@ def show(settings: Settings, name: str, form: str) -> None:
 def check(settings: Settings, name: str | None, arguments: str | None, form: str) -> None:
     """Check all tools, or NAME; with --arguments, show what would run.
 
+    The tools of MCP servers are checked as they were accepted; no server is asked.
+
     If the tool has a preview, it is run twice in the sandbox, without policy and without a
     record: this is you trying out what you wrote. A preview whose digests differ could never be
     approved, and is an error (exit 1).
     """
     if arguments is None:
-        chosen = settings.tools if name is None else (_find(settings.tools, name),)
+        catalog = _on_disk(settings)[0]
+        chosen = catalog if name is None else (_find(catalog, name),)
         facts = {"tools": [{"name": t.name, "digest": t.digest, "ok": True} for t in chosen]}
         print_one(
             form, facts, lambda: table([f"{len(chosen)} ok"], [[f"ok  {t.name}"] for t in chosen])
@@ -112,7 +117,7 @@ def check(settings: Settings, name: str | None, arguments: str | None, form: str
         return
     if name is None:
         raise click.UsageError("--arguments needs the NAME of a tool")
-    tool = _find(settings.tools, name)
+    tool = _find(_on_disk(settings)[0], name)
     frozen = _schema_check(settings).normalise(tool, _object(arguments))
     seen = _dry(tool, frozen)
     if tool.preview is not None:
@@ -143,9 +148,12 @@ def _object(text: str) -> Mapping[str, Any]:
 
 def _dry(tool: Tool, arguments: Frozen) -> dict[str, Any]:
     rendered = render_command(tool.command, arguments.value())
+    asked = tool.upstream
     return {
         "name": tool.name,
         "arguments": arguments.value(),
+        "server": None if asked is None else asked.server,
+        "tool": None if asked is None else asked.tool,
         "argv": list(rendered.argv),
         "env": dict(rendered.env),
         "consequence": render_consequence(tool, arguments.value()),
@@ -160,6 +168,9 @@ def _preview_twice(settings: Settings, tool: Tool, arguments: Frozen) -> dict[st
 
 def _dry_text(seen: Mapping[str, Any]) -> str:
     lines = [visible(seen["consequence"])] if seen["consequence"] else []
+    if seen["server"] is not None:
+        asked = json.dumps(seen["arguments"], sort_keys=True)
+        lines.append(visible(f"{seen['server']} is asked for {seen['tool']} with {asked}"))
     lines += [f"  {literal(element)}" for element in seen["argv"]]
     lines += [f"  with {name}={literal(value)}" for name, value in seen["env"].items()]
     if "preview" in seen:

@@ -34,6 +34,7 @@ from remit.model import (
     Permitted,
     PlanKind,
     Planned,
+    PreviewResult,
     RequireApproval,
     Unenforced,
     Verdict,
@@ -306,6 +307,23 @@ async def _draft(
     )
 
 
+def _asked(plan: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which MCP server is asked for which of its tools; None for a command."""
+    upstream = plan.get("upstream")
+    if upstream is None:
+        return None
+    return {name: upstream[name] for name in ("server", "tool", "definition", "url")}
+
+
+def _seen(preview: PreviewResult) -> dict[str, Any]:
+    return {
+        "text": preview.text,
+        "digest": preview.digest,
+        "bytes": preview.bytes,
+        "truncated": preview.truncated,
+    }
+
+
 def shown_facts(planned: Planned, needed: RequireApproval) -> dict[str, Any]:
     """What an approver is shown: the plan, in the words of the catalog, and what policy said.
 
@@ -326,21 +344,16 @@ def shown_facts(planned: Planned, needed: RequireApproval) -> dict[str, Any]:
         "environment": normal.environment,
         "caller": caller_public(normal.call.caller),
         "arguments": planned.arguments.value(),
+        **({} if normal.round is None else {"answers": normal.round.answers.value()}),
         "command": plan["command"],
+        "upstream": _asked(plan),
         "runner": plan["runner"],
         "limits": limits_facts(planned.plan.limits),
         "egress": plan["egress"],
         "credentials": plan["credentials"],
         "plan_hash": planned.plan.hash,
         "narrowed_from": planned.plan.narrowed_from,
-        "preview": None
-        if preview is None
-        else {
-            "text": preview.text,
-            "digest": preview.digest,
-            "bytes": preview.bytes,
-            "truncated": preview.truncated,
-        },
+        "preview": None if preview is None else _seen(preview),
         "reasons": [{"code": r.code, "message": r.message} for r in needed.reasons],
         "claimed": {
             "purpose": claims.purpose,
@@ -367,5 +380,7 @@ def _lines(shown: Mapping[str, Any]) -> list[str]:
         name: shown.get(name)
         for name in ("consequence", "arguments", "command", "limits", "runner")
     }
+    if shown.get("upstream") is not None:
+        facts["upstream"] = shown["upstream"]
     lines = [f"{name}: {encode(value).decode()}" for name, value in facts.items()]
     return lines + str(preview.get("text", "")).splitlines()

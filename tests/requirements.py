@@ -62,4 +62,6 @@ THREATS: dict[str, str] = {
     "T-48": "A request state is used twice, too late, by another caller, or for another call.",
     "T-49": "A server's question passes for Remit's, asks for what the caller never declared, or leads "
     "its client astray.",
+    "T-50": "A caller reads, or a model is given, what a server has beside its tools and nobody listed, "
+    "accepted or let it see.",
 }

@@ -36,13 +36,14 @@ REFUSED = 4030
 """The JSON-RPC error of a call that Remit, policy or the server refused."""
 
 METHOD_NOT_FOUND = -32601
+MAX_NAME = 128
 
 Context = ServerRequestContext[Any, Any]
 Result = dict[str, Any]
 Make = Callable[[Context, Method, str, Mapping[str, Any]], Awaitable[Reply]]
 """Makes a call of what the catalog has under a name, and gives its reply."""
 
-Who = Callable[[Context], tuple[Caller, str]]
+Who = Callable[[Context], tuple[Caller, str, Mapping[str, Any]]]
 
 
 class Beside:
@@ -50,7 +51,7 @@ class Beside:
 
     Args:
         make: makes the call.
-        who: the caller of a request, and from where.
+        who: the caller of a request, from where, and its parameters as the door read them.
     """
 
     def __init__(self, offers: Offers, settings: DoorSettings, make: Make, who: Who) -> None:
@@ -96,7 +97,7 @@ class Beside:
     async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
         """`resources/list`: what servers listed last, by URI."""
         self._served(Method.RESOURCES_READ)
-        caller, source = self._who(ctx)
+        caller, source, _ = self._who(ctx)
         found = [
             item for each in await self._offers.resources(caller, source) for item in each.resources
         ]
@@ -105,7 +106,7 @@ class Beside:
     async def list_templates(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
         """`resources/templates/list`: likewise."""
         self._served(Method.RESOURCES_READ)
-        caller, source = self._who(ctx)
+        caller, source, _ = self._who(ctx)
         found = [
             item for each in await self._offers.resources(caller, source) for item in each.templates
         ]
@@ -114,34 +115,37 @@ class Beside:
     async def list_prompts(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
         """`prompts/list`: those that this caller may see, by name."""
         self._served(Method.PROMPTS_GET)
-        caller, source = self._who(ctx)
+        caller, source, _ = self._who(ctx)
         found = [wire_prompt(each) for each in await self._offers.prompts(caller, source)]
         return self._page([(str(each["name"]), each) for each in found], "prompts", caller, params)
 
-    async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Result:
+    async def read_resource(self, ctx: Context, _: types.ReadResourceRequestParams) -> Result:
         """`resources/read`: a call of the one server that has the URI."""
         self._served(Method.RESOURCES_READ)
+        uri = self._who(ctx)[2]["uri"]
         # What nobody has is looked for as what is hidden is, and refused alike.
-        name = self._offers.reader(params.uri) or f"{Method.RESOURCES_READ}:"
-        reply = await self._make(ctx, Method.RESOURCES_READ, name, {"uri": params.uri})
+        name = self._offers.reader(uri) or f"{Method.RESOURCES_READ}:"
+        reply = await self._make(ctx, Method.RESOURCES_READ, name, {"uri": uri})
         return _result(
             reply, ctx, missing=MCPError(
                 INVALID_PARAMS, "Resource not found",
-                {"code": Code.UNKNOWN_TOOL.value, "uri": params.uri},
+                {"code": Code.UNKNOWN_TOOL.value, "uri": uri},
             )
         )  # fmt: skip
 
-    async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Result:
+    async def get_prompt(self, ctx: Context, _: types.GetPromptRequestParams) -> Result:
         """`prompts/get`: a call of the server whose prompt it is."""
         self._served(Method.PROMPTS_GET)
-        name = f"{Method.PROMPTS_GET}:{params.name if len(params.name) <= 128 else ''}"
-        reply = await self._make(ctx, Method.PROMPTS_GET, name, params.arguments or {})
+        asked = self._who(ctx)[2]
+        short = len(asked["name"]) <= MAX_NAME
+        name = f"{Method.PROMPTS_GET}:{asked['name'] if short else ''}"
+        reply = await self._make(ctx, Method.PROMPTS_GET, name, asked.get("arguments") or {})
         return _result(reply, ctx, missing=_unknown("Unknown prompt"))
 
     async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> Result:
         """`completion/complete`: a call of the server whose prompt or template it is about."""
         self._served(Method.COMPLETE)
-        caller, source = self._who(ctx)
+        caller, source, _ = self._who(ctx)
         asked = params.model_dump(by_alias=True, exclude_none=True)
         found = await self._offers.completer(caller, source, asked["ref"])
         name, ref = found or (f"{Method.COMPLETE}:", asked["ref"])

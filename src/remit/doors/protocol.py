@@ -271,9 +271,9 @@ def inbound_of(ctx: Context) -> Inbound:
     return inbound
 
 
-def _who(ctx: Context) -> tuple[Caller, str]:
+def _who(ctx: Context) -> tuple[Caller, str, Mapping[str, Any]]:
     inbound = inbound_of(ctx)
-    return inbound.caller, inbound.source_ip
+    return inbound.caller, inbound.source_ip, inbound.message["params"]
 
 
 def unknown_tool(name: str) -> MCPError:

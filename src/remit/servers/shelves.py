@@ -207,6 +207,8 @@ class Shelves:
                 for uri, owners in whose.items():
                     if template.covers(uri):
                         owners.add(name)
+            for text in each.templates if each else ():
+                whose[text].add(name)
         self._twice = {uri for uri, owners in whose.items() if len(owners) > 1}
 
     def reader(self, uri: str) -> str | None:
@@ -226,7 +228,9 @@ class Shelves:
                 resources=tuple(
                     (uri, item) for uri, item in each.resources.items() if uri not in self._twice
                 ),
-                templates=tuple(each.templates.items()),
+                templates=tuple(
+                    (text, item) for text, item in each.templates.items() if text not in self._twice
+                ),
                 refused=self._refused(each),
             )
             for name, each in self._held.items()
@@ -234,7 +238,8 @@ class Shelves:
         ]
 
     def _refused(self, shelf: Shelf) -> tuple[str, ...]:
-        return tuple(uri for uri in shelf.resources if uri in self._twice)
+        every = (*shelf.resources, *shelf.templates)
+        return tuple(uri for uri in every if uri in self._twice)
 
     def entries(self) -> list[Tool]:
         """The entries of the catalog by which all this is asked for."""

@@ -294,6 +294,17 @@ async def test_folded_text_is_said_to_be_folded(house: House) -> None:
     assert "all of it: -o json" in text
 
 
+async def test_answers_to_a_server_stand_beside_the_arguments_as_the_callers(house: House) -> None:
+    await house.ask()
+    approval = await house.approval()
+    assert "Answers" not in approval_text(approval, 0)
+    approval["shown"]["answers"] = {"who": {"action": "accept", "content": {"name": "A\u202elice"}}}
+    (line,) = [one for one in approval_text(approval, 0).splitlines() if "Answers" in one]
+    assert "lice" in line
+    assert "\u202e" not in line
+    assert "caller's side" in line
+
+
 async def _denied(house: House) -> dict[str, Any]:
     """A request for access to what the starter policy denies, with hostile words in it."""
     arguments = {"service": "db", "environment": "production", "replicas": 9}

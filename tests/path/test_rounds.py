@@ -311,6 +311,8 @@ async def test_people_agree_to_each_round_anew(make_path: MakePath) -> None:
         waits = await it.call("act", **more)
         assert code(waits) == "approval_required"
         name, plan = waits.decision["approval_id"], waits.decision["plan_hash"]
+        approval = await it.path.administration.approval(OLGA, name)
+        assert approval.shown.value().get("answers") == more.get("answers")
         await it.path.administration.vote(OLGA, name, plan, Verdict.APPROVE, None)
         return await it.call("act", **more)
 

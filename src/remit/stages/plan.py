@@ -40,6 +40,7 @@ from remit.stages.means import Means
 from remit.stages.narrow import Terms
 from remit.stages.normalise import caller_facts, round_facts
 from remit.stages.respond import printable
+from remit.stages.rounds import may_ask
 
 PLAN = "remit.plan/1"
 MAX_PREVIEW_SHOWN = 16_384
@@ -228,7 +229,8 @@ def _upstream_facts(upstream: Upstream, effect: Effect) -> dict[str, Any]:
 def _asking(normal: NormalCall) -> dict[str, Any]:
     """What the server is told that its caller can be asked, and what it is answered, if anything."""
     facts: dict[str, Any] = {}
-    if capabilities := normal.call.capabilities.value():
+    capabilities = normal.call.capabilities.value()
+    if capabilities and may_ask(normal.tool):
         facts["capabilities"] = capabilities
     if normal.round is not None:
         facts["round"] = round_facts(normal.round)

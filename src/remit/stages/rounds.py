@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from remit.canonical import digest_of, encode
 from remit.errors import Code, InputError, Refused
-from remit.model import Caller, Frozen, NormalCall, Question, Round
+from remit.model import Caller, Frozen, Method, NormalCall, Question, Round, Tool
 
 ANSWER_WITHIN_MS = 900_000
 """How long after a question its answer is taken."""
@@ -36,6 +36,12 @@ ACTIONS = frozenset({"accept", "decline", "cancel"})
 _VERSION = "r1."
 _BOUND = b"remit.request-state/1"
 _NONCE_BYTES = 12
+
+
+def may_ask(tool: Tool) -> bool:
+    """Whether whoever carries it out may ask its caller (MCP 2026-07-28): servers, by any method
+    that is a call but completion."""
+    return tool.upstream is not None and tool.method is not Method.COMPLETE
 
 
 def spends(run_id: str) -> str:
@@ -97,7 +103,7 @@ class Rounds:
         """
         call = normal.call
         if call.request_state is None:
-            if not call.answers or normal.tool.upstream is None:
+            if not call.answers or not may_ask(normal.tool):
                 return None
             return Round(answers=checked_answers(call.answers))
         told = self._unseal(call.request_state)

@@ -139,6 +139,33 @@ def test_alternatives_that_multiply_are_refused() -> None:
         prepare_foreign(schema)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [{"pattern": [1]}, {"pattern": 7}, {"patternProperties": [[]]}, {"$anchor": []},
+     {"prefixItems": 7}, {"$defs": []}, {"minContains": "1"}],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["$defs", "dependentSchemas", "prefixItems"])
+def test_what_an_older_dialect_does_not_know_is_looked_at_before_it_means_something(
+    place: str, broken: dict[str, Any]
+) -> None:
+    inside = [broken] if place == "prefixItems" else {"a": broken}
+    with pytest.raises(ConfigError) as caught:
+        prepare_foreign(of(**{"$schema": SEVEN, place: inside}))
+    assert caught.value.code is Code.CATALOG_INVALID
+
+
+@pytest.mark.parametrize("odd", [[], 7, {"a": ["b"]}])
+def test_what_depends_on_nothing_is_no_rule(odd: Any) -> None:
+    inner = {"dependencies": odd, "dependentRequired": 7}
+    try:
+        prepare_foreign(of(**{"$schema": SEVEN, "$defs": {"a": inner}}))
+    except ConfigError as error:
+        made = error.code
+    else:
+        made = None
+    assert made in (None, Code.CATALOG_INVALID)
+
+
 def test_a_pattern_that_could_take_for_ever_is_left_to_the_server_and_named() -> None:
     email = {"type": "string", "pattern": r"^(?!\.)(?!.*\.\.)[a-z]+@x$"}
     found = prepare_foreign(of(properties={"email": email, "code": {"pattern": "^[a-z]+$"}}))

@@ -70,8 +70,13 @@ def prepare_foreign(schema: Mapping[str, Any]) -> Foreign:
             something outside of itself, or cannot be checked in bounded time. `place` is a JSON
             pointer in the schema.
     """
-    modern = _Modern(_dialect(schema))
+    dialect = _dialect(schema)
+    modern = _Modern(dialect)
     made = modern.schema(schema, "")
+    # Keys that an older dialect does not know were not looked at, and have a meaning now.
+    fault = None if dialect is Draft202012Validator else _fault(Draft202012Validator, made)
+    if fault is not None:
+        raise fault
     found = dict(walk(made, ""))
     if len(found) > MAX_SUBSCHEMAS:
         raise invalid(f"more than {MAX_SUBSCHEMAS} schemas inside one", "")
@@ -143,12 +148,14 @@ class _Modern:
 
     def _pattern(self, schema: dict[str, Any], pointer: str) -> None:
         """Leave a pattern to the server if it cannot be matched here in linear time."""
+        pattern = schema.get("pattern")
         try:
-            compile_pattern(schema.get("pattern", ""))
+            compile_pattern(pattern if isinstance(pattern, str) else "")
         except ConfigError:
             del schema["pattern"]
             self.unchecked.append(f"{pointer}/pattern")
-        for pattern in schema.get("patternProperties", {}):
+        named = schema.get("patternProperties")
+        for pattern in named if isinstance(named, dict) else ():
             try:
                 compile_pattern(pattern)
             except ConfigError as exc:
@@ -169,9 +176,11 @@ class _Modern:
             schema["prefixItems"] = schema.pop("items")
             if more is not None:
                 schema["items"] = more
-        for name, needed in schema.pop("dependencies", {}).items():
+        depending = schema.pop("dependencies", None)
+        for name, needed in depending.items() if isinstance(depending, dict) else ():
             kind = "dependentRequired" if isinstance(needed, list) else "dependentSchemas"
-            schema.setdefault(kind, {})[name] = needed
+            beside = schema.get(kind)
+            schema[kind] = {**(beside if isinstance(beside, dict) else {}), name: needed}
         if "$recursiveRef" in schema:
             schema["$ref"] = schema.pop("$recursiveRef")
         return schema

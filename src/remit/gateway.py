@@ -25,6 +25,7 @@ from remit.model import (
 from remit.offers import Offers
 from remit.pipeline import Pipeline
 from remit.ports import Ledger, Progress, Upkeep
+from remit.profile import ELSEWHERE
 from remit.question import Questions
 from remit.stages.authenticate import asserted_caller, within
 from remit.telemetry import exposition
@@ -175,7 +176,8 @@ class Gateway(Administration):
         """The profiles in which nothing runs, as in `status`."""
         degraded = "unsafe_degraded" in self.settings.unsafe
         running = {Tier.SANDBOX, Tier.GVISOR, Tier.REMOTE, *([Tier.DEGRADED] if degraded else [])}
-        facts = map(self._profile_facts, sorted(self.settings.profiles))
+        # Nothing is made in the profile of servers elsewhere, so nothing can be lacking of it.
+        facts = map(self._profile_facts, sorted(self.settings.profiles.keys() - {ELSEWHERE}))
         return [each for each in facts if Tier(each["tier"]) not in running]
 
     async def ready(self) -> Sequence[str]:

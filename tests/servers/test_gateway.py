@@ -50,7 +50,7 @@ TOOLS = [item("read", description="Reads.", inputSchema=SCHEMA), item("drop")]
 class World:
     """A configuration with these servers, its gateway, and an agent at its door."""
 
-    def __init__(self, folder: Path, *servers: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, *servers: dict[str, Any], policy: str = GIVE) -> None:
         self.folder = folder
         self.key = new_key("k1")
         self.servers: Servers
@@ -60,7 +60,7 @@ class World:
         (folder / "data" / "keys").mkdir(parents=True)
         self.signer = FileSigner.create(folder / "data/keys/log.key", "remit.test/log")
         (folder / "policy").mkdir()
-        (folder / "policy" / "policy.rego").write_text(GIVE)
+        (folder / "policy" / "policy.rego").write_text(policy)
         key = {"id": "k1", "subject": "bot", "kind": "agent", "sha256": self.key.sha256}
         whole = {
             "server": {"data_dir": "data"},
@@ -225,6 +225,24 @@ async def test_a_server_over_http_is_offered_and_called_too(tmp_path: Path) -> N
             result = await world.agent.call_tool("crm_find", {"who": "ada"})
             assert not result.is_error, result
             assert result.structured_content == {"who": "ada"}
+            assert world.gateway.refused_profiles() == []
             entries = await world.log()
     outcome = next(each for each in entries if each["event"] == "call.outcome")
     assert outcome["runner"]["tier"] == "none"
+
+
+async def test_a_policy_that_lets_a_call_run_and_not_reach_its_server_is_told_so(
+    tmp_path: Path,
+) -> None:
+    crm: Server[Any] = Server("crm", on_list_tools=list_tools, on_call_tool=call_tool)
+    app = crm.streamable_http_app(json_response=True, stateless_http=True)
+    async with served(app) as url:
+        server = {"name": "crm", "url": f"{url}/mcp", "effect": "read"}
+        allows = HEAD + 'decision := answer("allow", {})\n'
+        async with World(tmp_path / "gateway", server, policy=allows).open() as world:
+            await world.until("crm_find")
+            result = await world.agent.call_tool("crm_find", {"who": "ada"})
+            assert result.is_error
+            assert "not reach the MCP server" in str(result.content)
+            assert "input.tool.egress" in str(result.content)
+            assert not [each for each in await world.log() if each["event"] == "call.intent"]

@@ -148,3 +148,23 @@ def test_a_server_that_makes_up_ever_more_tools_is_not_believed_any_more() -> No
     found = judged([item()], known)
     assert "read" not in found.pinned
     assert found.asides["read"].state is ToolState.UNUSABLE
+
+
+def test_no_more_of_a_server_is_kept_than_could_be_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a server that makes up long tools, ever others, takes memory and disk without end, and
+    the gateway does not start again."""
+    long = {"description": "Reads. " * 100}
+    first = judged([item("a", **long), item("b", **long)])
+    monkeypatch.setattr("remit.servers.judging.MAX_KEPT", 12_000)
+    again = judged([item("a", **long), item("b", **long), item("c", **long)], first.pinned)
+    assert again.pinned == first.pinned
+    assert states(again) == {"c": ToolState.UNUSABLE}
+    changed = judged([item("a", description="Writes. " * 100), item("b", **long)], first.pinned)
+    assert states(changed) == {"a": ToolState.UNUSABLE}
+    one = changed.pinned["a"]
+    assert (one.held, one.last, changed.held) == (True, None, ("a",))
+    back = judged([item("a", **long), item("b", **long)], changed.pinned)
+    assert back.pinned["a"].held
+    assert judged([item("c")], first.pinned).fresh == ("c",)

@@ -376,3 +376,20 @@ async def test_what_one_callers_list_lacks_is_not_gone_and_what_it_changes_is_he
         world.over.saw("files", [item("d")], whole=False)
         await world.until("files_a", "files_d")
         assert tool_status(world.over, "c").state is ToolState.GONE
+
+
+async def test_a_server_whose_lists_take_long_to_judge_rests_and_delays_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PACE_S", 0)
+    specs = [spec("busy"), spec("calm")]
+    async with kept(oversight(tmp_path, *specs), Told(busy=[item()], calm=[item()])) as world:
+        await world.until("busy_read", "calm_read")
+        monkeypatch.setattr("remit.servers.heard.REST", 10**9)
+        world.over.saw("busy", [item(), item("one")])
+        await world.until("busy_one", "busy_read", "calm_read")
+        world.over.saw("busy", [item(), item("one"), item("two")])
+        world.over.saw("calm", [item(), item("more")])
+        await world.until("busy_one", "busy_read", "calm_more", "calm_read")
+        await world.over.look("busy")  # an operator need not wait
+        assert names(world.over) == ["busy_read", "calm_more", "calm_read"]

@@ -230,3 +230,16 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "files.json").mkdir()
     with pytest.raises(ConfigError, match="cannot be read"):
         PinStore(tmp_path).read("files")
+
+
+def test_the_file_is_not_longer_for_how_deep_a_definition_is(tmp_path: Path) -> None:
+    inner: Any = [0] * 1_000
+    for _ in range(50):
+        inner = [inner]
+    schema = {"type": "object", "x-deep": inner}
+    seen = examine(read_definition("s", item("a", inputSchema=schema)), frozenset())
+    kept = {"a": Pinned(name="a", last=seen)}
+    store = PinStore(tmp_path)
+    store.write("s", kept)
+    assert store.read("s") == kept
+    assert (tmp_path / "s.json").stat().st_size < 10_000

@@ -19,6 +19,9 @@ from remit.visible import shown
 MAX_KNOWN = 20_000
 """Tools of one server that are ever known; a server that makes up more is not believed any more."""
 
+MAX_KEPT = 64 * 1024 * 1024
+"""Bytes of definitions of one server that are kept; more of them could not be read again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aside:
@@ -100,6 +103,7 @@ class _Judging:
         self.asides: dict[str, Aside] = {}
         self.held: list[str] = []
         self.fresh: list[str] = []
+        self._kept = sum(_size(one) for one in known.values())
 
     def put_aside(self, name: str, state: ToolState, why: str) -> None:
         self.asides[shown(name)] = Aside(state=state, why=why)
@@ -115,18 +119,54 @@ class _Judging:
                 self._keep(one, replace(one, held=True, last=None))
             return
         if one is not None:
-            self._keep(one, _again(one, definition, self._others))
+            now = _again(one, definition, self._others)
+            if not self._fits(one, now):
+                self.put_aside(name, ToolState.UNUSABLE, _TOO_MUCH)
+                now = replace(one, held=one.accepted is not None, last=None)
+            self._keep(one, now)
         elif len(self.pinned) >= MAX_KNOWN:
             why = f"the server has listed more than {MAX_KNOWN} tools"
             self.put_aside(name, ToolState.UNUSABLE, why)
         else:
-            self.fresh.append(name)
-            self.pinned[name] = _first(name, examine(definition, self._others), self._now_ms)
+            first = _first(name, examine(definition, self._others), self._now_ms)
+            if self._fits(None, first):
+                self.fresh.append(name)
+                self.pinned[name] = first
+            else:
+                self.put_aside(name, ToolState.UNUSABLE, _TOO_MUCH)
+
+    def _fits(self, before: Pinned | None, now: Pinned) -> bool:
+        """Whether there is room to keep it, which it then takes."""
+        kept = self._kept - (0 if before is None else _size(before)) + _size(now)
+        if kept > MAX_KEPT and now != before:
+            return False
+        self._kept = kept
+        return True
 
     def _keep(self, before: Pinned, now: Pinned) -> None:
         self.pinned[now.name] = now
         if now.held and not before.held:
             self.held.append(now.name)
+
+
+_TOO_MUCH = f"the server has listed more than {MAX_KEPT // 2**20} MiB of definitions"
+
+
+def _size(one: Pinned) -> int:
+    """Bytes that it takes in the file at most, but for a few."""
+    return sum(_sighting_size(each) for each in (one.accepted, one.last) if each is not None)
+
+
+def _sighting_size(seen: Sighting) -> int:
+    definition = seen.definition
+    schemas = (definition.input_schema, definition.output_schema, definition.annotations)
+    written = [each.text for each in schemas if each is not None]
+    said = [definition.title or "", definition.description or "", seen.fault or ""]
+    said += [text for each in seen.signs for text in (each.sign, each.place, each.excerpt)]
+    # A character is four bytes of UTF-8 at most, and six of an escape where it is not written yet.
+    return sum(len(each) * (1 if each.isascii() else 4) for each in written) + 6 * sum(
+        len(each) for each in (*said, *seen.unchecked)
+    )
 
 
 def _first(name: str, sighting: Sighting, now_ms: int) -> Pinned:

@@ -37,6 +37,7 @@ from remit.ports import Clock, Servers
 from remit.servers.asking import Asks, Listing
 from remit.servers.beside import ServerPrompts
 from remit.servers.catalog import Arranged, WholeCatalog, arrange
+from remit.servers.heard import Heard
 from remit.servers.judging import Judged, judge
 from remit.servers.known import Known
 from remit.servers.pins import Pinned, PinStore
@@ -99,8 +100,7 @@ class Oversight:
         self._asks: Asks | None = None
         self._activate: Callable[[], Awaitable[None]] = _nothing
         self._turn = asyncio.Lock()
-        self._heard: dict[str, tuple[Sequence[dict[str, Any]], bool]] = {}
-        self._any_heard = asyncio.Event()
+        self._heard = Heard()
         self._told: list[Callable[[], None]] = []
 
     @asynccontextmanager
@@ -142,19 +142,18 @@ class Oversight:
             return
         known.answered(self._clock.now_ms())
         if items == known.listed:
-            self._heard.pop(server, None)
-            return
-        self._heard[server] = items, whole
-        self._any_heard.set()
+            self._heard.drop(server)
+        else:
+            self._heard.put(server, items, whole=whole)
 
     async def _listen(self) -> None:
         while True:
-            await self._any_heard.wait()
-            self._any_heard.clear()
-            while self._heard:
-                server, (items, whole) = self._heard.popitem()
+            await self._heard.wait()
+            while (heard := self._heard.take()) is not None:
+                server, items, whole = heard
                 try:
-                    await self._take(self._books[server], items, Noticed.CALL, whole=whole)
+                    async with self._heard.judging(server, PACE_S):
+                        await self._take(self._books[server], items, Noticed.CALL, whole=whole)
                 except Exception:
                     log.exception("server_not_judged", server=server)
             await asyncio.sleep(PACE_S)

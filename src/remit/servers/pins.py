@@ -91,7 +91,8 @@ class PinStore:
             OSError: it could not be written.
         """
         facts = {"server": server, "tools": [_facts(tools[name]) for name in sorted(tools)]}
-        body = json.dumps(facts, ensure_ascii=False, indent=1).encode() + b"\n"
+        # No indentation: in what is deeply nested it would be many times the text itself.
+        body = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         text = _seal(body) + body
         put_down(self._path(server), text)
 

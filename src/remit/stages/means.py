@@ -23,7 +23,7 @@ from remit.model import (
     Tier,
 )
 from remit.ports import Credentials, Runner
-from remit.profile import DEFAULT, Profile, Tls, gives_no_more
+from remit.profile import DEFAULT, ELSEWHERE, Profile, Tls, gives_no_more
 from remit.reach import credential_facts, meet_egress, normal_egress
 from remit.stages.narrow import Terms, within
 
@@ -158,6 +158,12 @@ class Means:
 
     def lack(self, plan: Plan) -> Refused | None:
         """Why this machine cannot give the plan what it has, and hold it to that; None if it can."""
+        if plan.profile == ELSEWHERE and not plan.egress:
+            return _lacks(
+                "policy lets this action run, and not reach the MCP server that it is a call of",
+                "an operator gives it the one destination in policy: the egress of "
+                "`input.tool.egress`",
+            )
         if not plan.egress and not plan.credentials:
             return None
         holds = self.runner(plan.profile).holds

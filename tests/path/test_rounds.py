@@ -198,6 +198,8 @@ def tampered(state: str) -> str:
         lambda state: state + "-TAMPERED",
         lambda state: state[3:],
         lambda state: state[:-8],
+        lambda state: state[:10] + "!" + state[10:],
+        lambda state: state + "==",
         lambda _: "",
         lambda _: "r1.",
         lambda _: "r1." + "A" * 200,
@@ -337,6 +339,40 @@ async def test_a_key_that_a_client_sends_with_every_round_confuses_none(
     assert repeated.replayed
     assert repeated.question is not None
     assert code(await it.call("act", key="k", state=state, answers=ALICE)) == "ok"
+
+
+async def test_an_answered_write_of_unknown_outcome_is_not_done_again_by_being_asked_anew(
+    make_path: MakePath,
+) -> None:
+    server = Server()
+    it = await asking(make_path, behave=server)
+    state = await it.state("act")
+
+    async def lost(spec: RunSpec) -> RunResult:
+        server.asked.append(spec)
+        return RunResult(ending=Ending.LOST)
+
+    it.path.runner.behave = lost
+    assert code(await it.call("act", state=state, answers=ALICE)) == "outcome_unknown"
+    it.path.runner.behave = server
+    assert code(await it.call("act", state=state, answers=ALICE)) == "outcome_unknown"
+    anew = await it.state("act")
+    assert code(await it.call("act", state=anew, answers=ALICE)) == "outcome_unknown"
+    assert len(server.asked) == 3
+    assert code(await it.call("act", state=anew, answers=MALLORY)) == "ok"
+
+
+async def test_two_calls_that_are_asked_and_answered_alike_are_two_calls(
+    make_path: MakePath,
+) -> None:
+    server = Server()
+    it = await asking(make_path, behave=server)
+    states = [await it.state("act"), await it.state("act")]
+    runs = [await it.call("act", state=state, answers=ALICE) for state in states]
+    assert [code(each) for each in runs] == ["ok", "ok"]
+    assert len({each.decision["run_id"] for each in runs}) == 2
+    assert not any(each.replayed for each in runs)
+    assert len(server.asked) == 4
 
 
 async def test_a_run_that_never_started_spends_no_answer(make_path: MakePath) -> None:

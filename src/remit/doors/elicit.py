@@ -24,6 +24,9 @@ ANSWER_WITHIN_S = 600.0
 """How long a client of an earlier revision has for all questions of one round."""
 
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+FORMS_SINCE = "2025-06-18"
+"""The first revision in which a client can be asked to fill in a form."""
+
 PAGES_SINCE = "2025-11-25"
 """The first revision in which a client can be asked to open a page."""
 
@@ -45,7 +48,7 @@ def capabilities_of(ctx: Context, meta: Mapping[str, Any]) -> Frozen:
         params = ctx.session.client_params
         declared = None if params is None else params.capabilities.model_dump(by_alias=True)
     found = declared.get("elicitation") if isinstance(declared, Mapping) else None
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping) or ctx.protocol_version < FORMS_SINCE:
         return Frozen(b"{}")
     modes = [mode for mode in ("form", "url") if isinstance(found.get(mode), Mapping)]
     if not any(isinstance(each, Mapping) for each in found.values()):

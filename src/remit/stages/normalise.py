@@ -34,6 +34,9 @@ async def normalise(visibility: Visibility, check: ArgumentCheck, call: Call) ->
 def answered(normal: NormalCall, rounds: Rounds, now_ms: int) -> NormalCall:
     """The call with what it answers; one that answers is another call than the one before it.
 
+    Its digest covers the answers as it covers arguments, and not which run asked: where the
+    outcome of an answered call is unknown, being asked anew does not make it a call that may run.
+
     A key of the caller's own named the call that was interrupted. From here on the answer has the
     key of the question, so that it is given once, also across a restart.
 
@@ -47,12 +50,13 @@ def answered(normal: NormalCall, rounds: Rounds, now_ms: int) -> NormalCall:
     call = normal.call
     if found.run_id is not None:
         call = replace(call, idempotency_key=spends(found.run_id))
-    digest = digest_of("remit.answered-call/1", {"call": normal.digest, **round_facts(found)})
+    said = {"call": normal.digest, "answers": found.answers.value(), "number": found.number}
+    digest = digest_of("remit.answered-call/1", said)
     return replace(normal, call=call, round=found, digest=digest)
 
 
 def round_facts(found: Round) -> dict[str, Any]:
-    """A round as digests and plans name it."""
+    """A round as plans name it."""
     return {
         "answers": found.answers.value(),
         "number": found.number,

@@ -55,7 +55,8 @@ async def find_repeat(
     if _answers(normal) and earlier.by_key:
         if run.state is RunState.NEVER_STARTED:
             return Fresh(parent_run_id=run.id)
-        raise spent(run.id)
+        looked_at = run.resolved_as is not None or normal.tool.effect is Effect.READ
+        raise spent(run.id) if looked_at or run.state is not RunState.UNKNOWN else unknown(run.id)
     if earlier.by_key and run.call_digest != normal.digest:
         raise mismatch()
     if run.resolved_as == "succeeded" and earlier.by_key:

@@ -349,10 +349,11 @@ async def test_what_a_call_is_compared_with_is_told_and_read_again_when_the_serv
     tools = [ITEM]
 
     async def on_call(asked: Asked) -> None:
-        tools.append({**ITEM, "name": "more"})
-        changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
-        answer = {"jsonrpc": "2.0", "id": asked.body["id"], "result": {"content": []}}
-        events = b"".join(b"data: " + encode(each) + b"\n\n" for each in (changed, answer))
+        said = [{"jsonrpc": "2.0", "id": asked.body["id"], "result": {"content": []}}]
+        if len(tools) == 1:
+            tools.append({**ITEM, "name": "more"})
+            said.insert(0, {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+        events = b"".join(b"data: " + encode(each) + b"\n\n" for each in said)
         await asked.send(STREAM + events)
         asked.writer.close()
 
@@ -371,8 +372,9 @@ async def test_what_a_call_is_compared_with_is_told_and_read_again_when_the_serv
         spec = spec_of(there.url, ITEM, {}, session=SHARED)
         await call(servers, spec)
         assert seen == [["any"]]
-        await call(servers, spec)
-        assert seen == [["any"], ["any", "more"]]
+        for _ in range(2):  # what was said once is asked about once
+            await call(servers, spec)
+            assert seen == [["any"], ["any", "more"]]
 
 
 @pytest.mark.threat("T-43")

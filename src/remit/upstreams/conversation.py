@@ -128,7 +128,9 @@ class Conversation:
         Raises:
             UpstreamFault: there is no whole list. Reading a list is no call: `sent` is false.
         """
+        return await (self.list_tools() if kind is Kind.TOOLS else self._everything(kind))
 
+    async def _everything(self, kind: Kind) -> list[dict[str, Any]]:
         async def page(params: dict[str, Any]) -> Reply:
             return await self._exchange.request(
                 kind.method,
@@ -148,7 +150,7 @@ class Conversation:
         """
         self._exchange.tools_changed = False
         try:
-            return await self.items(Kind.TOOLS)
+            return await self._everything(Kind.TOOLS)
         except BaseException:
             self._exchange.tools_changed = True  # what is known of them is as old as before
             raise

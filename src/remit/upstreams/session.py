@@ -225,7 +225,8 @@ class Session:
             await talk.close()
             raise
         self._talk = talk
-        talk.when_tools_change(lambda: self._look_soon(talk))
+        if has_tools(talk.opened.capabilities):
+            talk.when_tools_change(lambda: self._look_soon(talk))
 
     def _look_soon(self, talk: Conversation) -> None:
         """The server says that its tools are others now: look, whether or not anybody calls one."""

@@ -28,6 +28,8 @@ def address_fault(url: str) -> str | None:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return "is no address"
+    if "://" not in url:
+        return "does not begin with https://"
     if not host or parts.username is not None or parts.password is not None:
         return "has to have a host, and no user in it"
     if parts.query or parts.fragment or "?" in url or "#" in url:

@@ -146,7 +146,7 @@ class Pipeline:
         except Exception as exc:  # noqa: BLE001 - the last line: anything else is a refusal too
             reply = await self._answers.refused(call, normal, Record(), exc)
         self._answers.tell(call, normal, reply)
-        return reply
+        return self._answers.fit(call, reply)
 
     # ----------------------------------------------------------------------------------- the path
 

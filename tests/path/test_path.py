@@ -139,6 +139,18 @@ async def test_invalid_arguments_are_refused_without_echoing_the_value(
     assert path.runner.told == []
 
 
+@pytest.mark.parametrize("refused", [{}, {"count": "a"}])
+async def test_a_refusal_stands_not_where_clients_look_for_what_fits_an_output_schema(
+    make_path: MakePath, refused: dict[str, str]
+) -> None:
+    path = await make_path(HEAD)
+    reply = await path.call("as_json", **refused)
+    assert reply.is_error
+    assert reply.structured is None
+    assert code(reply) in text(reply)
+    assert (await path.call("act", **refused)).structured is not None
+
+
 async def test_frozen_gateway_refuses_and_thawed_gateway_serves(make_path: MakePath) -> None:
     path = await make_path()
     await path.administration.freeze(OLGA, True, "incident")

@@ -436,8 +436,21 @@ async def test_tools_are_listed_again_when_the_server_says_that_they_changed() -
     assert len(it.seen) == 2
     assert len(program.calls) == 1
     assert (await it.call(in_session(call_spec(LOOK)))).ending is Ending.ANSWERED
-    assert len(program.servers) == 1
-    assert len(it.seen) == 2
+    await it.runner.aclose()
+
+
+@pytest.mark.threat("T-43")
+async def test_a_process_older_than_what_was_accepted_since_is_not_asked_again() -> None:
+    program = Program()
+    it = kept(program)
+    assert (await it.call()).ending is Ending.ANSWERED
+    accepted = ECHO | {"description": "Says it, as the new program does."}
+    program.tools = [ECHO, LOOK]
+    old = await it.call(in_session(call_spec(accepted)))
+    assert (old.ending, old.limits_hit) == (Ending.UNASKED, ("tool_changed",))
+    program.tools = [accepted, LOOK]
+    assert (await it.call(in_session(call_spec(accepted)))).ending is Ending.ANSWERED
+    assert len(program.servers) == 2
     await it.runner.aclose()
 
 

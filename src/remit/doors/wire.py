@@ -46,8 +46,6 @@ def result_of(reply: Reply, version: str) -> dict[str, Any]:
         decision["code"] = Code.OUTPUT_INVALID.value
         content = [{"type": "text", "text": f"The output is withheld [{Code.OUTPUT_INVALID}]"}]
         structured, is_error = None, True
-    if is_error and structured is None:
-        structured = {"decision": decision}
     meta: dict[str, Any] = {DECISION: decision}
     if reply.receipt is not None:
         meta[RECEIPT] = receipt_json(reply.receipt, reply.unsafe)

@@ -96,6 +96,17 @@ class Answers:
             log.critical("refusal_not_recorded", call=call.id, exc_info=fault)
         return respond.refusal(refused)
 
+    def fit(self, call: Call, reply: Reply) -> Reply:
+        """The reply, without Remit's own words in the place of a result that has a schema.
+
+        Clients hold what stands there against the tool's output schema, of an error too, and would
+        show that it does not fit instead of the error. `_meta` has the same words.
+        """
+        tool = self._backends.catalog.tool(call.tool_name)
+        if not reply.is_error or tool is None or tool.output_schema is None:
+            return reply
+        return replace(reply, structured=None)
+
     def tell(self, call: Call, normal: NormalCall | None, reply: Reply) -> None:
         """One line for operators and two counters; nothing of what the caller sent."""
         name = "unknown" if normal is None else normal.tool.name

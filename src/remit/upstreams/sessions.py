@@ -22,8 +22,9 @@ from remit.upstreams.stdio import Means
 MOST = 16
 """Most sessions of one gateway at a time; one that nobody uses makes room for another."""
 
-_HARMLESS = frozenset({Code.UPSTREAM_ERROR, Code.TOOL_CHANGED})
-"""What a call may end with and leave the process as good as before."""
+_HARMLESS = frozenset({Code.UPSTREAM_ERROR})
+"""What a call may end with and leave the process as good as before. Not that a tool is another than
+was planned with: the process may be older than what was accepted since, and would say so for ever."""
 
 log = logger()
 

@@ -100,6 +100,24 @@ async def test_a_server_that_does_not_answer_keeps_nobody_from_being_asked(tmp_p
         await world.until("b_read", "c_read")
 
 
+async def test_many_servers_that_do_not_answer_keep_nobody_from_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    never = asyncio.Event()
+
+    class Stuck(Told):
+        async def ask(self, server: Any) -> Any:
+            if server.spec.name != "z":
+                await never.wait()
+            return await super().ask(server)
+
+    specs = [spec(f"s{number}") for number in range(3 * module.AT_A_TIME)]
+    async with kept(oversight(tmp_path, *specs, spec("z")), Stuck(z=[item()])) as world:
+        await world.until("z_read")
+    assert world.told.asked == ["z"]
+
+
 async def test_a_server_that_cannot_be_reached_is_told_and_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

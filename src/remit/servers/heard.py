@@ -36,10 +36,6 @@ class Heard:
         await self._any.wait()
         self._any.clear()
 
-    def wake(self) -> None:
-        """Something else is due: who waits looks."""
-        self._any.set()
-
     def take(self) -> tuple[str, Items, bool] | None:
         """A server whose list is to be judged now, and the list."""
         for server in self._lists:

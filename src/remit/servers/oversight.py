@@ -18,7 +18,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -58,6 +58,9 @@ RETRY_S = (30.0, 60.0, 120.0, 300.0, 900.0)
 
 AT_A_TIME = 2
 """How many servers that were never seen are asked at once."""
+
+PATIENCE_S = 3.0
+"""How long one of them keeps the next from being asked; if it takes longer, it is asked beside them."""
 
 log = logger()
 
@@ -163,14 +166,25 @@ class Oversight:
         waits = iter(RETRY_S)
         wait_s = 0.0
         while self._known[name].listed is None:
-            async with places:
-                try:
-                    await self.look(name)
-                except Exception:
-                    log.exception("server_not_asked", server=name)
+            try:
+                await self._look_beside(name, places)
+            except Exception:
+                log.exception("server_not_asked", server=name)
             wait_s = next(waits, wait_s)
             if self._known[name].listed is None:
                 await asyncio.sleep(wait_s)
+
+    async def _look_beside(self, name: str, places: asyncio.Semaphore) -> None:
+        """Ask one of several servers; a slow one gives its place to the next."""
+        await places.acquire()
+        place = ExitStack()
+        place.callback(places.release)
+        late = asyncio.get_running_loop().call_later(PATIENCE_S, place.close)
+        try:
+            await self.look(name)
+        finally:
+            late.cancel()
+            place.close()
 
     async def _take(
         self,

@@ -365,6 +365,21 @@ def test_a_server_is_not_given_a_home_or_a_directory_of_the_system(
     assert written(project / "gateway") == {}
 
 
+@pytest.mark.threat("T-33")
+@pytest.mark.parametrize("named", ["bob/.ssh", "bob/.aws/credentials", "bob"])
+def test_a_file_of_somebodys_does_not_have_a_server_given_a_persons_keys(
+    project: Path, remit: Remit, named: str
+) -> None:
+    for place in (".ssh", ".aws"):
+        (project / "bob" / place).mkdir(parents=True)
+    (project / "bob" / ".aws" / "credentials").write_text("key")
+    claude(project / ".mcp.json", all={"command": "/bin/cat", "args": [str(project / named)]})
+    ended = remit("init", "gateway", "--no-start", "--import", ".mcp.json")
+    assert ended.code == 1
+    assert "where a person's keys are" in ended.err
+    assert written(project / "gateway") == {}
+
+
 @pytest.mark.threat("T-37")
 def test_a_server_that_others_could_change_the_sight_of_is_left_out_and_the_rest_is_taken(
     project: Path, remit: Remit

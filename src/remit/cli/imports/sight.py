@@ -19,6 +19,10 @@ from remit.upstreams.found import FoundServer
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 _NEVER = ("/proc", "/sys", "/dev", "/run", "/boot", "/etc")
+_KEYS = frozenset(
+    {".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store", "gcloud"}
+)
+"""Where programs keep what lets them in elsewhere. A file that came with a project may name them."""
 _ROOTS = ("package.json", "pyproject.toml", "pyvenv.cfg", "Cargo.toml", "go.mod", ".git")
 _OPTION = re.compile(r"(-{1,2}[A-Za-z][\w.-]*=|[A-Za-z_]\w*=)?(.+)", re.DOTALL)
 
@@ -192,6 +196,13 @@ class Sight:
                 part,
                 "would see a whole home or a directory of the system",
                 "name a directory that holds only what the server is for",
+            )
+        if _KEYS & set(root.parts) or any((root / name).is_dir() for name in (".ssh", ".gnupg")):
+            raise self._refused(
+                part,
+                "would see where a person's keys are",
+                "give it a credential of its own under `runners.credentials`; or write the server "
+                "and the mount into remit.yaml yourself",
             )
         if any(_overlap(root, each.resolve()) for each in self._private):
             raise self._refused(

@@ -420,6 +420,8 @@ async def test_answers_to_what_nobody_asked_are_for_the_server_to_judge(
 
     it.path.runner.behave = plain
     assert code(await it.call("own", answers=ALICE)) == "ok"
+    told = [each for each in await it.path.entries() if each["event"] == "decision"]
+    assert ["round" in each for each in told] == [True, False]
 
 
 @pytest.mark.parametrize(

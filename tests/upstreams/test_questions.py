@@ -15,6 +15,7 @@ from remit.errors import Code, UpstreamFault
 from remit.model import Ending, Frozen, Round, RunResult, RunSpec
 from remit.upstreams.questions import MAX_MESSAGE, MAX_QUESTIONS, MAX_STATE, checked
 from remit.upstreams.runner import UpstreamRunner
+from remit.upstreams.sessions import session_key
 from tests.upstreams.played import Message, Program, Server, call_spec, gives, world
 
 pytestmark = pytest.mark.threat("T-49")
@@ -72,8 +73,9 @@ def test_what_the_protocol_does_not_know_is_left_out() -> None:
 
 
 def test_a_server_may_only_want_to_be_called_again() -> None:
-    found = checked({"resultType": "input_required", "requestState": "later"}, FORM)
-    assert (found["inputRequests"], found["requestState"]) == ({}, "later")
+    for capabilities in (FORM, {}):
+        found = checked({"resultType": "input_required", "requestState": "later"}, capabilities)
+        assert (found["inputRequests"], found["requestState"]) == ({}, "later")
 
 
 SAMPLING = {"method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}}
@@ -222,6 +224,12 @@ async def test_a_server_is_told_what_the_caller_declared_and_its_question_is_the
     assert call is not None
     declared = call["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"]
     assert declared == FORM
+
+
+@pytest.mark.threat("T-39")
+def test_what_callers_can_be_asked_and_answer_makes_no_other_session() -> None:
+    given = Round(answers=Frozen(b'{"q":{"action":"decline"}}'))
+    assert session_key(able(call_spec(), round=given)) == session_key(call_spec())
 
 
 @pytest.mark.anyio

@@ -60,8 +60,6 @@ class Answers:
         index = run.outcome_index
         receipt = None if index is None else await self._receipt(index)
         reply = respond.replayed(run, earlier.reply, receipt, unsafe=self._unsafe)
-        if run.resolved_as is not None:
-            return reply
         asked = self.rounds.question(normal, run.id, earlier.reply, run.settled_ms)
         return replace(reply, question=asked)
 

@@ -44,7 +44,7 @@ def checked(result: Mapping[str, Any], capabilities: Mapping[str, Any]) -> dict[
         raise _invalid(f"gives a state that is no text of at most {MAX_STATE} characters")
     if not isinstance(requests, dict | None) or len(requests or {}) > MAX_QUESTIONS:
         raise _invalid(f"gives its questions as no object of at most {MAX_QUESTIONS}")
-    if not modes:
+    if requests and not modes:
         raise _refused("asks for input, which this caller's client did not say it can give")
     asked = {_name(name): _question(each, modes) for name, each in (requests or {}).items()}
     return {"resultType": "input_required", "inputRequests": asked, "requestState": state}

@@ -16,7 +16,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench soak lock clean
+.PHONY: help demo test test-fast check bench soak fuzz lock clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ bench: $(VENV)/.dev ## the table of docs/benchmarks.md, measured here
 
 soak: $(VENV)/.dev ## the slow tests with the full chaos counts
 	@REMIT_SOAK=1 $(PYTEST) -m slow $(ARGS)
+
+fuzz: $(VENV)/.dev ## odd and broken input at the doors and from servers; longer: ARGS="--fuzz 200"
+	@$(PYTEST) tests/fuzz --fuzz 20 $(ARGS)
 
 lock: .venv-lock/.made ## resolve the dependencies again and write requirements/*.txt
 	@$(COMPILE) $(ARGS) --group dev pyproject.toml -o requirements/dev.txt

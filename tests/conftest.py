@@ -28,6 +28,7 @@ hypothesis.settings.load_profile("soak" if SOAK else "quick")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--threat", help="run only the tests marked with this threat, such as T-07")
+    parser.addoption("--fuzz", type=int, default=1, help="how many times as much to fuzz")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -80,6 +81,19 @@ def seed() -> int:
 def chaos_count() -> Callable[[int], int]:
     """How often to repeat: all of `full` under `make soak`, else a tenth."""
     return lambda full: full if SOAK else max(1, full // 10)
+
+
+@pytest.fixture(scope="session")
+def fuzz_count(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """How much to fuzz: so much, times what `--fuzz` says."""
+    times: int = request.config.getoption("--fuzz")
+    return lambda count: count * times
+
+
+@pytest.fixture(scope="session")
+def fuzz_seed(request: pytest.FixtureRequest, seed: int) -> int:
+    """Always the same in `make test`, so that a change is what makes it fail; else the run's own."""
+    return seed if request.config.getoption("--fuzz") > 1 else 1
 
 
 @pytest.fixture(scope="session")

@@ -157,13 +157,12 @@ def test_what_an_older_dialect_does_not_know_is_looked_at_before_it_means_someth
 @pytest.mark.parametrize("odd", [[], 7, {"a": ["b"]}])
 def test_what_depends_on_nothing_is_no_rule(odd: Any) -> None:
     inner = {"dependencies": odd, "dependentRequired": 7}
+    codes: list[Code] = []
     try:
         prepare_foreign(of(**{"$schema": SEVEN, "$defs": {"a": inner}}))
     except ConfigError as error:
-        made = error.code
-    else:
-        made = None
-    assert made in (None, Code.CATALOG_INVALID)
+        codes.append(error.code)
+    assert codes in ([], [Code.CATALOG_INVALID])
 
 
 def test_a_pattern_that_could_take_for_ever_is_left_to_the_server_and_named() -> None:

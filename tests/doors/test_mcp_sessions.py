@@ -256,7 +256,8 @@ async def test_an_answer_that_is_none_is_refused_in_our_own_words(broken: dict[s
         refused = await s.client.post(s.url, json=body, headers=s.headers())
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32600)
         assert "validation" not in refused.text.lower()
-        for fine in ({"result": {}}, {"error": {"code": 1, "message": "no"}}):
+        answers: list[dict[str, Any]] = [{"result": {}}, {"error": {"code": 1, "message": "no"}}]
+        for fine in answers:
             body = {"jsonrpc": "2.0", "id": 1, **fine}
             taken = await s.client.post(s.url, json=body, headers=s.headers())
             assert taken.status_code == 202

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -87,14 +88,19 @@ class Notes:
 
 
 @asynccontextmanager
-async def world(notes: Notes, folder: Path, **more: Any) -> AsyncIterator[World]:
+async def world(
+    notes: Notes, folder: Path, name: str = "notes", **more: Any
+) -> AsyncIterator[World]:
     app = notes.made().streamable_http_app(json_response=True, stateless_http=True)
     async with served(app) as url:
-        server = {"name": "notes", "url": f"{url}/mcp", "effect": "read", **more}
+        server = {"name": name, "url": f"{url}/mcp", "effect": "read", **more}
         made = World(folder / "gateway", server)
         (folder / "gateway" / "policy" / "policy.rego").write_text(RULES)
+        written = folder / "gateway" / "remit.yaml"
+        whole = json.loads(written.read_text())
+        written.write_text(json.dumps({**whole, "approvals": {"hold_s": 0}}))
         async with made.open():
-            assert (await made.servers.look("notes")).health is Health.READY
+            assert (await made.servers.look(name)).health is Health.READY
             yield made
 
 
@@ -221,4 +227,19 @@ async def test_what_is_not_offered_is_neither_declared_nor_served(tmp_path: Path
             assert missing.value.error.code == types.METHOD_NOT_FOUND
         with pytest.raises(MCPError):
             await made.agent.read_resource("note://a")
+        assert notes.read == []
+
+
+async def test_resources_that_policy_hides_are_not_listed_and_not_there(tmp_path: Path) -> None:
+    notes = Notes()
+    async with world(notes, tmp_path, "hidden", **OFFERED) as made:
+        assert (await made.agent.list_resources()).resources == []
+        assert (await made.agent.list_resource_templates()).resource_templates == []
+        with pytest.raises(MCPError) as missing:
+            await made.agent.read_resource("note://a")
+        assert refused(missing) == (-32602, "unknown_tool")
+        ref = types.ResourceTemplateReference(type="ref/resource", uri="note://by/{id}")
+        with pytest.raises(MCPError) as unseen:
+            await made.agent.complete(ref, {"name": "id", "value": "7"})
+        assert refused(unseen) == (-32602, "unknown_tool")
         assert notes.read == []

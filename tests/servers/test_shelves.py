@@ -9,7 +9,15 @@ import pytest
 
 from remit.catalog.server_spec import ServerSpec
 from remit.model import Effect, Method
-from remit.servers.shelves import MAX_TEMPLATES, MAX_TEXT, Shelf, ShelfStore, Shelves, shelf_of
+from remit.servers.shelves import (
+    MAX_EXPRESSIONS,
+    MAX_TEMPLATES,
+    MAX_TEXT,
+    Shelf,
+    ShelfStore,
+    Shelves,
+    shelf_of,
+)
 from remit.upstreams.lists import Words
 from tests.servers.make import spec
 
@@ -77,6 +85,10 @@ def test_templates_are_no_more_than_can_be_looked_through_for_each_read() -> Non
     many = [template(f"note://{number}/{{a}}") for number in range(MAX_TEMPLATES + 5)]
     found = shelf_of(words(*many), 7)
     assert (len(found.templates), found.left_out) == (MAX_TEMPLATES, 5)
+    long = [template(f"note://{number}/" + "{+a}-" * 10) for number in range(MAX_EXPRESSIONS)]
+    found = shelf_of(words(*long), 7)
+    assert len(found.templates) == MAX_EXPRESSIONS // 10
+    assert found.left_out == MAX_EXPRESSIONS - len(found.templates)
 
 
 def test_a_uri_that_two_servers_have_is_read_of_neither_and_operators_are_told(

@@ -28,6 +28,9 @@ from remit.visible import shown, visible
 SCHEMA = "remit.resources/1"
 MAX_RESOURCES = 10_000
 MAX_TEMPLATES = 200
+MAX_EXPRESSIONS = 300
+"""Expressions in all templates of a server: each read is held against them, a millisecond each where
+the URI is long and made for it."""
 MAX_TEXT = 4_096
 """Characters of a name, title or description; an item with a longer one is left out."""
 SAID = 5
@@ -77,9 +80,13 @@ def shelf_of(words: Words, now_ms: int) -> Shelf:
 
 def _items(items: Iterable[Mapping[str, Any]], key: str, most: int) -> dict[str, Frozen]:
     found: dict[str, Frozen] = {}
+    left = MAX_EXPRESSIONS
     for item in items:
         made = _item(item, key)
         if made is not None and len(found) < most:
+            left -= Template(item[key]).expressions if key == "uriTemplate" else 0
+            if left < 0:
+                break
             found[item[key]] = made
     return dict(sorted(found.items()))
 

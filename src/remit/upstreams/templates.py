@@ -39,6 +39,11 @@ class Template:
         self._literals = literals
         self._wide = [operator in _WIDE for operator in operators]
 
+    @property
+    def expressions(self) -> int:
+        """How many there are in it, by which looking takes its time."""
+        return len(self._wide)
+
     def covers(self, uri: str) -> bool:
         """Whether the URI is one of them."""
         first = self._literals[0]

@@ -49,6 +49,7 @@ from remit.secret import kept_key
 from remit.servers.asking import Asker
 from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
+from remit.settings import lending
 from remit.settings.servers import elsewhere
 from remit.telemetry import LEFTOVERS, logger, tracing
 from remit.upstreams.asking import HttpServers, Seen
@@ -134,12 +135,8 @@ async def open_gateway(
         beside = await open_processes(settings, name, stack, runner=runner)
         http = _http(settings, stack, seen=partial(oversight.saw, whole=False))
         beside = _with_servers(settings, beside, oversight, clock=clock, name=name, http=http)
-        ledger = SqliteLedger.open(
-            settings.ledger_path,
-            signer=_signer(settings, beside.keeper),
-            gateway=name,
-            clock=clock,
-        )
+        signer = _signer(settings, beside.keeper)
+        ledger = SqliteLedger.open(settings.ledger_path, signer=signer, gateway=name, clock=clock)
         stack.push_async_callback(ledger.aclose)
         await beside.keeper.ledger(settings.ledger_path, ledger)
         enforced = await open_policy(settings, stack)
@@ -154,6 +151,7 @@ async def open_gateway(
         await _activate(pipeline, enforced.point.revision)
         await stack.enter_async_context(enforced.kept(switch))
         asker = Asker(beside.runner, http, clock, gateway=name, profiles=pipeline.settings.profiles)
+        asker.lends(beside.keeper, lending.looks(settings.sections.runners))
         await stack.enter_async_context(
             oversight.kept(asker, partial(_offered, pipeline, enforced.point, switch))
         )

@@ -38,7 +38,8 @@ def told(tmp_path: Path, server: dict[str, Any] | None = None, **written: Any) -
     file.write_text(yaml.safe_dump(whole))
     settings, problems = examine(file, environ={})
     if settings is not None:
-        assert ("unsafe_keep_s" in settings.unsafe()) == ("unsafe_keep_s" in section)
+        chosen = {name for name in section if name.startswith("unsafe_")}
+        assert set(settings.unsafe()) == chosen
     return [str(problem) for problem in problems]
 
 
@@ -53,6 +54,7 @@ SECRET = {"client_auth": "client_secret_basic", "private_key": None, "client_sec
         SECRET,
         {"token_url": "https://login.example.com/t", "issuer": None},
         {"unsafe_keep_s": 300},
+        {"unsafe_look": True},
         {"resource": "https://crm.example.com"},
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mcp_types as types
 import pytest
 from mcp.server.lowlevel.server import Server
 from starlette.responses import Response
@@ -31,15 +32,23 @@ ISSUER = "https://remit.example"
 class Protected:
     """An MCP server that lets calls pass with a token that its authorization server gave."""
 
-    def __init__(self, live: dict[str, Any]) -> None:
+    def __init__(self, live: dict[str, Any], *, lists: bool = True, tells: bool = False) -> None:
         self.live = live
         self.shown: list[str] = []
-        crm: Server[Any] = Server("crm", on_list_tools=list_tools, on_call_tool=call_tool)
+        self.lists, self.tells = lists, tells
+        crm: Server[Any] = Server("crm", on_list_tools=self.tools, on_call_tool=call_tool)
         self.app: ASGIApp = crm.streamable_http_app(json_response=True, stateless_http=True)
+
+    async def tools(self, ctx: Any, params: Any) -> types.ListToolsResult:
+        found = await list_tools(ctx, params)
+        if self.tells:
+            found.tools[0].description = f"Finds with {self.shown[-1]}."
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {k.decode(): v.decode() for k, v in scope.get("headers", ())}
-        if headers.get("mcp-method") == "tools/call":
+        asked = scope["type"] == "http"
+        if asked and (not self.lists or headers.get("mcp-method") == "tools/call"):
             token = headers.get("authorization", "").removeprefix("Bearer ")
             self.shown.append(token)
             if token not in self.live:
@@ -132,14 +141,7 @@ async def test_a_server_is_shown_a_token_of_remits_own_and_its_refusal_is_told(
 ) -> None:
     protected = Protected(place.server.live)
     async with served(protected) as url:
-        credential = {
-            "broker": "client_credentials",
-            "resource": f"{url}/mcp",
-            "issuer": place.server.url,
-            "client_id": "remit",
-            "client_auth": "private_key_jwt",
-            "private_key": "file:key.pem",
-        }
+        credential = client(place, url)
         async with Behind(tmp_path / "gateway", url, credential).open() as world:
             await world.until("crm_find")
             result = await world.agent.call_tool("crm_find", {"who": "ada"})
@@ -153,3 +155,59 @@ async def test_a_server_is_shown_a_token_of_remits_own_and_its_refusal_is_told(
             entries = await world.log()
     outcomes = [each for each in entries if each["event"] == "call.outcome"]
     assert [loan["revoked"] for each in outcomes for loan in each["loans"]] == [True, True]
+
+
+def client(place: Place, url: str, **more: Any) -> dict[str, Any]:
+    return {
+        "broker": "client_credentials",
+        "resource": f"{url}/mcp",
+        "issuer": place.server.url,
+        "client_id": "remit",
+        "client_auth": "private_key_jwt",
+        "private_key": "file:key.pem",
+        **more,
+    }
+
+
+async def test_a_server_that_lists_for_a_token_alone_is_seen_where_the_operator_wrote_so(
+    place: Place, tmp_path: Path
+) -> None:
+    protected = Protected(place.server.live, lists=False)
+    async with served(protected) as url:
+        credential = client(place, url, unsafe_look=True)
+        async with Behind(tmp_path / "gateway", url, credential).open() as world:
+            await world.until("crm_find")
+            result = await world.agent.call_tool("crm_find", {"who": "ada"})
+            assert not result.is_error, result
+            assert place.server.live == {}
+            assert len(place.server.given) == 2
+
+
+@pytest.mark.threat("T-33")
+async def test_without_that_nothing_is_shown_and_the_operator_is_told_why_it_is_not_seen(
+    place: Place, tmp_path: Path
+) -> None:
+    protected = Protected(place.server.live, lists=False)
+    async with served(protected) as url:
+        credential = client(place, url)
+        async with Behind(tmp_path / "gateway", url, credential).open() as world:
+            found = await world.servers.look("crm")
+            assert found.tools == ()
+            assert "unsafe_look" in (found.why or "")
+    assert set(protected.shown) == {""}
+    assert place.server.given == []
+
+
+@pytest.mark.threat("T-33")
+async def test_a_list_that_holds_the_token_it_was_shown_is_offered_to_nobody(
+    place: Place, tmp_path: Path
+) -> None:
+    protected = Protected(place.server.live, lists=False, tells=True)
+    async with served(protected) as url:
+        credential = client(place, url, unsafe_look=True)
+        async with Behind(tmp_path / "gateway", url, credential).open() as world:
+            found = await world.servers.look("crm")
+            assert found.health.value == "broken"
+            assert found.tools == ()
+            assert "lists the credential" in (found.why or "")
+    assert place.server.live == {}

@@ -14,6 +14,7 @@ Control (each request has a number `n`, which its one answer repeats; an answer 
     ledger  path                        -> done     from here on it lends, as its own user
     proxy   + the socket to the proxy   -> done
     lend    run, fence                  -> lent {loans, files} + a descriptor for each file
+    look    run, ref                    -> lent     outside of runs; only where a section says so
     return  run                         -> returned {loans}
     scrub   run + data                  -> scrubbed {found} + data
     sweep   live                        -> swept {runs, loans}

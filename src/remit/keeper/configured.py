@@ -20,7 +20,8 @@ _SEVERAL_LINES = frozenset({"private_key"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """One section of `runners.credentials`, with its broker."""
+    """One section of `runners.credentials`, with its broker. `looks`: the operator wrote that it is
+    lent outside of runs too, to see what a server offers."""
 
     ref: str
     kind: str
@@ -29,6 +30,7 @@ class Credential:
     inject: tuple[Mapping[str, Any], ...]
     file: Mapping[str, Any] | None
     ttl_s: int | None
+    looks: bool = False
 
     @property
     def delivered(self) -> str:
@@ -73,6 +75,7 @@ class Opener:
             inject=inject,
             file=file,
             ttl_s=section.get("ttl_s"),
+            looks=section.get("unsafe_look") is True,
         )
 
     def _broker(self, ref: str, section: Mapping[str, Any]) -> Broker:

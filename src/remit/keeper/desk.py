@@ -73,13 +73,11 @@ class Desk:
     async def _obey(self, message: Mapping[str, Any], fds: list[int]) -> Answer:
         match message["op"]:
             case "lend":
-                loans, files = await self._lending.lend(str(message["run"]), int(message["fence"]))
-                handed = [sealed_file("credential", content) for _, content in files]
-                return {
-                    "ev": "lent",
-                    "loans": facts_of(loans),
-                    "files": [name for name, _ in files],
-                }, handed
+                run, fence = str(message["run"]), int(message["fence"])
+                return _delivered(*await self._lending.lend(run, fence))
+            case "look":
+                run, ref = str(message["run"]), str(message["ref"])
+                return _delivered(*await self._lending.look(run, ref))
             case "return":
                 loans = await self._lending.take_back(str(message["run"]))
                 return {"ev": "returned", "loans": facts_of(loans)}, []
@@ -123,6 +121,12 @@ class Desk:
             close_all(fds)
             del self._unsent[0]
         self._loop.remove_writer(self._control.fileno())
+
+
+def _delivered(loans: Sequence[Loan], files: Sequence[tuple[str, bytes]]) -> Answer:
+    names = [name for name, _ in files]
+    handed = [sealed_file("credential", content) for _, content in files]
+    return {"ev": "lent", "loans": facts_of(loans), "files": names}, handed
 
 
 def facts_of(loans: Sequence[Loan]) -> list[dict[str, Any]]:

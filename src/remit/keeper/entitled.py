@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,12 @@ GRACE_MS = 60_000
 
 START_MS = 60_000
 """How much longer than its own wall time a run's deadline may be: the start takes some."""
+
+
+LOOK_MS = 120_000
+"""How long looking at a server may take."""
+
+LOOK = re.compile(r"look_[0-9a-f]{8,64}")
 
 
 class Unentitled(Exception):
@@ -57,6 +64,18 @@ def check_run(standing: Standing | None, fence: int, now_ms: int) -> Standing:
     return standing
 
 
+def rules_of(standing: Standing) -> list[Mapping[str, Any]]:
+    """The credentials that the run's plan names.
+
+    Raises:
+        Unentitled: one of them twice.
+    """
+    rules = standing.plan["credentials"]
+    if len({rule["ref"] for rule in rules}) != len(rules):
+        raise Unentitled("the plan names a credential twice")
+    return list(rules)
+
+
 def entitlements(
     standing: Standing,
     credentials: Mapping[str, Credential],
@@ -79,6 +98,40 @@ def entitlements(
         _entitlement(standing, rule, credentials.get(rule["ref"]), loan_ids[rule["ref"]], now_ms)
         for rule in rules
     ]
+
+
+def look_entitlement(credential: Credential | None, look: str, now_ms: int) -> Entitlement:
+    """A credential for looking at a server, which is no run: only where its section says so.
+
+    Raises:
+        Unentitled: it does not, or the name could be a run's.
+    """
+    if not LOOK.fullmatch(look):
+        raise Unentitled("that is no name of a look")
+    if credential is None or not credential.looks or credential.file is None:
+        raise Unentitled("the credential is lent to runs alone")
+    order = Order(
+        loan_id=look,
+        ref=credential.ref,
+        scopes=(),
+        audience=None,
+        ends_ms=now_ms + LOOK_MS,
+        run_id=look,
+        fence=0,
+        kind="look",
+        plan_hash="",
+        call_digest="",
+        tenant="",
+        subject="",
+        caller_kind="",
+        groups=(),
+        chain=(),
+        tool="",
+        tool_digest="",
+        effect="read",
+        environment="",
+    )
+    return Entitlement(credential=credential, order=order, inject=())
 
 
 def _entitlement(

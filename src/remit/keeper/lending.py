@@ -13,12 +13,20 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from remit.errors import Unverified
 from remit.keeper.configured import Credential
-from remit.keeper.entitled import Entitlement, Unentitled, check_run, entitlements
+from remit.keeper.entitled import (
+    LOOK,
+    Entitlement,
+    Unentitled,
+    check_run,
+    entitlements,
+    look_entitlement,
+    rules_of,
+)
 from remit.keeper.held import Ender, RunLoans, record
 from remit.keeper.loans import Journal, Owed
 from remit.keeper.proxy import ProxyLine
@@ -92,9 +100,23 @@ class Lending:
         Raises:
             Unentitled, BrokerFault: nothing is lent, or not any more.
         """
+        return await self._once(run_id, self._lend(run_id, fence))
+
+    async def look(self, look: str, ref: str) -> Delivery:
+        """Lend a credential to look at a server: no run, and so only where its section says it.
+
+        Raises:
+            Unentitled, BrokerFault: nothing is lent, or not any more.
+        """
+        wanted = look_entitlement(self._credentials.get(ref), look, now_ms())
+        run = RunLoans(run_id=look, fence=0, call_digest="", effect="read", owed={})
+        return await self._once(look, self._give(run, [wanted]))
+
+    async def _once(self, run_id: str, lending: Coroutine[Any, Any, Delivery]) -> Delivery:
         if run_id in self._runs or run_id in self._asking or run_id in self._over:
+            lending.close()
             raise Unentitled("the run was lent its credentials already")
-        task = asyncio.ensure_future(self._lend(run_id, fence))
+        task = asyncio.ensure_future(lending)
         self._asking[run_id] = task
         try:
             await asyncio.wait([task])
@@ -108,20 +130,25 @@ class Lending:
     async def _lend(self, run_id: str, fence: int) -> Delivery:
         standing = self._standing(run_id, fence)
         await self._end_older(standing)
-        names = {str(rule["ref"]): f"loan_{os.urandom(13).hex()}" for rule in _rules(standing)}
+        names = {str(rule["ref"]): f"loan_{os.urandom(13).hex()}" for rule in rules_of(standing)}
         wanted = entitlements(standing, self._credentials, names, now_ms())
         run = RunLoans(
             run_id=run_id,
             fence=fence,
             call_digest=standing.call_digest,
             effect=standing.effect,
-            owed={each.order.loan_id: _owed(each) for each in wanted},
+            owed={},
         )
-        self._journal.asked(run_id, list(run.owed.values()))
-        self._runs[run_id] = run
+        return await self._give(run, wanted)
+
+    async def _give(self, run: RunLoans, wanted: Sequence[Entitlement]) -> Delivery:
+        run.owed |= {each.order.loan_id: _owed(each) for each in wanted}
+        self._journal.asked(run.run_id, list(run.owed.values()))
+        self._runs[run.run_id] = run
         try:
             advances = await self._ask_all(run, wanted)
-            self._standing(run_id, fence)  # it took a while
+            if not LOOK.fullmatch(run.run_id):
+                self._standing(run.run_id, run.fence)  # it took a while
             _check_wanted(run)
             files = await self._deliver(run, wanted, advances)
             _check_wanted(run)
@@ -241,7 +268,11 @@ class Lending:
 
     async def sweep(self, live: frozenset[str]) -> list[tuple[str, Loan]]:
         """End what runs hold that are not live; give that, and what ended late since last time."""
-        dead = [run for run in self._runs.values() if run.run_id not in live]
+        dead = [
+            run
+            for run in self._runs.values()
+            if run.run_id not in live and not LOOK.fullmatch(run.run_id)  # which ends in its time
+        ]
         await asyncio.gather(*(self._end_now(run) for run in dead))
         late, self._late = self._late, []
         for run_id in [name for name in self._forms if name not in live | self._runs.keys()]:
@@ -355,13 +386,6 @@ def _check_wanted(run: RunLoans) -> None:
     """Raises Unentitled where the run was ended while it was being lent to."""
     if run.given_up:
         raise Unentitled("it was taken back before it was lent")
-
-
-def _rules(standing: Standing) -> list[Mapping[str, Any]]:
-    rules = standing.plan["credentials"]
-    if len({rule["ref"] for rule in rules}) != len(rules):
-        raise Unentitled("the plan names a credential twice")
-    return list(rules)
 
 
 def _owed(wanted: Entitlement) -> Owed:

@@ -1,12 +1,14 @@
 """Asking a server for its tools when nobody calls one: to see it for the first time, or again.
 
 A server that is started for this gets what the operator wrote for it and no more: no way out and no
-credential, because no policy has decided on anything, and its directories read-only.
+credential, because no policy has decided on anything, and its directories read-only. One at a URL is
+shown a credential only where the operator wrote that it may be (`unsafe_look`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,7 +17,7 @@ from remit.catalog.server_means import command_of
 from remit.catalog.server_spec import Beside
 from remit.command import render_command
 from remit.errors import Code, RunnerFault, UpstreamFault
-from remit.model import Ending, Health, Lease, Limits, RunResult, RunSpec
+from remit.model import Ending, Health, Lease, Lent, Limits, Loan, RunResult, RunSpec
 from remit.ports import Clock, Runner
 from remit.profile import Profile
 from remit.servers.tools import ServerTools, limits
@@ -23,6 +25,7 @@ from remit.telemetry import logger
 from remit.upstreams import limits as bounds
 from remit.upstreams.asking import HttpServers, has_tools
 from remit.upstreams.conversation import Conversation
+from remit.upstreams.elsewhere import token_of
 from remit.upstreams.lines import ByteStream
 from remit.upstreams.lists import Wanted, Words, words_of
 from remit.visible import quoted, shown
@@ -64,6 +67,14 @@ class Asks(Protocol):
         """Its list of tools now. Ends within bounded time and raises nothing but cancellation."""
 
 
+class Looks(Protocol):
+    """Lends what a server at a URL is shown when it is looked at; see `KeeperClient.look`."""
+
+    async def look(self, lease: Lease, ref: str) -> Lent: ...
+    async def take_back(self, lease: Lease) -> Sequence[Loan]: ...
+    async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]: ...
+
+
 class Asker:
     """Starts each server of a command once, and asks each of a URL; implements `Asks`.
 
@@ -90,7 +101,13 @@ class Asker:
         self._clock = clock
         self._gateway = gateway
         self._profiles = profiles
+        self._lends: Looks | None = None
+        self._shown: frozenset[str] = frozenset()
         self._within_s = within_s
+
+    def lends(self, lends: Looks, shown: frozenset[str]) -> None:
+        """Show servers at a URL what the operator wrote may be shown for this: these handles."""
+        self._lends, self._shown = lends, shown
 
     async def ask(self, server: ServerTools) -> Listing | Silent:
         try:
@@ -110,13 +127,29 @@ class Asker:
     async def _call(self, server: ServerTools, url: str) -> Listing | Silent:
         if self._http is None:
             return Silent(health=Health.UNREACHABLE, why="no server can be asked over HTTP here")
-        # A credential is lent to runs alone, and this is none.
+        ref = server.spec.authorization
+        if self._lends is None or ref is None or ref not in self._shown:
+            # A credential is lent to runs alone, and this is none.
+            return await self._listed(self._http, server, url, None)
+        lease = self._lease()
+        try:
+            token = token_of((await self._lends.look(lease, ref)).files)
+            found = await self._listed(self._http, server, url, token)
+            return await _unspoilt(found, self._lends, lease)
+        finally:
+            returned = await asyncio.shield(self._lends.take_back(lease))
+            ended = all(each.revoked for each in returned)
+            log.info("server_looked_at", server=server.spec.name, credential=ref, revoked=ended)
+
+    async def _listed(
+        self, http: HttpServers, server: ServerTools, url: str, token: bytes | None
+    ) -> Listing:
         name = server.spec.name
-        items = await self._http.list_tools(name, url, None, within_s=self._within_s)
+        items = await http.list_tools(name, url, token, within_s=self._within_s)
         words, wanted = None, wanted_of(server)
         if wanted is not None:
             try:
-                words = await self._http.words(name, url, None, wanted, within_s=self._within_s)
+                words = await http.words(name, url, token, wanted, within_s=self._within_s)
             except UpstreamFault as fault:
                 _not_read(name, fault)
         return Listing(items=items, words=words)
@@ -207,6 +240,15 @@ class _Process:
             await asyncio.shield(self._runner.destroy(self._leases.pop()))
 
 
+async def _unspoilt(found: Listing, lends: Looks, lease: Lease) -> Listing | Silent:
+    """The listing, if the server did not write into it what it was shown."""
+    text = json.dumps([found.items, repr(found.words)], ensure_ascii=False)
+    _, traces = await lends.scrub(lease, text.encode(errors="replace"))
+    if traces:
+        return Silent(health=Health.BROKEN, why="it lists the credential that it was shown")
+    return found
+
+
 def wanted_of(server: ServerTools) -> Wanted | None:
     """What the operator offers of a server beside its tools; None for nothing."""
     prompts, resources = (
@@ -221,6 +263,8 @@ def _not_read(server: str, fault: UpstreamFault) -> None:
 
 def _silent(fault: UpstreamFault, ended: RunResult | None = None) -> Silent:
     why = fault.message
+    if fault.code is Code.UPSTREAM_UNAUTHORIZED:
+        why += "; whether it is shown a credential to list its tools, unsafe_look says"
     if ended is not None and ended.ending is Ending.EXIT and ended.exit_code:
         why += f"; it exited with {ended.exit_code}"
     tail = b"" if ended is None else ended.stderr[-_TAIL:].strip()

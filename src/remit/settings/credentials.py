@@ -17,6 +17,12 @@ Word = Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
 Template = Annotated[str, Field(max_length=8_192)]
 
 
+_LOOK = (
+    "Show it to an MCP server at a url also to list its tools: without a call, a policy's word and "
+    "a record."
+)
+
+
 class InjectSection(Strict):
     """A header that the egress proxy sets on requests to one destination; the run never sees it."""
 
@@ -72,6 +78,7 @@ class StaticCredential(_Credential):
 
     broker: Literal["static"] = Field(description="static")
     secret: Reference = Field(description="Where it is (env:NAME, file:PATH, exec:COMMAND).")
+    unsafe_look: bool = Field(default=False, strict=True, description=_LOOK)
 
 
 class OidcCredential(_Credential):
@@ -195,6 +202,7 @@ class ClientCredential(_Credential):
         le=3_600,
         description="Lend a token to further runs for so long; it outlives them then.",
     )
+    unsafe_look: bool = Field(default=False, strict=True, description=_LOOK)
 
 
 CredentialSection = Annotated[

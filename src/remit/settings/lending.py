@@ -206,8 +206,17 @@ def check_tools(
 
 def unsafe(section: RunnersSection) -> Mapping[str, bool]:
     """The unsafe choices of credentials, by the name of their key."""
-    kept = (getattr(each, "unsafe_keep_s", None) for each in section.credentials.values())
-    return {"unsafe_keep_s": any(each is not None for each in kept)}
+    names = ("unsafe_keep_s", "unsafe_look")
+    found = [(name, each) for name in names for each in section.credentials.values()]
+    return {
+        name: any(bool(getattr(e, name, None)) for n, e in found if n == name) for name in names
+    }
+
+
+def looks(section: RunnersSection) -> frozenset[str]:
+    """The handles that are lent to look at servers too."""
+    found = section.credentials.items()
+    return frozenset(ref for ref, each in found if getattr(each, "unsafe_look", False))
 
 
 _Told = Iterator[tuple[str, str]]

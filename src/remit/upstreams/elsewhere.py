@@ -53,7 +53,7 @@ class ElsewhereRun:
             raise RunnerFault(Code.RUNNER_LACKS, message, hint="policy has to give the egress")
 
     async def start(self, files: Sequence[HandedFile]) -> None:
-        token = _token(files)
+        token = token_of(files)
         if self._asked is not None:
             return
         if self._ended:
@@ -131,7 +131,7 @@ def nothing_made(lease: Lease, *, note: str) -> Destruction:
     )
 
 
-def _token(files: Sequence[HandedFile]) -> bytes | None:
+def token_of(files: Sequence[HandedFile]) -> bytes | None:
     """The bearer token that a run was lent, read from its one file; None if it has none.
 
     Raises:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from remit.model import Grant
+from remit.errors import RunnerFault
+from remit.model import Grant, Lease
 from remit.runners.credentials.client_credentials import SHARED
 from remit.runners.wire import close_all
 from tests.runners.credentials.keeping import FILE, World, keeping, lease
@@ -85,3 +86,44 @@ async def test_what_runs_share_is_said_in_each_loan_and_policy_can_have_it_other
         [loan] = await world.keeper.take_back(lease(third))
         assert (loan.note, loan.revoked) == (None, True)
         assert list(place.server.live) == [token]
+
+
+@pytest.mark.threat("T-38")
+async def test_outside_of_runs_only_what_the_operator_wrote_is_lent_and_under_no_runs_name(
+    place: Place, tmp_path: Path
+) -> None:
+    async with keeping(tmp_path, written(place, tmp_path)) as world:
+        assert "to runs alone" in await refused(world, LOOK, "crm")
+        assert "to runs alone" in await refused(world, LOOK, "nothing")
+    async with keeping(tmp_path, written(place, tmp_path, unsafe_look=True)) as world:
+        grant = await world.granted("crm")
+        assert "no name of a look" in await refused(world, lease(grant), "crm")
+    assert place.server.given == []
+
+
+@pytest.mark.threat("T-34")
+async def test_what_was_lent_to_look_is_searched_for_and_revoked_and_no_sweep_ends_it_before(
+    place: Place, tmp_path: Path
+) -> None:
+    async with keeping(tmp_path, written(place, tmp_path, unsafe_look=True)) as world:
+        lent = await world.keeper.look(LOOK, "crm")
+        token = os.pread(lent.files[0].fd, 4_096, 0).decode()
+        close_all([each.fd for each in lent.files])
+        assert await world.keeper.sweep(frozenset()) == ()
+        assert token in place.server.live
+        _, traces = await world.keeper.scrub(LOOK, f"it is {token}".encode())
+        assert traces == 1
+        assert "already" in await refused(world, LOOK, "crm")
+        [loan] = await world.keeper.take_back(LOOK)
+        assert loan.revoked
+        assert place.server.live == {}
+        assert os.listdir(tmp_path / "keeper/loans") == []
+
+
+LOOK = Lease(id="look_" + "a" * 26, gateway="gw-1", fence=0, deadline_ms=0)
+
+
+async def refused(world: World, look: Lease, ref: str) -> str:
+    with pytest.raises(RunnerFault) as caught:
+        await world.keeper.look(look, ref)
+    return caught.value.message

@@ -52,6 +52,7 @@ class KeeperClient:
         self._ledger_path: Path | None = None
         self._ledger: Ledger | None = None
         self._lent: set[str] = set()
+        self._looks: set[str] = set()
         self._closed = False
         self._gone = False
         self._tasks: set[asyncio.Future[None]] = set()
@@ -122,7 +123,19 @@ class KeeperClient:
         except RemitError:
             raise _fault("the run's intent could not be put under a checkpoint") from None
         self._lent.add(lease.id)
-        message = {"op": "lend", "run": lease.id, "fence": lease.fence}
+        return await self._borrow({"op": "lend", "run": lease.id, "fence": lease.fence})
+
+    async def look(self, lease: Lease, ref: str) -> Lent:
+        """Lend a credential to look at a server, which is no run; `take_back` ends it.
+
+        Raises:
+            RunnerFault: `credential_unavailable`; the operator did not write that it may be.
+        """
+        self._lent.add(lease.id)
+        self._looks.add(lease.id)
+        return await self._borrow({"op": "look", "run": lease.id, "ref": ref})
+
+    async def _borrow(self, message: dict[str, Any]) -> Lent:
         answer, fds = await self._ask(message, keep=True)
         names = answer["files"]
         if len(names) != len(fds):
@@ -135,6 +148,7 @@ class KeeperClient:
         if lease.id not in self._lent:
             return ()
         answer, _ = await self._ask({"op": "return", "run": lease.id})
+        self._looks.discard(lease.id)
         return _loans(answer)
 
     async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]:
@@ -160,7 +174,7 @@ class KeeperClient:
 
     async def sweep(self, live: frozenset[str]) -> Sequence[Loan]:
         answer, _ = await self._ask({"op": "sweep", "live": sorted(live)})
-        self._lent &= live
+        self._lent &= live | self._looks
         return _loans(answer)
 
     async def keys(self) -> Mapping[str, Any]:

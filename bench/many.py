@@ -133,7 +133,7 @@ def first_page(world: World) -> None:
         raise RuntimeError(f"{count} tools are listed")
 
 
-def measured(world: World, upstream: int, seconds: float) -> Iterator[tuple[str, Figure]]:
+def measured(world: World, seconds: float) -> Iterator[tuple[str, Figure]]:
     """One round, while calls to the server that does not answer hang."""
     asked = request(world.port, "/mcp", f"s00_{tool_name(5)}", {"text": "hello"}, world.token)
     hang = request(world.port, "/mcp", f"{STUCK}_{tool_name(5)}", {"text": "hello"}, world.token)
@@ -198,7 +198,7 @@ def measure(seconds: float, rounds: int) -> list[World]:
         for _ in range(rounds):
             print(busy())
             for world in worlds:
-                for name, figure in measured(world, 0, seconds):
+                for name, figure in measured(world, seconds):
                     keep(world, name, figure)
     return worlds
 

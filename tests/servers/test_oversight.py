@@ -265,6 +265,26 @@ async def test_a_tool_that_is_gone_is_not_offered_until_it_is_back(tmp_path: Pat
         assert names(over) == ["files_read", "files_write"]
 
 
+async def test_what_operators_are_told_is_made_anew_when_something_else_is_known(
+    tmp_path: Path,
+) -> None:
+    over = oversight(tmp_path)
+    async with kept(over, Told(files=[item()])) as world:
+        await world.until("files_read")
+        first = tool_status(over, "read")
+        assert tool_status(over, "read") is first
+        world.told.lists["files"] = [item(description=SLY)]
+        await over.look("files")
+        held = tool_status(over, "read")
+        assert (first.state, held.state) == (ToolState.OFFERED, ToolState.CHANGED)
+        assert held.digest is not None
+        await over.accept("files", "read", held.digest, operator="ada")
+        assert tool_status(over, "read").state is ToolState.OFFERED
+        world.told.lists["files"] = []
+        await over.look("files")
+        assert tool_status(over, "read").state is ToolState.GONE
+
+
 async def test_lists_that_say_nothing_new_change_nothing(tmp_path: Path) -> None:
     over = oversight(tmp_path)
     async with kept(over, Told(files=[item()])) as world:

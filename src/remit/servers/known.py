@@ -38,6 +38,8 @@ class Known:
         self._seen_ms: int | None = None
         self._listing = Listing(items=())
         self._noticed: dict[str, Noticed] = {}
+        self._told_of: tuple[object, object, object] = (None, None, None)
+        self._all_told: list[ToolStatus] = []
 
     # ----------------------------------------------------------------------------- what was learnt
 
@@ -125,12 +127,15 @@ class Known:
     # ---------------------------------------------------------------------------- what people see
 
     def all_told(self, refused: Mapping[tuple[str, str], str]) -> list[ToolStatus]:
-        """Each of its tools as operators see it."""
-        told = [self.told(one, refused) for one in self.pinned.values()]
-        known = {shown(name) for name in self.pinned}
-        return told + [
-            self._status(name, aside) for name, aside in self._asides.items() if name not in known
-        ]
+        """Each of its tools as operators see it; worked out anew once something else is known."""
+        of = (self.pinned, self._asides, refused)
+        if any(one is not other for one, other in zip(self._told_of, of, strict=True)):
+            told = [self.told(one, refused) for one in self.pinned.values()]
+            known = {shown(name) for name in self.pinned}
+            asides = ((name, one) for name, one in self._asides.items() if name not in known)
+            told += [self._status(name, aside) for name, aside in asides]
+            self._told_of, self._all_told = of, told
+        return list(self._all_told)
 
     def status(
         self, refused: Mapping[tuple[str, str], str], beside: Sequence[ToolStatus] = ()

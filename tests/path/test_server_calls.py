@@ -148,7 +148,14 @@ async def test_who_waits_hears_what_the_server_reports(served: MakeServed) -> No
     assert path.heard.messages == ["half (1 of 2)"]
 
 
-ASKS_FOR_INPUT: OnCall = gives({"resultType": "input_required", "requestState": "s"})
+_FORM = {"type": "object", "properties": {"name": {"type": "string"}}}
+_ASKED = {
+    "method": "elicitation/create",
+    "params": {"mode": "form", "message": "Who?", "requestedSchema": _FORM},
+}
+ASKS_FOR_INPUT: OnCall = gives(
+    {"resultType": "input_required", "requestState": "s", "inputRequests": {"who": _ASKED}}
+)
 
 
 @pytest.mark.parametrize("name", ["look", "act"])

@@ -162,6 +162,8 @@ def client(place: Place, url: str, **more: Any) -> dict[str, Any]:
         "broker": "client_credentials",
         "resource": f"{url}/mcp",
         "issuer": place.server.url,
+        "token_url": f"{place.server.url}/token",
+        "revocation_url": f"{place.server.url}/revoke",
         "client_id": "remit",
         "client_auth": "private_key_jwt",
         "private_key": "file:key.pem",

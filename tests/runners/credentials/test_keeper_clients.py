@@ -32,7 +32,9 @@ def written(place: Place, directory: Path, **more: Any) -> dict[str, dict[str, A
     words: dict[str, Any] = {
         "broker": "client_credentials",
         "resource": f"{place.resource.url}/mcp",
-        "find_issuer": True,
+        "issuer": place.server.url,
+        "token_url": f"{place.server.url}/token",
+        "revocation_url": f"{place.server.url}/revoke",
         "client_id": "remit",
         "client_auth": "private_key_jwt",
         "private_key": f"file:{key}",

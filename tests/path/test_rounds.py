@@ -290,7 +290,7 @@ async def test_answers_that_come_at_once_reach_the_server_once(
     given = [ALICE, ALICE, MALLORY, ALICE]
     replies = await asyncio.gather(*(it.call(name, state=state, answers=one) for one in given))
     assert {code(each) for each in replies} == {"ok", "input_state_spent"}
-    assert code(replies[2]) == "input_state_spent"
+    assert len({each.content for each in replies if code(each) == "ok"}) == 1
     assert len(server.asked) == 2
 
 

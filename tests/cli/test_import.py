@@ -333,6 +333,10 @@ def test_what_a_server_may_only_read_and_what_is_not_there_is_said(
     ended = remit("init", "other", "--no-start", "--import", ".mcp.json", "--writable", "data")
     assert "is not there" not in ended.err
     assert "may only read" not in ended.err
+    assert f"let others write to {project / 'data'}" in ended.err
+    (project / "data").chmod(0o777)
+    ended = remit("init", "third", "--no-start", "--import", ".mcp.json", "--writable", "data")
+    assert "let others write" not in ended.err
 
 
 def test_a_directory_may_be_named_by_way_of_another(project: Path, remit: Remit) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,9 @@ class Sight:
         only_read = [str(path) for path in self._shown if not self._open(path)]
         if only_read:
             said.append(f"it may only read {', '.join(only_read)}; --writable lets it write there")
+        closed = [str(path) for path in self._mounts if self._open(path) and not _for_all(path)]
+        if closed:
+            said.append(f"runs are of a user of their own: let others write to {', '.join(closed)}")
         return said
 
     def entries(self) -> list[dict[str, Any]]:
@@ -220,6 +224,10 @@ class Sight:
         while name in taken:
             name, number = f"{stem}-{number}", number + 1
         return name
+
+
+def _for_all(path: Path) -> bool:
+    return bool(path.stat().st_mode & stat.S_IWOTH)
 
 
 def _interpreter(path: Path) -> Path | None:

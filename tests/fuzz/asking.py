@@ -21,7 +21,7 @@ HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 _META = "io.modelcontextprotocol/"
 _IDS = re.compile(r"\b[a-z]{2,8}_[0-9A-Za-z]{20,40}\b")
 _METHODS = (
-    "tools/call", "tools/call", "tools/call", "tools/list", "server/discover", "initialize", "ping",
+    *["tools/call"] * 12, "resources/read", "prompts/get", "completion/complete", "tools/list", "server/discover", "initialize", "ping",
     "subscriptions/listen", "tasks/get", "tasks/update", "tasks/cancel", "tasks/result",
     "resources/list", "resources/read", "resources/templates/list", "resources/subscribe",
     "prompts/list", "prompts/get", "completion/complete", "logging/setLevel", "roots/list",
@@ -29,7 +29,7 @@ _METHODS = (
     "notifications/initialized", "notifications/progress", "no/such", "rpc.discover",
 )  # fmt: skip
 _TOOLS = (
-    "crm_find", "crm_find", "crm_act", "crm_ask", "remit_can_i", "remit_request_access",
+    "crm_find", "crm_find", "crm_find", "crm_ask", "crm_ask", "crm_act", "remit_can_i", "remit_request_access",
     "remit_status", "remit_wait", "crm_hidden", "find",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ class Asking:
         if random.random() < 0.03:
             return self._noise(speaker)
         asked = self._modern(speaker) if random.random() < 0.55 else self._legacy(speaker)
-        if random.random() < 0.25:
+        if random.random() < 0.15:
             self._change_head(asked)
         if random.random() < 0.1:
             asked.body = damaged(random, asked.body, random.randrange(1, 3))
@@ -69,10 +69,11 @@ class Asking:
         asked.wanted = wanted(asked.body)
         return asked
 
-    def learn(self, answered: Answered) -> None:
+    def learn(self, asked: Asked, answered: Answered) -> None:
         """Keep what this answer gave away."""
         if session := answered.headers.get("mcp-session-id"):
             self._keep("session", session)
+            self._keep(f"session of {asked.caller}", session)
         for message in answered.messages:
             result = message.get("result") if isinstance(message, dict) else None
             if isinstance(result, dict):
@@ -105,7 +106,7 @@ class Asking:
         random = self.random
         if method == "tools/call":
             words = {"who": speaker.marker, "id": self._handle("id"), "call_id": self._handle("id")}
-            how = {"how": random.choice(("plain", "plain", "odd", "ask", "progress"))}
+            how = {"how": random.choice(("plain", "plain", "odd", "ask", "ask"))}
             words["approval_id"] = words["approval"] = self._handle("id")
             given = {k: v for k, v in words.items() if random.random() < 0.6} | how
             params: dict[str, Any] = {"name": random.choice(_TOOLS), "arguments": given}
@@ -122,11 +123,17 @@ class Asking:
         if method.startswith("tasks/"):
             return {"taskId": self._handle("taskId")}
         if method.startswith("resources/"):
-            return {"uri": random.choice(("file:///etc/passwd", "crm://x", self._handle("id")))}
+            uris = (
+                "file:///a",
+                f"crm://{speaker.marker}",
+                "file:///etc/passwd",
+                self._handle("id"),
+            )
+            return {"uri": random.choice(uris)}
         if method == "prompts/get":
-            return {"name": "p", "arguments": {"who": speaker.marker}}
+            return {"name": "crm_greet", "arguments": {"who": speaker.marker}}
         if method == "completion/complete":
-            ref = {"type": "ref/prompt", "name": "p"}
+            ref = {"type": "ref/prompt", "name": "crm_greet"}
             return {"ref": ref, "argument": {"name": "who", "value": speaker.marker}}
         return {"cursor": self._handle("nextCursor")} if random.random() < 0.3 else {}
 
@@ -139,7 +146,7 @@ class Asking:
     def _body(self, message: dict[str, Any]) -> bytes:
         random = self.random
         chance = random.random()
-        if chance < 0.35:
+        if chance < 0.25:
             message = changed(random, message, random.randrange(1, 4))
         if chance > 0.98:
             return encoded([message, message])
@@ -172,8 +179,9 @@ class Asking:
         head = [*self._head(speaker, MODERN), ("Mcp-Method", method)]
         if "name" in message["params"]:
             head.append(("Mcp-Name", str(message["params"]["name"])))
-        if "taskId" in message["params"]:
-            head.append(("Mcp-Name", _header(message["params"]["taskId"])))
+        for key in ("taskId", "uri"):
+            if key in message["params"]:
+                head.append(("Mcp-Name", _header(message["params"][key])))
         body = self._body(message)
         return Asked(speaker.name, head, body, endless=method == "subscriptions/listen")
 
@@ -184,8 +192,9 @@ class Asking:
             (*_METHODS, "initialize", "initialize", "tools/call", "GET", "DELETE")
         )
         head = self._head(speaker, version)
+        whose = f"session of {speaker.name}" if random.random() < 0.8 else "session"
         if method != "initialize" or random.random() < 0.1:
-            head.append(("Mcp-Session-Id", _header(self._handle("session"))))
+            head.append(("Mcp-Session-Id", _header(self._handle(whose))))
         if method in ("GET", "DELETE"):
             return Asked(speaker.name, head, b"", method, endless=method == "GET")
         message = self._message(speaker, method)

@@ -59,12 +59,31 @@ class Upstream:
         if asked.body is None or "id" not in asked.body:
             await asked.json({}, status="404 Not Found")
             return
+        listed: list[dict[str, Any]]
         method, params = asked.body["method"], asked.body.get("params", {})
         if method == "server/discover":
-            about = {"supportedVersions": [MODERN], "capabilities": {"tools": {}}}
+            about = {
+                "supportedVersions": [MODERN],
+                "capabilities": {"tools": {}, "resources": {}, "prompts": {}, "completions": {}},
+            }
             await asked.result({"resultType": "complete", **about})
         elif method == "tools/list":
             await asked.result({"resultType": "complete", "tools": TOOLS})
+        elif method == "resources/list":
+            listed = [{"uri": "file:///a", "name": "a"}, {"uri": "file:///b", "name": "b"}]
+            await asked.result({"resultType": "complete", "resources": listed})
+        elif method == "resources/templates/list":
+            listed = [{"uriTemplate": "crm://{who}", "name": "who"}]
+            await asked.result({"resultType": "complete", "resourceTemplates": listed})
+        elif method == "prompts/list":
+            listed = [{"name": "greet", "arguments": [{"name": "who"}]}]
+            await asked.result({"resultType": "complete", "prompts": listed})
+        elif method == "resources/read":
+            contents = [{"uri": params["uri"], "text": params["uri"]}]
+            await asked.result({"resultType": "complete", "contents": contents})
+        elif method == "prompts/get":
+            said = {"role": "user", "content": {"type": "text", "text": json.dumps(params)}}
+            await asked.result({"resultType": "complete", "messages": [said]})
         else:
             result = self._said(params.get("arguments") or {})
             await asked.json(encoded({"jsonrpc": "2.0", "id": asked.body["id"], "result": result}))
@@ -75,7 +94,8 @@ class Upstream:
         if arguments.get("how") == "odd":
             return changed(self._random, result, self._random.randrange(1, 4))
         if arguments.get("how") == "ask":
-            form = {"mode": "form", "message": "?", "requestedSchema": {"type": "object"}}
+            fields = {"type": "object", "properties": {"x": {"type": "integer"}}}
+            form = {"mode": "form", "message": "?", "requestedSchema": fields}
             asking = {"a": {"method": "elicitation/create", "params": form}}
             state = str(arguments.get("who"))
             return {"resultType": "input_required", "inputRequests": asking, "requestState": state}
@@ -97,10 +117,12 @@ class World:
         (folder / "policy").mkdir()
         (folder / "policy" / "policy.rego").write_text(POLICY)
         tools = [{"name": name, "effect": "read"} for name in ("find", "ask", "hidden")]
+        server = {"name": "crm", "url": upstream, "tools": tools}
+        server |= {"resources": "offer", "prompts": "offer"}
         whole = {
             "server": {"data_dir": "data", "listen": "127.0.0.1:0", "admin": "127.0.0.1:0"},
             "telemetry": {"log_format": "json"},
-            "catalog": {"servers": [{"name": "crm", "url": upstream, "tools": tools}]},
+            "catalog": {"servers": [server]},
             "identity": {
                 "keys": [
                     {"id": name, "subject": name, "kind": "agent", "sha256": key.sha256}
@@ -203,7 +225,7 @@ async def _all_of(world: World, asking: Asking, count: int) -> Counter[int]:
         world.check(asked, answered)
         if answered is not None:
             seen[answered.status] += 1
-            asking.learn(answered)
+            asking.learn(asked, answered)
 
     for _ in range(0, count, AT_ONCE):
         async with asyncio.TaskGroup() as group:
@@ -252,10 +274,14 @@ async def test_whatever_callers_send_each_gets_one_answer_and_its_own(
         await _everyone_is_served(world)
         family, before = world.family(), world.descriptors()
         count = fuzz_count(REQUESTS)
-        seen = await _all_of(world, Asking(random, world.speakers), count)
+        asking = Asking(random, world.speakers)
+        seen = await _all_of(world, asking, count)
         await _everyone_is_served(world)
         await _settled(world, before + 40)  # connections to the server that are kept
         with capsys.disabled():
+            print(
+                {k: len(v) for k, v in asking.handles.items()}, asking.handles["requestState"][:1]
+            )
             print(f"\n{count} requests at the door: {dict(sorted(seen.items()))}")
         assert seen[200] > count / 50
         await asyncio.to_thread(_nothing_is_left, world, family)

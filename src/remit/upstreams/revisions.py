@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import remit
+from remit.upstreams.tracing import trace_context
 
 _PREFIX = "io.modelcontextprotocol/"
 
@@ -55,10 +56,14 @@ def dressed(
         params: the request's own parameters, without `_meta`.
         revision: what was negotiated, or is being asked for.
         capabilities: what the caller declared, passed on as it is.
+
+    Where calls are traced the request names its span (`traceparent`, SEP-414), in any revision.
     """
+    traced = trace_context()
     if not revision.modern:
-        return dict(params)
+        return {**params, "_meta": traced} if traced else dict(params)
     meta = {
+        **traced,
         f"{_PREFIX}protocolVersion": revision.value,
         f"{_PREFIX}clientInfo": client_info(),
         f"{_PREFIX}clientCapabilities": dict(capabilities),

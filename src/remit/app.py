@@ -134,6 +134,8 @@ async def open_gateway(
     async with AsyncExitStack() as stack:
         beside = await open_processes(settings, name, stack, runner=runner)
         http = _http(settings, stack, seen=partial(oversight.saw, whole=False))
+        if http is not None:
+            oversight.watch(http.doing)
         beside = _with_servers(settings, beside, oversight, clock=clock, name=name, http=http)
         signer = _signer(settings, beside.keeper)
         ledger = SqliteLedger.open(settings.ledger_path, signer=signer, gateway=name, clock=clock)

@@ -461,7 +461,9 @@ class ServerStatus:
     """An MCP server of the catalog, as operators see it.
 
     `address` is its URL, or the program that is started. `claimed_name` and `claimed_version` are
-    the server's own words, made safe to show. `seen_ms` is when it last answered.
+    the server's own words, made safe to show. `seen_ms` is when it last answered. `calls` says of a
+    server at a URL how calls of it go: `up`, `failing` or `down` (none is let through for a while),
+    and `fault` is the code of the last that failed; None where nobody has called it.
     """
 
     name: str
@@ -475,6 +477,8 @@ class ServerStatus:
     revision: str | None = None
     claimed_name: str | None = None
     claimed_version: str | None = None
+    calls: str | None = None
+    fault: str | None = None
     tools: tuple[ToolStatus, ...] = ()
 
 

@@ -73,11 +73,11 @@ async def test_servers_are_told_with_what_is_wrong_and_what_to_do(house: House) 
     assert ended.code == 0
     head, files, mail = ended.out.splitlines()
     assert head.split() == [
-        "NAME", "HEALTH", "TRANSPORT", "REVISION", "SESSION", "MODE", "OFFERED", "WAITING",
+        "NAME", "HEALTH", "CALLS", "TRANSPORT", "REVISION", "SESSION", "MODE", "OFFERED", "WAITING",
         "ANSWERED",
     ]  # fmt: skip
-    assert files.split()[:6] == ["files", "ready", "stdio", "2025-11-25", "per_call", "enforce"]
-    assert files.split()[6:10] == ["1", "of", "2", "1"]
+    assert files.split()[:6] == ["files", "ready", "-", "stdio", "2025-11-25", "per_call"]
+    assert files.split()[6:11] == ["enforce", "1", "of", "2", "1"]
     assert mail.split()[1] == "unreachable"
     assert "mail: it could not be started" in ended.err
     assert "remit tools diff" in ended.err

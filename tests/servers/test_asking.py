@@ -176,6 +176,9 @@ class Http:
     ) -> Words:
         return Words()
 
+    def doing(self, server: str) -> tuple[str, str | None] | None:
+        return None
+
     async def aclose(self) -> None:
         """Nothing is open."""
 

@@ -431,3 +431,12 @@ async def test_a_server_whose_lists_take_long_to_judge_rests_and_delays_no_other
         await world.until("busy_one", "busy_read", "calm_more", "calm_read")
         await world.over.look("busy")  # an operator need not wait
         assert names(world.over) == ["busy_read", "calm_more", "calm_read"]
+
+
+async def test_operators_hear_how_calls_of_a_server_go_as_it_changes(tmp_path: Path) -> None:
+    over = oversight(tmp_path)
+    went: dict[str, tuple[str, str | None]] = {}
+    over.watch(went.get)
+    assert [(each.calls, each.fault) for each in over.statuses()] == [(None, None)]
+    went["files"] = ("down", "upstream_gone")
+    assert [(each.calls, each.fault) for each in over.statuses()] == [("down", "upstream_gone")]

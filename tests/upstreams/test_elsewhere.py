@@ -81,6 +81,9 @@ class Played:
     ) -> Words:
         return Words()
 
+    def doing(self, server: str) -> tuple[str, str | None] | None:
+        return None
+
     async def aclose(self) -> None:
         return None
 

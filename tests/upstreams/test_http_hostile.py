@@ -281,12 +281,15 @@ async def test_a_server_that_failed_often_is_let_alone_until_it_answers_a_probe(
         state = servers.state("there")
         assert state is not None
         assert state.doing == "down"
+        assert servers.doing("there") == ("down", state.fault)
+        assert servers.doing("another") is None
         broken.clear()
         now = 6.0
         await call(servers, spec_of(there.url, ITEM, {}))
         state = servers.state("there")
         assert state is not None
         assert (state.doing, state.fault) == ("up", None)
+        assert servers.doing("there") == ("up", None)
 
 
 async def test_one_hanging_tool_does_not_close_the_server_for_others():

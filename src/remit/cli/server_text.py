@@ -78,6 +78,7 @@ def server_rows(servers: Sequence[Json]) -> list[dict[str, Any]]:
 SERVER_COLUMNS = {
     "NAME": lambda row: str(row["name"]),
     "HEALTH": lambda row: str(row["health"]),
+    "CALLS": lambda row: str(row["calls"] or "-"),
     "TRANSPORT": lambda row: str(row["transport"]),
     "REVISION": lambda row: str(row["revision"] or "-"),
     "SESSION": lambda row: str(row["session"]),
@@ -91,6 +92,12 @@ SERVER_COLUMNS = {
 def notes_of(rows: Sequence[Json]) -> list[str]:
     """What a table has no room for: why a server is not well, and what to do next."""
     said = [visible(f"{row['name']}: {row['why']}") for row in rows if row["why"]]
+    said += [
+        visible(f"{row['name']}: calls fail ({row['fault'] or 'no code'})")
+        + ("; none is let through for a while" if row["calls"] == "down" else "")
+        for row in rows
+        if row["calls"] in ("failing", "down")
+    ]
     shadow = [visible(str(row["name"])) for row in rows if row["mode"] == "shadow"]
     if shadow:
         said.append(f"not enforced, mode shadow: {', '.join(shadow)}")

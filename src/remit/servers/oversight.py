@@ -49,6 +49,8 @@ from remit.upstreams.names import Skeleton, skeleton
 from remit.upstreams.pins import changes
 from remit.visible import shown, visible
 
+Doing = Callable[[str], tuple[str, str | None] | None]
+
 PACE_S = 1.0
 """How often, at most, lists that calls have read are judged: a server can make each of them
 another, and what is offered is written down each time it changes."""
@@ -101,6 +103,7 @@ class Oversight:
         self.catalog = WholeCatalog()
         self._put()
         self._asks: Asks | None = None
+        self._doing: Doing = lambda _: None
         self._activate: Callable[[], Awaitable[None]] = _nothing
         self._turn = asyncio.Lock()
         self._heard = Heard()
@@ -284,7 +287,12 @@ class Oversight:
         beside = self._shelves.status(name)
         if (prompts := self._prompts.get(name)) is not None:
             beside += prompts.all_told(refused)
-        return known.status(refused, beside)
+        calls, fault = self._doing(name) or (None, None)
+        return replace(known.status(refused, beside), calls=calls, fault=fault)
+
+    def watch(self, doing: Doing) -> None:
+        """Tell operators with each server how calls of it go; see `HttpServers.doing`."""
+        self._doing = doing
 
     def differences(self, server: str, tool: str) -> Sequence[PartDifference]:
         one = self._tool(server, tool)

@@ -32,6 +32,10 @@ class HttpServers(Protocol):
     def capabilities(self) -> Capabilities:
         """The profile `http`; see `elsewhere`."""
 
+    def doing(self, server: str) -> tuple[str, str | None] | None:
+        """How calls of a server go (`up`, `failing`, or `down` while none is let through), and the
+        code of the last fault; None as long as nothing is known of it."""
+
     async def call(
         self,
         spec: RunSpec,

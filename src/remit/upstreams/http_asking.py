@@ -18,7 +18,7 @@ from remit.upstreams.asking import Seen, elsewhere
 from remit.upstreams.http_background import Background
 from remit.upstreams.http_connection import Sent
 from remit.upstreams.http_limits import HttpLimits
-from remit.upstreams.http_server import Server, ServerState
+from remit.upstreams.http_server import Doing, Server, ServerState
 from remit.upstreams.http_session import timed_out
 from remit.upstreams.http_target import target_of
 from remit.upstreams.http_way import Look, Way, resolve
@@ -76,6 +76,13 @@ class PooledServers:
         """How a server does, as far as it was asked; None if it never was."""
         found = self._servers.get(server)
         return None if found is None else found.state
+
+    def doing(self, server: str) -> tuple[str, str | None] | None:
+        """See `HttpServers.doing`."""
+        found = self.state(server)
+        if found is None or found.doing is Doing.UNKNOWN:
+            return None
+        return found.doing.value, found.fault
 
     async def call(
         self,

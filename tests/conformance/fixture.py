@@ -7,7 +7,6 @@ sees has gone the whole path.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -117,7 +116,6 @@ def serving(root: Path, catalog: Mapping[str, Any] | None = None) -> Iterator[Fi
     """Run `remit serve` on a catalog, the fixture's own if none is given, until the block ends."""
     root.chmod(0o755)
     key = new_key("suite")
-    mcp_port, admin_port = free_port(), free_port()
     (root / "policy").mkdir()
     (root / "policy" / "policy.rego").write_text(POLICY)
     keys = root / "data" / "keys"
@@ -126,14 +124,15 @@ def serving(root: Path, catalog: Mapping[str, Any] | None = None) -> Iterator[Fi
     FileSigner.create(keys / "log.key", "remit.conformance")
     config = {
         "server": {
-            "listen": f"127.0.0.1:{mcp_port}",
-            "admin": f"127.0.0.1:{admin_port}",
+            "listen": "127.0.0.1:0",
+            "admin": "127.0.0.1:0",
             "data_dir": "data",
         },
         "identity": {"keys": [{"id": key.id, "sha256": key.sha256, "subject": "suite"}]},
         "catalog": catalog or {"tools": tools()},
         "limits": {"calls_per_minute": 100_000},
-        "telemetry": {"log_level": "error"},
+        "policy": {"deadline_ms": 10_000},
+        "telemetry": {"log_format": "json"},
     }
     path = root / "remit.yaml"
     path.write_text(json.dumps(config, indent=1))  # JSON is YAML
@@ -146,11 +145,13 @@ def serving(root: Path, catalog: Mapping[str, Any] | None = None) -> Iterator[Fi
             stderr=subprocess.STDOUT,
         )
     try:
-        _until_ready(process, admin_port, said)
-        yield Fixture(port=mcp_port, key=key.token)
+        yield Fixture(port=_until_ready(process, said), key=key.token)
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(40)
+        finally:
+            process.kill()
 
 
 def until_listed(fixture: Fixture, tool: str) -> None:
@@ -179,22 +180,29 @@ def until_listed(fixture: Fixture, tool: str) -> None:
     raise AssertionError(f"not offered: {tool}\n{said[:1000]!r}")
 
 
-def _until_ready(process: subprocess.Popen[bytes], port: int, said: Path) -> None:
+def _until_ready(process: subprocess.Popen[bytes], said: Path) -> int:
+    """Wait until the gateway is ready; gives the port of its MCP door."""
     deadline = time.monotonic() + START_S
     last = "no answer"
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
-                return
-        except urllib.error.HTTPError as exc:
-            last = exc.read().decode(errors="replace")
-        except OSError as exc:
-            last = str(exc)
+        at = _doors(said)
+        if at is not None:
+            try:
+                with urllib.request.urlopen(f"{at['admin']}/readyz", timeout=10):
+                    return int(at["mcp"].rsplit(":", 1)[1].partition("/")[0])
+            except urllib.error.HTTPError as exc:
+                last = exc.read().decode(errors="replace")
+            except OSError as exc:
+                last = str(exc)
         time.sleep(0.1)
     raise AssertionError(f"not ready: {last}\n{said.read_text(errors='replace')[-3000:]}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _doors(said: Path) -> dict[str, str] | None:
+    """Where the gateway says that its doors are: ports that it took itself, and nobody before."""
+    for line in said.read_text(errors="replace").splitlines(keepends=True):
+        if '"serving"' in line and line.endswith("\n"):
+            told: dict[str, str] = json.loads(line)
+            if told["event"] == "serving":
+                return told
+    return None

@@ -55,7 +55,7 @@ async def piped(url: str, key: str = "key-ann") -> AsyncIterator[asyncio.subproc
         env={"REMIT_URL": f"{url}/mcp", "REMIT_KEY": key},
     )
     try:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield process
     finally:
         if process.returncode is None:
@@ -110,10 +110,10 @@ async def test_a_cancel_from_a_stdio_client_ends_the_call(mode: Any) -> None:
     ):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "slow")
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await gateway.started.wait()
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gateway.cancelled.wait()
         assert not (await client.call_tool("echo", {"text": "x"})).is_error
 
@@ -122,12 +122,12 @@ async def test_it_ends_when_the_client_closes_its_side_and_takes_its_calls_with_
     gateway = FakeGateway()
     async with served(mcp_app(gateway, DoorSettings())) as url, piped(url) as process:
         await say(process, call_body("slow"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gateway.started.wait()
         assert process.stdin is not None
         process.stdin.close()
         assert await process.wait() == 0
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await gateway.cancelled.wait()
 
 
@@ -296,7 +296,7 @@ async def test_a_stdio_client_hears_that_its_tools_have_changed(mode: Any) -> No
         served(mcp_app(gateway, DoorSettings())) as url,
         Client(parameters(url), mode=mode, message_handler=hear_of) as client,
     ):
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             if mode == "legacy":
                 while not (gateway.watching and gateway.listed):
                     await anyio.sleep(0.01)

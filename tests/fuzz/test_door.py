@@ -22,6 +22,7 @@ from tests.fuzz.asking import MODERN, Asking, Speaker
 from tests.fuzz.odd import changed, deep, encoded, value
 from tests.fuzz.speaking import Answered, Asked, ask
 from tests.path.conftest import HEAD
+from tests.runners.support import alive, eventually
 from tests.upstreams.http_asked import Asked as Request
 from tests.upstreams.http_asked import hostile
 
@@ -143,8 +144,9 @@ class World:
         with serving(self.config) as self.gateway:
             said = self.gateway.until("serving")
             self.port = int(str(said["mcp"]).rsplit(":", 1)[1].partition("/")[0])
-            while "crm_find" not in json.dumps((await self.plainly(0, "tools/list")).messages):
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(120):
+                while "crm_find" not in json.dumps((await self.plainly(0, "tools/list")).messages):
+                    await asyncio.sleep(0.05)
             yield self
 
     async def plainly(self, who: int, method: str, **params: Any) -> Answered:
@@ -220,17 +222,19 @@ def plain(speaker: Speaker, method: str, id_: Any = 1, **params: Any) -> Asked:
 async def _all_of(world: World, asking: Asking, count: int) -> Counter[int]:
     seen: Counter[int] = Counter()
 
-    async def one(asked: Asked) -> None:
+    async def one(asked: Asked) -> tuple[Asked, Answered | None]:
         answered = await ask(world.port, asked)
         world.check(asked, answered)
-        if answered is not None:
-            seen[answered.status] += 1
-            asking.learn(asked, answered)
+        return asked, answered
 
     for _ in range(0, count, AT_ONCE):
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(one(asking.next()))
+            tasks = [group.create_task(one(asking.next())) for _ in range(AT_ONCE)]
+        # In the order of asking: which answer comes first has no say in what is asked next.
+        for asked, answered in map(asyncio.Task.result, tasks):
+            if answered is not None:
+                seen[answered.status] += 1
+                asking.learn(asked, answered)
     return seen
 
 
@@ -254,7 +258,7 @@ def _nothing_is_left(world: World, family: list[int]) -> None:
     assert "Traceback" not in said, said
     bad = [each for each in world.gateway.lines if each.get("level") in ("error", "critical")]
     assert bad == []
-    assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
+    assert eventually(lambda: alive(family) == [], seconds=20), alive(family)
     ledger = next((world.folder / "data").rglob("ledger.db"))
     verify = [*REMIT, "audit", "verify", str(ledger), "--key", world.signer.verifier_key]
     subprocess.run(verify, check=True, stdout=subprocess.DEVNULL)

@@ -114,8 +114,8 @@ async def test_the_gateway_has_no_descriptor_left_afterwards(runner: SandboxRunn
             for each in (reading, writing):
                 each.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
-    assert descriptors() == before
-    assert len(os.listdir(f"/proc/{runner.spawner_pid}/fd")) == spawner
+    assert descriptors().items() <= before.items()
+    assert len(os.listdir(f"/proc/{runner.spawner_pid}/fd")) <= spawner
 
 
 async def test_a_megabyte_goes_each_way_as_one_line(runner: SandboxRunner) -> None:
@@ -205,7 +205,7 @@ async def test_what_was_written_before_a_stop_is_read_after_it(runner: SandboxRu
 
 
 async def test_the_wall_limit_ends_a_dialogue(runner: SandboxRunner) -> None:
-    async with spoken(runner, limited(shell("echo ready; cat"), wall_s=1)) as (own, dialogue):
+    async with spoken(runner, limited(shell("echo ready; cat"), wall_s=2)) as (own, dialogue):
         assert await line(dialogue) == b"ready\n"
         assert await dialogue.read() == b""
         result = await runner.collect(own)
@@ -315,7 +315,7 @@ async def test_a_provision_that_is_given_up_leaves_nothing(runner: SandboxRunner
         await asyncio.gather(making, return_exceptions=True)
         await runner.destroy(own)
         assert groups_naming(own.id) == []
-    assert descriptors() == before
+    assert descriptors().items() <= before.items()
 
 
 @pytest.mark.threat("T-16")

@@ -30,5 +30,5 @@ def everything_over_http(*how: str) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
         finally:
-            process.terminate()
-            process.wait(20)
+            process.kill()  # asked to end, it would wait for whoever listens to it yet
+            process.wait()

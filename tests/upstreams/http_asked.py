@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,11 +138,15 @@ async def hostile(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Async
     """A server that answers each request as it is told; it ends a connection that it answers so."""
     found = Hostile()
     running: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        task = asyncio.create_task(speak(reader, writer))
         running.add(task)
+        task.add_done_callback(running.discard)
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         found.connections += 1
         found.open += 1
         try:
@@ -152,7 +156,6 @@ async def hostile(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Async
                     found.asked.append(asked)
                     await answer(asked)
         finally:
-            running.discard(task)
             found.open -= 1
             writer.close()
 
@@ -163,10 +166,21 @@ async def hostile(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Async
         yield found
     finally:
         server.close()
-        tasks = list(running)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _ended(running, writers)
+
+
+async def _ended(running: Set[asyncio.Task[None]], writers: list[asyncio.StreamWriter]) -> None:
+    """No task and no connection outlives the server: the collector would find it in another test."""
+    for _ in range(3):
+        await asyncio.sleep(0)  # what was let in already is made a connection
+    tasks = list(running)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for writer in writers:
+        writer.transport.abort()  # what nobody reads any more is not waited for
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked:

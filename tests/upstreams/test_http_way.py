@@ -32,7 +32,7 @@ class Says:
 async def fault_at(url: str, **how: Any) -> UpstreamFault:
     async with asking(**how) as servers:
         with pytest.raises(UpstreamFault) as caught:
-            await call(servers, spec_of(url, ITEM, {}), token=TOKEN, within_s=5)
+            await call(servers, spec_of(url, ITEM, {}), token=TOKEN)
     assert (caught.value.code, caught.value.sent) == (Code.UPSTREAM_UNREACHABLE, False)
     return caught.value
 

@@ -251,7 +251,7 @@ async def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     async def hangs(server: Server, message: Message) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(stdio, "SLACK_S", -0.9)
+    monkeypatch.setattr(stdio, "SLACK_S", 0.0)
     monkeypatch.setattr(stdio, "GONE_WITHIN_S", 0.01)
     result = await ran(Program(hangs), call_spec(wall_s=1))
     assert (result.ending, result.limits_hit) == (Ending.UNANSWERED, ("upstream_timeout",))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from remit.errors import Code, ConfigError
 from remit.upstreams.found import FoundServer, Kind
 from remit.upstreams.secretlike import Sign
-from remit.upstreams.server_json import Published, read_server_json
+from remit.upstreams.server_json import Published, is_server_json, read_server_json
 
 PAT = "ghp_" + "Zx81Qw" * 6
 SHA = "ab12" * 16
@@ -110,10 +110,10 @@ def test_packages_of_other_kinds_have_their_runners() -> None:
         ],
     )
     assert _line(image) == [
-        "docker", "run", "-i", "--rm", "--mount=type=bind,src={from},dst={to}", "-e", "A={from}",
-        "-e", "TOKEN", "reg.example/ann/weather:1.0.2",
+        "docker", "run", "-i", "--rm", "-e", "TOKEN", "reg.example/ann/weather:1.0.2",
     ]  # fmt: skip
-    assert [reference.name for reference in image.args[5].references] == ["from-2"]
+    assert image.ignored == ("runtimeArguments/0 (--mount)", "runtimeArguments/1 (-e)")
+    assert [question.name for question in image.questions] == ["TOKEN"]
     pinned = _one(registryType="oci", identifier=f"ann/w@sha256:{SHA}", version=None)
     assert _line(pinned)[-1] == f"ann/w@sha256:{SHA}"
     other = _one(runtimeHint="node")
@@ -200,6 +200,25 @@ def test_a_secret_that_was_published_is_marked_and_not_shown() -> None:
         "/env/TWO": Sign.DECLARED,
     }
     assert not any(secret in f"{server!r}{server.questions}" for secret in (PAT, "hush"))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        (json.dumps(HEAD | {"packages": [NPM]}), True),
+        (json.dumps({"server": HEAD, "_meta": {}}), True),
+        (json.dumps({"mcpServers": {}} | HEAD), False),
+        (json.dumps({"servers": {}} | HEAD), False),
+        (json.dumps({"name": "x"}), False),
+        (json.dumps({"name": {}, "version": "1"}), False),
+        (json.dumps([HEAD]), False),
+        ('{"name": "a/b", "name": "c/d", "version": "1"}', False),
+        ("[" * 9_999, False),
+        ("", False),
+    ],
+)
+def test_a_document_is_known_by_its_keys(text: str, is_one: bool) -> None:
+    assert is_server_json(text) is is_one
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -37,11 +37,22 @@ _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
     flag_value="",
     multiple=True,
     help="Take over the MCP servers of clients: claude-code, claude-code-user, claude-desktop, "
-    "cursor, vscode, codex, or a file; without a word, of all that are found.",
+    "cursor, vscode, codex, or a file, such as a publisher's server.json; without a word, of all "
+    "that are found.",
 )
 @click.option("--server", "servers", metavar="NAME", multiple=True, help="Import only this server.")
 @click.option(
     "--install", is_flag=True, help="Install servers that npx, uvx or bunx fetch at each start."
+)
+@click.option(
+    "--choice", metavar="N", type=int, help="Take this way to have the server of a server.json."
+)
+@click.option(
+    "--answer",
+    "answers",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Answer what a server.json leaves open; a secret by env:NAME or file:PATH alone.",
 )
 @click.option(
     "--writable",
@@ -62,7 +73,9 @@ def init(
     sources: tuple[str, ...],
     servers: tuple[str, ...],
     writable: tuple[Path, ...],
+    answers: tuple[str, ...],
     *,
+    choice: int | None,
     install: bool,
     accept_hints: bool,
     no_start: bool,
@@ -82,7 +95,8 @@ def init(
     """
     directory = directory.resolve()
     config = directory / "remit.yaml"
-    options = any((servers, writable, install, accept_hints, no_start, rewrite, dry_run))
+    texts = any((servers, writable, answers, choice is not None))
+    options = any((texts, install, accept_hints, no_start, rewrite, dry_run))
     if undo and (sources or options):
         raise click.UsageError("--undo takes no other option")
     if options and not sources:
@@ -92,16 +106,11 @@ def init(
     elif sources:
         from remit.cli.imports.command import Wanted, import_servers
 
+        writable = tuple(path.resolve() for path in writable)
         wanted = Wanted(
-            sources=sources,
-            servers=servers,
-            install=install,
-            accept_hints=accept_hints,
-            start=not no_start,
-            rewrite=rewrite,
-            dry_run=dry_run,
-            writable=tuple(path.resolve() for path in writable),
-        )
+            sources, servers, writable, choice, answers, install=install, rewrite=rewrite,
+            dry_run=dry_run, accept_hints=accept_hints, start=not no_start,
+        )  # fmt: skip
         sys.exit(import_servers(config, wanted, lambda: make(directory)))
     else:
         make(directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -31,9 +31,10 @@ class Kind(StrEnum):
 
 
 class Source(StrEnum):
-    """Who gives a variable its value: the environment, an answer, or the client itself."""
+    """Who gives a variable its value: the environment, a file, an answer, or the client itself."""
 
     ENV = "env"
+    FILE = "file"
     ASKED = "asked"
     CLIENT = "client"
 
@@ -42,8 +43,8 @@ class Source(StrEnum):
 class Reference:
     """One variable inside a value; it is never expanded here.
 
-    `text` is its spelling in the value, `name` that of the environment variable, question or
-    client variable it stands for. `has_default` says that the file holds a default beside it.
+    `text` is its spelling in the value, `name` that of the environment variable, file, question
+    or client variable it stands for. `has_default` says that the file holds a default beside it.
     """
 
     text: str = field(repr=False)
@@ -60,12 +61,14 @@ class Value:
     """One value as the file has it; only `text` holds it, and it prints as `***`.
 
     `sign` says why the text (with its variables taken out, their defaults left in) looks like a
-    secret; None says only that nothing gave it away.
+    secret; None says only that nothing gave it away. `foreign` says that a publisher wrote it, not
+    a person of this machine: a path in it stands for nothing here.
     """
 
     text: str
     references: tuple[Reference, ...] = ()
     sign: Sign | None = None
+    foreign: bool = False
 
     def __repr__(self) -> str:
         return "***"
@@ -196,7 +199,8 @@ def template(text: str, names: Mapping[str, str], *, name: str = "", secret: boo
         Reference(text=match[0], source=Source.ASKED, name=names[match["name"]]) for match in found
     )
     rest = _BRACES.sub(lambda match: "" if match["name"] in names else match[0], text)
-    return _value(text, references, rest, name, secret)
+    one = _value(text, references, rest, name, secret)
+    return replace(one, sign=Sign.DECLARED) if secret and references else one
 
 
 def value_as_is(text: str, *, name: str = "", secret: bool = False) -> Value:

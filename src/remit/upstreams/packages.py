@@ -85,32 +85,28 @@ def _tag(image: str) -> str | None:
 def command_line(
     one: Package,
     runner: str,
-    runtime: tuple[Value, ...],
     arguments: tuple[Value, ...],
     env: tuple[str, ...],
 ) -> tuple[Value, ...]:
-    """The words that start a package: its runner, the runner's arguments, the package, its own."""
-    texts = [one.text for one in runtime]
+    """The words that start a package: its runner, the package, the package's arguments."""
     before: list[str] = []
     middle: list[str] = []
     after: list[str] = []
     match one.registry:
         case "oci":
-            before = [] if texts[:1] == ["run"] else ["run", "-i", "--rm"]
+            before = ["run", "-i", "--rm"]
             middle = [word for name in env for word in ("-e", name)]
             tagged = one.version is None or _tag(one.identifier) is not None
             name = one.identifier if tagged else f"{one.identifier}:{one.version}"
         case "nuget":
-            before = [] if "--yes" in texts else ["--yes"]
+            before = ["--yes"]
             name = f"{one.identifier}@{one.version}"
             after = ["--"] if arguments else []
         case _:
-            npx = runner == "npx" and not {"-y", "--yes"} & set(texts)
-            before = ["-y"] if npx else []
+            before = ["-y"] if runner == "npx" else []
             name = f"{one.identifier}@{one.version}"
     return (
         *map(_plain, (runner, *before)),
-        *runtime,
         *map(_plain, (*middle, name, *after)),
         *arguments,
     )

@@ -19,6 +19,7 @@ from remit.upstreams.entries import check_address, header_name, signed_command, 
 from remit.upstreams.found import FoundServer, Kind, Place, Value, template
 from remit.upstreams.inputs import Inputs, modern
 from remit.upstreams.packages import RUNNERS, command_line, package
+from remit.upstreams.secretlike import shown
 
 FILE = "the registry's server.json"
 _NAME = re.compile(r"[a-zA-Z0-9.-]{1,200}/[a-zA-Z0-9._-]{1,200}")
@@ -29,6 +30,7 @@ _PACKAGE = frozenset(
     {"registryType", "identifier", "version", "fileSha256", "registryBaseUrl", "runtimeHint",
      "runtimeArguments", "packageArguments", "environmentVariables", "transport"}
 )  # fmt: skip
+_CLIENTS = frozenset({"mcpServers", "servers", "mcp_servers"})
 _REMOTE = frozenset({"type", "url", "headers", "variables"})
 _KINDS = {"streamable-http": Kind.HTTP, "streamable": Kind.HTTP, "sse": Kind.SSE}
 
@@ -49,6 +51,18 @@ class Published:
     ignored: tuple[str, ...]
 
 
+def is_server_json(text: str) -> bool:
+    """Whether a text is such a document and no client's file, by the keys that it holds."""
+    try:
+        tree = DefinitionText(file=FILE, path="").json(text)
+    except ConfigError:
+        return False
+    if "name" not in tree and isinstance(tree.get("server"), dict):
+        tree = tree["server"]
+    ways = {"packages", "remotes", "version", "version_detail"}
+    return isinstance(tree.get("name"), str) and bool(ways & set(tree)) and not _CLIENTS & set(tree)
+
+
 def read_server_json(text: str, *, path: str) -> Published:
     """The ways to have a published server: its packages first, then its remotes, in their order.
 
@@ -60,8 +74,8 @@ def read_server_json(text: str, *, path: str) -> Published:
         The choices, and a fault for each way that Remit does not take (a kind of package without
         a known runner, a package without an exact version or one reached over HTTP). A package
         is a command with the exact version in it; its digest is kept, and whoever installs it
-        must check it. The arguments for the runner (`--network`, `-v`) are the publisher's too:
-        nothing here judges what they ask for.
+        must check it. The publisher's arguments for the runner (`--network`, `-v`) are never
+        taken, and are among what is ignored: how a package is run is not its publisher's matter.
 
     Raises:
         ConfigError: `config_invalid` if the document is none, or has no name and version.
@@ -123,10 +137,10 @@ def _package(source: DefinitionText, table: Mapping[str, Any], server: FoundServ
     one = package(source, table, pointer)
     inputs = Inputs(source)
     env = _pairs(inputs, source, table, f"{pointer}/environmentVariables", variable)
-    runtime = inputs.arguments(table.get("runtimeArguments"), f"{pointer}/runtimeArguments")
+    left = _left_out(source, table, f"{pointer}/runtimeArguments")
     arguments = inputs.arguments(table.get("packageArguments"), f"{pointer}/packageArguments")
-    runner, ignored = _runner(source, table, one.registry, pointer, bool(runtime))
-    words = signed_command(command_line(one, runner, runtime, arguments, tuple(env)))
+    runner, ignored = _runner(source, table, one.registry, pointer, bool(left))
+    words = signed_command(command_line(one, runner, arguments, tuple(env)))
     return replace(
         server,
         command=words[0],
@@ -134,8 +148,20 @@ def _package(source: DefinitionText, table: Mapping[str, Any], server: FoundServ
         env=MappingProxyType(env),
         package=one,
         questions=tuple(inputs.questions.values()),
-        ignored=unknown(table, _PACKAGE) + ignored + tuple(inputs.left_out),
+        ignored=unknown(table, _PACKAGE) + ignored + left + tuple(inputs.left_out),
     )
+
+
+def _left_out(source: DefinitionText, table: Mapping[str, Any], pointer: str) -> tuple[str, ...]:
+    """The arguments for the runner, none of which is taken, as they may be shown."""
+    found = []
+    given = table.get("runtimeArguments")
+    for place, node in enumerate(source.items([] if given is None else given, pointer)):
+        one = modern(source, node, at(pointer, place))
+        said = one.get("name", one.get("value"))
+        word = f" ({shown(said)})" if isinstance(said, str) else ""
+        found.append(f"runtimeArguments/{place}{word}")
+    return tuple(found)
 
 
 def _runner(

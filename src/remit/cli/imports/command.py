@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from remit.cli.imports.grants import with_grants
 from remit.cli.imports.packages import install_package
 from remit.cli.imports.pointing import point_clients
 from remit.cli.imports.proposal import Installed, Proposal, needs_package, propose
+from remit.cli.imports.published import settled
 from remit.cli.imports.sight import Sight
 from remit.cli.imports.sources import ClientFile, is_remit, reached, read_sources
 from remit.cli.output import Exit, note, print_error, table
@@ -46,18 +47,21 @@ _NUMBERED = re.compile(r"catalog\.servers\[(\d+)\]\.?([a-z_.\[\]0-9]*)")
 """How a problem of one server begins; those of an import come first in the list."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the person asked for."""
+    """What the person asked for; `choice` and `answers` are about a publisher's `server.json`."""
 
     sources: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
+    writable: tuple[Path, ...] = ()
+    choice: int | None = None
+    answers: tuple[str, ...] = ()
+    _: KW_ONLY
     install: bool = False
     rewrite: bool = False
     dry_run: bool = False
     accept_hints: bool = False
     start: bool = True
-    writable: tuple[Path, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +92,7 @@ def import_servers(config: Path, wanted: Wanted, begin: Callable[[], None]) -> E
     from remit.config import load
 
     files, faults = read_sources(wanted.sources)
+    files = settled(files, wanted.choice, wanted.answers, install=wanted.install)
     _show(files)
     chosen = list(_chosen(files, wanted, config.parent))
     faults += [fault for file in files for fault in file.found.faults]
@@ -216,8 +221,8 @@ def _installed(one: _Import, server: FoundServer, name: str) -> Installed | None
             "/command",
             f"is fetched at each start: {launch}. A sandbox without network cannot, and what is "
             "fetched could be another program each time",
-            f"have it installed once, at one version: remit init --import {_quoted(server)} "
-            "--install",
+            f"have it installed once, at one version: remit init --import {_quoted(server)}"
+            f"{'' if one.wanted.choice is None else f' --choice {one.wanted.choice}'} --install",
         )
     directory = one.environment(name)
     if directory.exists():
@@ -281,7 +286,8 @@ def _write(one: _Import) -> bool:
         store.write(name, pinned)
     if entries:
         _say_what_was_written(one, seen, len(secrets), None if granted is None else granted[3])
-    rewrite = one.wanted.rewrite or _asked("Have the clients speak to Remit only?")
+    clients = any(file.client is not None for file, _ in pairs)
+    rewrite = clients and (one.wanted.rewrite or _asked("Have the clients speak to Remit only?"))
     point_clients(record, pairs, settings, rewrite=rewrite)
     return True
 

@@ -49,13 +49,17 @@ _OTHERS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """A package to install once: its kind, its name, its version (None: the newest), what of it
-    is started, and where in the command line its own arguments begin."""
+    is started, and where in the command line its own arguments begin.
+
+    `sha256` is that of the package's file where its publisher says it, 64 hex digits.
+    """
 
     kind: Literal["npm", "pypi"]
     package: str
     version: str | None
     program: str | None
     rest: int
+    sha256: str | None = None
 
     def __str__(self) -> str:
         return f"{self.package} ({self.kind}, {self.version or 'the newest version'})"

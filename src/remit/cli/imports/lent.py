@@ -154,6 +154,9 @@ def _loan(server: FoundServer, handle: str, one: Value, part: str, how: Mapping[
         case Source.ENV:
             section = {"broker": "static", "secret": f"env:{name}", **how}
             return Loan(handle=handle, section=section, secret=None, file=None)
+        case Source.FILE:
+            section = {"broker": "static", "secret": f"file:{name}", **how}
+            return Loan(handle=handle, section=section, secret=None, file=None)
         case Source.ASKED:
             return Loan(handle=handle, section=how, secret=None, file=handle, missing=handle)
         case _:

@@ -6,6 +6,8 @@ built wheels only. What was installed is locked in the directory.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -49,6 +51,8 @@ def _npm(launch: Launch, directory: Path) -> Installed:
          "--save-exact", "--omit=dev", "--", wanted],
         directory,
     )  # fmt: skip
+    if launch.sha256 is not None:
+        _check_npm(launch, launch.sha256, npm, directory)
     home = directory / "node_modules" / launch.package
     facts = _facts(launch, home / "package.json")
     program = _npm_program(launch, facts.get("bin"))
@@ -60,6 +64,36 @@ def _npm(launch: Launch, directory: Path) -> Installed:
         version=str(facts.get("version")),
         program=Path(node),
         start=str(start.relative_to(directory.resolve())),
+    )
+
+
+def _check_npm(launch: Launch, sha256: str, npm: str, directory: Path) -> None:
+    """Hold the package's file against its publisher's digest, and what npm installed against the
+    file: the lock has only the SHA-512 that npm went by (npm documentation, package-lock.json)."""
+    folder = directory / ".packed"
+    folder.mkdir()
+    try:
+        _run(
+            launch,
+            [npm, "pack", "--ignore-scripts", "--no-update-notifier", "--pack-destination",
+             str(folder), "--", f"{launch.package}@{launch.version or 'latest'}"],
+            directory,
+        )  # fmt: skip
+        (packed,) = (path.read_bytes() for path in folder.iterdir())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    locked = _facts(launch, directory / "package-lock.json").get("packages", {})
+    integrity = locked.get(f"node_modules/{launch.package}", {}).get("integrity")
+    digest = base64.b64encode(hashlib.sha512(packed).digest()).decode()
+    if hashlib.sha256(packed).hexdigest() != sha256 or integrity != f"sha512-{digest}":
+        raise _other(launch)
+
+
+def _other(launch: Launch) -> ConfigError:
+    return _failed(
+        launch,
+        "the registry's file is not the one of the publisher's `fileSha256`",
+        "do not use it before its publisher has said why",
     )
 
 
@@ -96,6 +130,9 @@ def _pypi(launch: Launch, directory: Path) -> Installed:
     asked: dict[str, Any] = next(
         (each for each in _facts(launch, lock)["install"] if each.get("requested")), {}
     )
+    hashes = asked.get("download_info", {}).get("archive_info", {}).get("hashes", {})
+    if launch.sha256 is not None and hashes.get("sha256") != launch.sha256:
+        raise _other(launch)
     program = launch.program or launch.package
     start = directory / "bin" / program
     if os.path.basename(program) != program or not start.is_file():

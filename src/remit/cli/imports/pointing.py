@@ -42,6 +42,8 @@ def point_clients(
         names = tuple(
             server.name for of, server in taken if of is file and server.place.project is None
         )
+        if file.client is None:
+            continue
         if not rewrite or file.client.value not in CLIENTS:
             _say_direct(file, [server for of, server in taken if of is file])
             continue
@@ -78,7 +80,7 @@ def _say_direct(file: ClientFile, servers: Sequence[FoundServer]) -> None:
     many = "a secret" if secrets == 1 else f"{secrets} secrets"
     also = f", and the file still holds {many}" if secrets else ""
     note(f"{visible(str(file.path))} still lets its client reach {names} directly{also}.")
-    if file.client.value in CLIENTS:
+    if file.client is not None and file.client.value in CLIENTS:
         note("  the same again with --rewrite has it speak to Remit only")
     else:
         note("  take them out there: claude mcp remove NAME")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,10 @@ def needs_package(server: FoundServer) -> Launch | None:
     """
     if server.kind is not Kind.STDIO or server.command is None:
         return None
-    return launch_of(server, [server.command.text, *(arg.text for arg in server.args)])
+    launch = launch_of(server, [server.command.text, *(arg.text for arg in server.args)])
+    if launch is None or server.package is None:
+        return launch
+    return replace(launch, sha256=server.package.sha256)
 
 
 def _address(draft: _Draft) -> dict[str, Any]:
@@ -200,7 +203,10 @@ def _program(draft: _Draft, sight: Sight, installed: Installed | None) -> dict[s
         if installed.program is not None:
             argv[0] = sight.program(argv[0], "/command")
     argv += [
-        sight.word(words[n], f"/args/{n - 1}", after=words[n - 1]) for n in range(rest, len(words))
+        words[n]
+        if server.args[n - 1].foreign
+        else sight.word(words[n], f"/args/{n - 1}", after=words[n - 1])
+        for n in range(rest, len(words))
     ]
     if server.cwd is not None:
         place = sight.directory(draft.plain("/cwd", server.cwd), "/cwd")
@@ -243,7 +249,8 @@ def _environment(draft: _Draft, sight: Sight) -> tuple[dict[str, str], dict[str,
         if variable.startswith("REMIT_"):
             raise refused(server, part, "has a variable of Remit's own", "take it out")
         if not is_secret(variable, one, server):
-            env[variable] = sight.word(draft.plain(part, one), part)
+            text = draft.plain(part, one)
+            env[variable] = text if one.foreign else sight.word(text, part)
             continue
         loan, site = of_variable(server, draft.name, variable, one)
         draft.loans.append(loan)

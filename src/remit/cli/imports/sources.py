@@ -17,17 +17,22 @@ from remit.cli.client_file import look, placed
 from remit.errors import Code, ConfigError
 from remit.upstreams.client_files import Client, read_client_file
 from remit.upstreams.found import Found, FoundServer, Kind
+from remit.upstreams.server_json import Published, is_server_json, read_server_json
 
 _PROJECT = (Client.CLAUDE_CODE, Client.CURSOR, Client.VSCODE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientFile:
-    """One client's file as it was read; `home` is the directory its project is in."""
+    """One file as it was read; `home` is the directory its project is in.
 
-    client: Client
+    `client` is None for a `server.json`, which no client reads: `published` is what it holds.
+    """
+
+    client: Client | None
     path: Path
     found: Found
+    published: Published | None = None
 
     @property
     def home(self) -> Path:
@@ -94,6 +99,8 @@ def _named(word: str) -> list[ClientFile]:
 def read_file(client: Client | None, path: Path) -> ClientFile:
     """The servers in one file; whose it is follows from its name and keys where not given.
 
+    A `server.json` is known by its keys alone; which way of it is taken is not decided here.
+
     Raises:
         ConfigError: it is not there, cannot be read, or is not of a client's format.
     """
@@ -113,6 +120,9 @@ def read_file(client: Client | None, path: Path) -> ClientFile:
         raise ConfigError(
             Code.CONFIG_INVALID, "the file is not UTF-8", place=str(path), hint="save it as UTF-8"
         ) from None
+    if client is None and is_server_json(text):
+        published = read_server_json(text, path=_short(path))
+        return ClientFile(client=None, path=path, found=Found(), published=published)
     whose = client or _whose(path, text)
     return ClientFile(
         client=whose, path=path, found=read_client_file(whose, text, path=_short(path))

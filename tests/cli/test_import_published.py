@@ -133,6 +133,13 @@ def test_a_tenant_is_put_into_the_address(project: Path, remit: Remit) -> None:
     assert "X-Level is left out" in ended.err
 
 
+def test_an_address_of_this_machine_is_a_persons_own_answer(project: Path, remit: Remit) -> None:
+    document(project, remotes=[REMOTE | {"url": "{base}", "variables": {"base": {}}}])
+    ended = imported(remit, project / "gateway", "--answer", "base=http://127.0.0.1:1/mcp")
+    assert ended.code == 0, ended.err
+    assert written(project / "gateway")["small"].url == "http://127.0.0.1:1/mcp"
+
+
 @pytest.mark.parametrize(
     ("keys", "words", "said"),
     [
@@ -143,9 +150,23 @@ def test_a_tenant_is_put_into_the_address(project: Path, remit: Remit) -> None:
         ({"remotes": [REMOTE]}, ("--answer", "x=y"), "does not ask what an --answer answers"),
         ({"remotes": [REMOTE | {"url": "http://127.0.0.1:1/mcp"}]}, (), "without TLS"),
         (
+            {
+                "remotes": [
+                    REMOTE | {"url": "{base}/", "variables": {"base": {"default": "http://127.0.0.1:1"}}}
+                ]
+            },
+            (),
+            "without TLS",
+        ),
+        (
             {"packages": [NPM | {"registryBaseUrl": "https://npm.example.com"}]},
             ("--install",),
             "npm or pip is set up for here",
+        ),
+        (
+            {"packages": [NPM | {"registryBaseUrl": "https://npm.example.com"}]},
+            ("--choice", "1"),
+            "--choice 1 --install",
         ),
         ({"packages": [NPM | {"registryType": "nuget", "identifier": "A"}]}, (), "package of nuget"),
         ({"packages": [NPM | {"registryType": "oci", "identifier": "ann/x"}]}, (), "is a container"),

@@ -65,8 +65,9 @@ def _settled(
     _say(published)
     server = _taken(published, choice, install=install)
     _refuse_what_is_not_installed(server, chosen=choice is not None)
+    server = answered(server, answers)
     _refuse_what_is_near(server)
-    return replace(file, found=Found(servers=(answered(server, answers),)))
+    return replace(file, found=Found(servers=(server,)))
 
 
 def _say(published: Published) -> None:
@@ -118,11 +119,11 @@ def _taken(published: Published, choice: int | None, *, install: bool) -> FoundS
 def _refuse_what_is_near(server: FoundServer) -> None:
     """Refuse a publisher's address of this machine's own: it would open a service of it to agents.
 
-    Only plain http is held to be one, as everywhere in Remit; what a name in an https address
+    An address that is a person's answer as a whole is let by. Only plain http is held to be one, as everywhere in Remit; what a name in an https address
     leads to is not looked at.
     """
-    url = "" if server.url is None else server.url.text
-    if url and not url.lower().startswith(("https://", "{")):
+    url = server.url
+    if url is not None and url.foreign and not url.text.lower().startswith("https://"):
         raise refused(
             server,
             "/url",

@@ -7,7 +7,7 @@ import functools
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ async def started(*argv: str, env: Mapping[str, str] | None = None) -> AsyncIter
         while await stream.read():
             pass
         await process.wait()
+        with suppress(OSError):  # what it did not read is lost
+            await process.stdin.wait_closed()
 
 
 @asynccontextmanager

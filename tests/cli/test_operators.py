@@ -91,7 +91,7 @@ async def house(home: Path, remit: Remit, monkeypatch: pytest.MonkeyPatch) -> As
         "# on_behalf_of: [dana]", "on_behalf_of: [dana]"
     )
     (home / "remit.yaml").write_text(text)
-    settings = load(home / "remit.yaml", environ={})
+    settings = load(home / "remit.yaml", environ={"REMIT_POLICY__DEADLINE_MS": "10000"})
     runner = ScriptedRunner()
     token = (home / ".remit/keys/agent.token").read_text().strip()
     async with (

@@ -82,7 +82,7 @@ async def house(home: Path) -> AsyncIterator[House]:
     for tool in whole["catalog"]["tools"]:
         tool["result_files"] = ["report.bin"]
     path.write_text(yaml.safe_dump(whole))
-    settings, runner = load(path, environ={}), ScriptedRunner()
+    settings, runner = load(path, environ={"REMIT_POLICY__DEADLINE_MS": "10000"}), ScriptedRunner()
     key = (home / ".remit/keys/agent.token").read_text().strip()
     with capture_logs():
         async with (

@@ -174,7 +174,8 @@ class FakeGateway:
     async def _fails(self, call: Call, progress: Progress) -> Reply:
         machine = {"code": "policy_denied", "decision_id": "d1", "policy_revision": "r1"}
         text = "Denied by policy: not this one. Do not retry unchanged. [policy_denied; d1]"
-        return reply(text, is_error=True, decision=machine)
+        structured = Frozen(encode({"decision": machine}))
+        return reply(text, is_error=True, decision=machine, structured=structured)
 
     async def _progress(self, call: Call, progress: Progress) -> Reply:
         for step in ("one", "two", "three"):

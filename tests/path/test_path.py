@@ -636,6 +636,8 @@ async def test_command_that_fails_says_its_status_and_its_last_words(make_path: 
     path.runner.behave = ends(b"no such service", exit_code=3)
     reply = await path.call("act")
     assert code(reply) == "run_failed"
+    assert reply.structured is not None
+    assert reply.structured.value() == {"decision": dict(reply.decision)}
     assert "Exit status 3" in text(reply)
     assert "no such service" in text(reply)
 

@@ -8,8 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from remit.backends import Backends, PathSettings
+from remit.canonical import encode
 from remit.errors import Code
-from remit.model import Approved, Call, NormalCall, Outcome, Receipt, Repeat, Reply, RunResult
+from remit.model import (
+    Approved,
+    Call,
+    Frozen,
+    NormalCall,
+    Outcome,
+    Receipt,
+    Repeat,
+    Reply,
+    RunResult,
+)
 from remit.stages import respond
 from remit.stages.asking import hinted
 from remit.stages.record import Record, refusal_entry
@@ -95,15 +106,19 @@ class Answers:
         return respond.refusal(refused)
 
     def fit(self, call: Call, reply: Reply) -> Reply:
-        """The reply, without Remit's own words in the place of a result that has a schema.
+        """The reply; an error has Remit's own words as its structure, where it has none of the
+        tool's and the tool has no schema for that place.
 
         Clients hold what stands there against the tool's output schema, of an error too, and would
         show that it does not fit instead of the error. `_meta` has the same words.
         """
-        tool = self._backends.catalog.tool(call.tool_name)
-        if not reply.is_error or tool is None or tool.output_schema is None:
+        if not reply.is_error:
             return reply
-        return replace(reply, structured=None)
+        ours = Frozen(encode({"decision": dict(reply.decision)}))
+        tool = self._backends.catalog.tool(call.tool_name)
+        if tool is not None and tool.output_schema is not None:
+            return replace(reply, structured=None) if reply.structured == ours else reply
+        return reply if reply.structured is not None else replace(reply, structured=ours)
 
     def tell(self, call: Call, normal: NormalCall | None, reply: Reply) -> None:
         """One line for operators and two counters; nothing of what the caller sent."""

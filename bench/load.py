@@ -8,6 +8,7 @@ time from /proc, with that of its children apart.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -64,14 +65,21 @@ def cpu_seconds(pid: int) -> tuple[float, float]:
     return alone / TICK, everyone / TICK
 
 
+FIRST_ID = 1_000_000_000
+"""A request with this id gets a new one of the same length each time: in a session none is used twice."""
+
+_IDS = itertools.count(FIRST_ID + 1)
+
+
 async def _one(host: str, port: int, request: bytes, expect: bytes, times: list[float],
     left: Callable[[], bool],
 ) -> None:  # fmt: skip
     reader, writer = await asyncio.open_connection(host, port)
     try:
         while left():
+            sent = request.replace(b"%d" % FIRST_ID, b"%d" % next(_IDS))
             began = time.perf_counter()
-            writer.write(request)
+            writer.write(sent)
             head = await reader.readuntil(b"\r\n\r\n")
             length = _length(head)
             body = await reader.readexactly(length) if length >= 0 else await _chunked(reader)

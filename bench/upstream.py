@@ -27,7 +27,7 @@ from bench.__main__ import META, free_port, machine, server
 from bench.fronts.contextforge import contextforge
 from bench.fronts.process import listening
 from bench.fronts.remit import remit
-from bench.load import Figure, load, post
+from bench.load import FIRST_ID, Figure, load, post
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONTS = Path(__file__).parent / "fronts"
@@ -151,7 +151,7 @@ def request(target: Target, revision: str) -> bytes:
         params["_meta"] = META
     else:
         sent |= shaken(target)
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    body = {"jsonrpc": "2.0", "id": FIRST_ID, "method": "tools/call", "params": params}
     return post(target.port, target.path, json.dumps(body).encode(), sent)
 
 

@@ -1,4 +1,4 @@
-"""Which addresses a run may be connected to: the public ones, and never a metadata service.
+"""Which addresses may be connected to, and connecting: the public ones, never a metadata service.
 
 From the IANA registries of special-purpose addresses (RFC 6890 and its updates). What is not known
 to be an ordinary public address is refused.
@@ -6,9 +6,12 @@ to be an ordinary public address is refused.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import socket
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
 
 
 class Reach(IntEnum):
@@ -164,3 +167,23 @@ def split_authority(text: str, default: int | None = None) -> tuple[str, int] | 
             return None
     port = int(found[2]) if found[2] is not None else int(default or 0)
     return (host, port) if plain_host(host) and 1 <= port <= 65_535 else None
+
+
+async def connected(address: str, port: int, seconds: float) -> socket.socket | None:
+    """A TCP connection to an address that was checked, within so many seconds; None if there is none.
+
+    Takes no name: what was looked up and checked is what is connected to.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    target: tuple[Any, ...] = (address, port)
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(sock, target)
+    except (OSError, TimeoutError):
+        sock.close()
+        return None
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from remit.addresses import Reach, is_address, reach
+from remit.addresses import Reach, connected, is_address, reach
 from remit.errors import Code, UpstreamFault
 from remit.loopback import is_loopback
 from remit.tls import client_context
@@ -152,26 +152,10 @@ async def _first(addresses: Sequence[str], port: int, seconds: float) -> socket.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             for number, address in enumerate(addresses):
-                sock = await _connected(address, port, seconds / (len(addresses) - number))
+                sock = await connected(address, port, seconds / (len(addresses) - number))
                 if sock is not None:
                     return sock
     raise _unreachable("it takes no connection", "does it run, and is the port the right one?")
-
-
-async def _connected(address: str, port: int, seconds: float) -> socket.socket | None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    target: tuple[Any, ...] = (address, port)
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.get_running_loop().sock_connect(sock, target)
-    except (OSError, TimeoutError):
-        sock.close()
-        return None
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _refused() -> UpstreamFault:

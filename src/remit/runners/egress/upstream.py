@@ -8,9 +8,8 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from remit.addresses import METADATA_NAMES, Reach, is_address, reach
+from remit.addresses import METADATA_NAMES, Reach, connected, is_address, reach
 from remit.runners.egress.refusals import Refusal
 from remit.runners.egress.streams import PlainStream, TlsStream
 from remit.tls import client_context
@@ -105,7 +104,7 @@ class Upstream:
             async with asyncio.timeout(CONNECT_S):
                 for number, address in enumerate(addresses):
                     left = len(addresses) - number
-                    sock = await _connected(address, port, CONNECT_S / left)
+                    sock = await connected(address, port, CONNECT_S / left)
                     if sock is not None:
                         self._check_elsewhere(sock, host, port)
                         return PlainStream(sock), address
@@ -130,19 +129,3 @@ class Upstream:
         except (ssl.SSLError, OSError, ValueError, TimeoutError):
             raise Refusal("upstream_tls") from None
         return stream
-
-
-async def _connected(address: str, port: int, seconds: float) -> socket.socket | None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    target: tuple[Any, ...] = (address, port)
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.get_running_loop().sock_connect(sock, target)
-    except (OSError, TimeoutError):
-        sock.close()
-        return None
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -64,4 +64,5 @@ THREATS: dict[str, str] = {
     "its client astray.",
     "T-50": "A caller reads, or a model is given, what a server has beside its tools and nobody listed, "
     "accepted or let it see.",
+    "T-51": "A code, a state or a consent of one person is used by another, or for another.",
 }

@@ -51,6 +51,12 @@ class Code(StrEnum):
     INPUT_STATE_MISMATCH = "input_state_mismatch"
     INPUT_STATE_SPENT = "input_state_spent"
     INPUT_NOT_GIVEN = "input_not_given"
+    # A person's consent at an MCP server's authorization server
+    CONSENT_REQUIRED = "consent_required"
+    CONSENT_UNAVAILABLE = "consent_unavailable"
+    CONSENT_STATE_INVALID = "consent_state_invalid"
+    CONSENT_REFUSED = "consent_refused"
+    CONSENT_FAILED = "consent_failed"
     # May it
     POLICY_DENIED = "policy_denied"
     POLICY_UNDEFINED = "policy_undefined"

@@ -1050,6 +1050,54 @@ class Lent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Whose consent it is: of a caller's chain the one with the original authority, else the caller."""
+
+    tenant: str
+    subject: str
+
+
+class ConsentState(StrEnum):
+    """Whether a call that needs a person's consent may be made with what was given so far."""
+
+    HELD = "held"
+    NEEDED = "needed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What a person gave, at an MCP server's authorization server, for Remit to act for them there.
+
+    `scopes` are those that were given. `expires_ms` is when what is held ends by itself (None: the
+    server does not say); `renewable` whether more is got then without asking the person. No secret.
+    """
+
+    ref: str
+    principal: Principal
+    scopes: tuple[str, ...]
+    given_ms: int
+    expires_ms: int | None = None
+    renewable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentPage:
+    """Where a person is sent to consent: a page of the authorization server, for once.
+
+    `host` is the authorization server's, to be shown before anybody goes there; `scopes` what it is
+    asked for (empty: it decides). `url` holds `state`, which the answer brings back by `ends_ms`.
+    """
+
+    ref: str
+    principal: Principal
+    url: str = field(repr=False)
+    host: str
+    scopes: tuple[str, ...]
+    state: str = field(repr=False)
+    ends_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """One connection that a run made or tried to make through the egress proxy.
 

@@ -18,6 +18,9 @@ from remit.model import (
     Caller,
     Capabilities,
     Checkpoint,
+    Consent,
+    ConsentPage,
+    ConsentState,
     Decision,
     Destruction,
     Entry,
@@ -33,6 +36,7 @@ from remit.model import (
     Operator,
     Outcome,
     PartDifference,
+    Principal,
     Receipt,
     Repeat,
     RequestState,
@@ -363,6 +367,73 @@ class Credentials(Protocol):
 
     async def keys(self) -> Mapping[str, Any]:
         """The issuer's public keys as a JWK Set (RFC 7517); without keys if there is no issuer."""
+
+
+class Consents(Protocol):
+    """What people gave, each at an MCP server's own authorization server, for Remit to act for them.
+
+    The keeper holds it: codes, verifiers and tokens never reach whoever asks here. Whose consent a
+    run is lent follows from the ledger alone; what is said here decides only who is asked for one.
+    """
+
+    def asks(self, ref: str) -> bool:
+        """Whether this handle is lent by a person's consent; of any other nothing here speaks."""
+
+    async def status(
+        self, ref: str, principal: Principal, scopes: Sequence[str] = ()
+    ) -> ConsentState:
+        """Whether a call that names these scopes of the handle can be made for them.
+
+        HELD is no promise: the authorization server may take back what it gave at any time.
+
+        Raises:
+            RunnerFault: `credential_unavailable`: nobody can tell.
+        """
+
+    async def begin(
+        self,
+        ref: str,
+        principal: Principal,
+        scopes: Sequence[str],
+        redirect_uri: str,
+        client_document: str | None,
+    ) -> ConsentPage:
+        """Begin to ask a person; what they answer comes to `redirect_uri`, within ten minutes, once.
+
+        Args:
+            scopes: of the plan; joined with what was given before and what the server then wanted.
+            redirect_uri: compared letter by letter by the authorization server.
+            client_document: https address of Remit's client metadata (CIMD); None if it has none.
+
+        Raises:
+            Refused: `consent_unavailable`: this server cannot be asked, and what to mend;
+                `rate_limited`: too many are being asked.
+        """
+
+    async def finish(self, state: str, answer: Mapping[str, str]) -> Consent:
+        """Take the answer: all parameters with which the person's browser came back, each once.
+
+        Raises:
+            Refused: `consent_state_invalid`: nothing was begun with this state, or it was used, or
+                is too late; `consent_refused`: the person said no; `consent_failed`: another server
+                answered, or what it gave cannot be used. In each case nothing new is held.
+        """
+
+    async def listed(self, tenant: str | None = None) -> Sequence[Consent]:
+        """All that are held, of one tenant or of all, in the order of handle and principal."""
+
+    async def revoke(self, ref: str, principal: Principal) -> bool:
+        """Forget it, and have the authorization server end it (RFC 7009): whether that confirmed.
+
+        Forgotten it is in any case, before the server is asked. False too where there was none.
+        """
+
+    async def unaccepted(self, lease: Lease, scopes: Sequence[str] | None = None) -> None:
+        """A server did not accept what this run was lent.
+
+        Without scopes: a new access token is got before the next loan. With scopes
+        (`insufficient_scope`): the person is asked again, for these too, a few times at most.
+        """
 
 
 class Artifacts(Protocol):

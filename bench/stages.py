@@ -20,7 +20,7 @@ from bench.gateway import make_world
 from remit.app import open_gateway
 from remit.config import load
 from remit.gateway import Gateway
-from remit.model import Call, Caller
+from remit.model import Amount, Call, Caller
 from remit.telemetry import STAGE_TIMES, configure_logs
 from remit.testing.runner import NoopRunner
 
@@ -32,7 +32,7 @@ class Silent:
 
     wanted = False
 
-    async def report(self, message: str) -> None:
+    async def report(self, message: str, amount: Amount | None = None) -> None:
         return
 
 

@@ -1170,12 +1170,29 @@ class Channel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """How far an MCP server says that a call has come, and of how much if it says so."""
+
+    progress: float
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A report of an MCP server on a call: its words, which are not trusted, and its numbers."""
+
+    words: str
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A piece of output as it came."""
+    """A piece of output as it came; `told` is the report that a server's line was made of."""
 
     seq: int
     channel: Channel
     data: bytes
+    told: Told | None = None
 
 
 class RunState(StrEnum):

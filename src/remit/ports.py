@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from remit.model import (
     AccessRequest,
     Activation,
+    Amount,
     Approval,
     ApprovalDraft,
     ApprovalState,
@@ -713,8 +714,13 @@ class Progress(Protocol):
     def wanted(self) -> bool:
         """Whether the caller asked to hear; what it did not ask for is not gathered."""
 
-    async def report(self, message: str) -> None:
-        """Send a progress message if the caller asked for them; never raises."""
+    async def report(self, message: str, amount: Amount | None = None) -> None:
+        """Send a progress message if the caller asked for them; never raises.
+
+        Args:
+            message: for people; empty if there are numbers alone.
+            amount: how far an MCP server says that the call has come; its numbers are not trusted.
+        """
 
 
 Now = Callable[[], int]

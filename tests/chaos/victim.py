@@ -17,7 +17,7 @@ from remit.app import open_gateway
 from remit.backends import Backends
 from remit.config import load
 from remit.gateway import Gateway
-from remit.model import Actor, Call, Caller, CallerKind
+from remit.model import Actor, Amount, Call, Caller, CallerKind
 from remit.telemetry import configure_logs
 from remit.testing.tripwire import Tripwire, When
 
@@ -37,7 +37,7 @@ class Deaf:
 
     wanted = False
 
-    async def report(self, message: str) -> None:
+    async def report(self, message: str, amount: Amount | None = None) -> None:
         return
 
 

@@ -22,7 +22,7 @@ from remit.cli.approval_text import approval_text
 from remit.config import load
 from remit.doors.admin import admin_app
 from remit.gateway import Gateway
-from remit.model import Call, Claims, Ending, Reply, RunResult, RunSpec
+from remit.model import Amount, Call, Claims, Ending, Reply, RunResult, RunSpec
 from remit.testing.scripted import ScriptedRunner
 from tests.cli.conftest import Ended, Remit
 from tests.doors.serving import served
@@ -36,7 +36,7 @@ PREVIEW = "--- live\n+++ desired\n-web 2.4.0\n+web 2.4.1\n\x1b[31m\n"
 class Silent:
     wanted = False
 
-    async def report(self, message: str) -> None: ...
+    async def report(self, message: str, amount: Amount | None = None) -> None: ...
 
 
 class House:

@@ -19,7 +19,7 @@ from remit.app import door_settings, open_gateway
 from remit.config import load
 from remit.doors.admin import admin_app
 from remit.gateway import Gateway
-from remit.model import Call, Channel, Ending, Frame, Reply, RunResult, RunSpec
+from remit.model import Amount, Call, Channel, Ending, Frame, Reply, RunResult, RunSpec
 from remit.testing.scripted import ScriptedRunner
 from tests.cli.conftest import Ended, Remit
 from tests.doors.serving import served
@@ -36,7 +36,7 @@ LIVE = [
 class Silent:
     wanted = False
 
-    async def report(self, message: str) -> None: ...
+    async def report(self, message: str, amount: Amount | None = None) -> None: ...
 
 
 class House:

@@ -23,6 +23,7 @@ from remit.ledger.sqlite import SqliteLedger
 from remit.model import (
     Activation,
     Actor,
+    Amount,
     Call,
     Caller,
     CallerKind,
@@ -107,9 +108,11 @@ class Heard:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
+        self.amounts: list[Amount | None] = []
 
-    async def report(self, message: str) -> None:
+    async def report(self, message: str, amount: Amount | None = None) -> None:
         self.messages.append(message)
+        self.amounts.append(amount)
 
 
 @dataclass

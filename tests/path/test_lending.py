@@ -11,6 +11,7 @@ import pytest
 
 from remit.backends import Delivery
 from remit.model import (
+    Amount,
     Channel,
     Connection,
     Ending,
@@ -18,6 +19,7 @@ from remit.model import (
     RunResult,
     RunSpec,
     RunState,
+    Told,
     Traffic,
 )
 from remit.testing.credentials import BLANK, MemoryCredentials
@@ -264,6 +266,20 @@ async def test_what_a_run_writes_whose_credential_is_injected_is_searched_as_it_
     await path.call("deploy")
     assert any("cloning with" in each for each in path.heard.messages)
     assert not any(SECRET in each for each in path.heard.messages)
+
+
+async def test_a_servers_words_are_searched_as_they_come_and_its_numbers_pass(
+    make_path: MakePath,
+) -> None:
+    path: Path_ = await make_path(GIVE, tools=TOOLS, secrets={"ci/token": SECRET})
+    amount = Amount(progress=0.5, total=2)
+    told = Told(words=f"half way with {SECRET}", amount=amount)
+    path.runner.live = [Frame(seq=0, channel=Channel.STDERR, data=b"of operators\n", told=told)]
+    await path.call("deploy")
+    (message,) = [each for each in path.heard.messages if "half way" in each]
+    assert SECRET not in message
+    assert amount in path.heard.amounts
+    assert not any("of operators" in each for each in path.heard.messages)
 
 
 async def test_credential_that_nobody_has_is_refused_before_policy(make_path: MakePath) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from remit.canonical import encode
 from remit.errors import Code, RunnerFault
-from remit.model import Ending, Lease, RunResult, RunSpec
+from remit.model import Amount, Ending, Lease, RunResult, RunSpec, Told
 from remit.ports import Runner
 from remit.testing.runner import NoopRunner, RunnerContract
 from remit.testing.spoken import cat
@@ -183,6 +183,10 @@ async def test_reports_come_out_as_they_are_made_and_standard_error_does_not() -
     assert [frame async for frame in frames] == []
     assert late == first
     assert [(f.seq, f.data) for f in first] == [(0, b"half way (1 of 2)\n"), (1, b"1\n")]
+    assert [f.told for f in first] == [
+        Told(words="half way", amount=Amount(progress=1, total=2)),
+        Told(words="", amount=Amount(progress=1)),
+    ]
     assert (await it.runner.collect(own)).stderr == b"the server's own log\n"
 
 

@@ -222,6 +222,7 @@ class Protocol:
                 if answers is None:
                     reply = unanswered(reply)
                 else:
+                    progress.again()
                     reply = await self._ask(self._again(call, question, answers), progress)
         return reply
 
@@ -304,13 +305,17 @@ def _sender(ctx: Context, inbound: Inbound) -> SendProgress | None:
     exchange = ctx.request.scope.get(EXCHANGE) if ctx.request is not None else None
     if not isinstance(exchange, Exchange):
 
-        async def over_session(count: int, message: str) -> None:
-            await ctx.session.report_progress(count, message=message)
+        async def over_session(count: float, total: float | None, message: str) -> None:
+            await ctx.session.report_progress(count, total, message or None)
 
         return over_session
 
-    async def over_exchange(count: int, message: str) -> None:
-        params = {"progressToken": token, "progress": count, "message": message}
+    async def over_exchange(count: float, total: float | None, message: str) -> None:
+        params: dict[str, Any] = {"progressToken": token, "progress": count}
+        if total is not None:
+            params["total"] = total
+        if message:
+            params["message"] = message
         await exchange.notify("notifications/progress", params)
 
     return over_exchange

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from remit.backends import Backends
 from remit.errors import Code, LedgerFault, Refused, RemitError, RunnerFault
 from remit.model import (
+    Amount,
     Constraints,
     Destruction,
     Ending,
@@ -79,7 +80,7 @@ class Unheard:
 
     wanted = False
 
-    async def report(self, message: str) -> None:
+    async def report(self, message: str, amount: Amount | None = None) -> None:
         return None
 
 
@@ -318,11 +319,13 @@ def _code(fault: Exception) -> tuple[str]:
 
 
 async def _watch(runner: Runner, lease: Lease, progress: Progress) -> None:
-    """Pass each finished line of standard error on as a progress message."""
+    """Pass on what a server reports, and of a command each finished line of standard error."""
     lines = Lines(MAX_PROGRESS_LINE)
     try:
         async for frame in runner.stream(lease):
-            if frame.channel.value == "stderr":
+            if frame.told is not None:
+                await progress.report(frame.told.words, frame.told.amount)
+            elif frame.channel.value == "stderr":
                 for line in lines.feed(frame.data):
                     await progress.report(line)
     except Exception as fault:  # the run and its outcome do not depend on it

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from remit.errors import Code, RunnerFault
-from remit.model import Destruction, Lease, Lent, Loan, RunResult, Traffic
+from remit.model import Amount, Destruction, Lease, Lent, Loan, RunResult, Traffic
 from remit.ports import Clock, Credentials, Progress
 from remit.stages.redact import UNSCRUBBED, withheld
 from remit.telemetry import logger
@@ -115,9 +115,11 @@ class Searched:
     def wanted(self) -> bool:
         return self.progress.wanted
 
-    async def report(self, message: str) -> None:
-        data, _ = await self.credentials.scrub(self.lease, message.encode())
-        await self.progress.report(data.decode("utf-8", "replace"))
+    async def report(self, message: str, amount: Amount | None = None) -> None:
+        data = b""
+        if message:
+            data, _ = await self.credentials.scrub(self.lease, message.encode())
+        await self.progress.report(data.decode("utf-8", "replace"), amount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from remit.errors import Code, Refused
-from remit.model import Effect, NormalCall, Permitted, Repeat, Reply, RunState
+from remit.model import Amount, Effect, NormalCall, Permitted, Repeat, Reply, RunState
 from remit.ports import Ledger, Progress
 from remit.stages.execute import Stop
 from remit.stages.rounds import spent
@@ -140,10 +140,10 @@ class Flight:
         """Whether anyone who waits asked for progress."""
         return any(listener.wanted for listener in self.listeners)
 
-    async def report(self, message: str) -> None:
+    async def report(self, message: str, amount: Amount | None = None) -> None:
         """Tell all who wait (this is the `Progress` that the path reports to)."""
         for listener in tuple(self.listeners):
-            await listener.report(message)
+            await listener.report(message, amount)
 
 
 class Flights:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from remit.model import Channel, Frame
+from remit.model import Amount, Channel, Frame, Told
 from remit.upstreams.messages import Progress
 
 KEPT = 256
@@ -24,8 +24,10 @@ class Reports:
 
     def add(self, report: Progress) -> None:
         """Take one more; returns at once."""
-        data = line_of(report).encode("utf-8", "replace")
-        self._kept.append(Frame(seq=self._count, channel=Channel.STDERR, data=data))
+        words = " ".join((report.message or "").split())
+        told = Told(words=words, amount=Amount(progress=report.progress, total=report.total))
+        data = line_of(told).encode("utf-8", "replace")
+        self._kept.append(Frame(seq=self._count, channel=Channel.STDERR, data=data, told=told))
         self._count += 1
         self._wake()
 
@@ -51,12 +53,10 @@ class Reports:
                 await self._more.wait()
 
 
-def line_of(report: Progress) -> str:
+def line_of(told: Told) -> str:
     """The report as one line: the server's words, if it has any, and how far it says it is."""
-    words = " ".join((report.message or "").split())
-    far = (
-        f"{report.progress:g}"
-        if report.total is None
-        else f"{report.progress:g} of {report.total:g}"
-    )
-    return f"{words} ({far})\n" if words else f"{far}\n"
+    amount = told.amount
+    far = f"{amount.progress:g}"
+    if amount.total is not None:
+        far += f" of {amount.total:g}"
+    return f"{told.words} ({far})\n" if told.words else f"{far}\n"

@@ -3,7 +3,8 @@
 Every top-level key is always there, with an explicit empty value where there is nothing to say,
 so that a rule never turns undefined because a field was left out. Facts about the tool come from
 the operator's catalog; what the caller says of itself stands under `claims`, `verified: false`.
-No number here is a float, save inside `arguments`, a preview's `data` and a result's `structured`.
+No number here is a float, save inside `arguments`, `answers`, a preview's `data` and a result's
+`structured`.
 
 These functions are pure: the same values give the same document. docs/policy-input.md is the
 reference; the JSON Schema is `remit/schemas/remit.input-1.json`.
@@ -30,6 +31,7 @@ from remit.model import (
     Plan,
     PlanKind,
     PreviewResult,
+    Round,
     Tier,
     Tool,
 )
@@ -93,6 +95,7 @@ def call_document(
         "elided": [],
         "taint": [],
     }
+    document["answers"] = _answers(normal.round)
     document["context"]["environment"] = normal.environment
     document["context"]["call_digest"] = normal.digest
     document["approvals"] = _votes(approvals)
@@ -182,6 +185,7 @@ def _frame(
         "tools": [],
         "arguments": {},
         "arguments_meta": {"digest": "", "bytes": 0, "elided": [], "taint": []},
+        "answers": _answers(None),
         "context": {
             "environment": "",
             "time": rfc3339(now_ms),
@@ -198,6 +202,14 @@ def _frame(
         "history": _history(history),
         "result": None,
     }
+
+
+def _answers(found: Round | None) -> dict[str, Any]:
+    """What the caller answers to a server's questions; `content` is there also where it is not."""
+    if found is None:
+        return {"round": 0, "given": {}}
+    given = {name: {"content": {}, **each} for name, each in found.answers.value().items()}
+    return {"round": found.number, "given": given}
 
 
 def _history(history: History) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Pipeline:
             oblige=self._oblige,
         )
         self._review = Review(backends.policy, self.means, backends.clock, self.histories)
-        self._answers = Answers(backends, settings)
+        self._answers = Answers(backends, settings, self._review)
         self._flights = Flights()
         self._slots = asyncio.Semaphore(settings.concurrent_runs)
 

@@ -87,6 +87,7 @@ class Documents:
         """The list that the same caller would be shown, with that tool on it."""
         context = {**question["context"], "environment": "", "call_digest": ""}
         rest: dict[str, Any] = {"tool": None, "arguments": {}, "plan": None, "preview": None}
+        rest["answers"] = {"round": 0, "given": {}}
         return {
             **question,
             **rest,

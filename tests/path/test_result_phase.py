@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from remit.canonical import encode
 from remit.cli.policy.recorded import decision_at
 from remit.cli.policy.replay import Outcome, replay
 from remit.errors import Code, LedgerFault
@@ -433,3 +434,102 @@ async def test_rule_that_comes_into_force_is_asked_from_the_next_result_on(
 async def test_everything_is_there_where_nothing_is_withheld(make_path: MakePath) -> None:
     path = await made(make_path, LETS, MCP)
     assert SECRET in await everything(path, await path.call("as_mcp"))
+
+
+# --------------------------------------------------------------------------- asked for once more
+
+
+async def stored(make_path: MakePath, name: str, value: Any = MCP, **more: Any) -> Path_:
+    """A call with a key that was made while no policy had anything to say of results."""
+    path = await made(make_path, ALLOW, value, **more)
+    await path.call(name, key="k")
+    return path
+
+
+KEPT: dict[str, Any] = {
+    "as_json": encode({"password": SECRET, "n": 1}),
+    "as_mcp": MCP,
+    "as_text": SECRET.encode(),
+    "served": MCP,
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+async def test_stored_result_is_given_as_the_policy_of_now_lets_it_back(
+    make_path: MakePath, name: str
+) -> None:
+    path = await stored(make_path, name, KEPT[name])
+    assert SECRET in told(await path.call(name, key="k"))
+    await path.load(WITHHOLDS)
+    reply = await path.call(name, key="k")
+    assert (reply.replayed, code(reply)) == (True, "output_withheld")
+    assert SECRET not in told(reply)
+    assert "it holds a password" in text(reply)
+    assert reply.decision["outcome"] == "succeeded"
+    await path.load(LETS)
+    assert SECRET in told(await path.call(name, key="k"))
+    assert len(path.runner.specs) == 1
+    first, second = await judged(path)
+    assert (first["verdict"], second["verdict"]) == ("deny", "allow")
+    assert first["again"] is second["again"] is True
+    await verified(path)
+
+
+@pytest.mark.parametrize("name", KEPT)
+async def test_policy_is_shown_of_a_stored_result_what_it_was_shown_of_the_run(
+    make_path: MakePath, name: str
+) -> None:
+    path = await made(make_path, LETS, KEPT[name])
+    await path.call(name, key="k")
+    await path.call(name, key="k")
+    shown = [
+        json.loads(await path.ledger.value(each["commitments"]["input"]) or b"")["result"]
+        for each in await judged(path)
+    ]
+    assert len(shown) == 2
+    for part in ("content", "structured", "state", "ending", "valid", "is_error", "server"):
+        assert shown[0][part] == shown[1][part], part
+
+
+async def test_stored_result_is_redacted_as_the_policy_of_now_wants_it(
+    make_path: MakePath,
+) -> None:
+    path = await stored(make_path, "as_json", {"password": SECRET, "n": 1})
+    await path.load(output(redact=["/password"]))
+    reply = await path.call("as_json", key="k")
+    assert code(reply) == "ok"
+    assert reply.structured is not None
+    assert reply.structured.value() == {"password": "[redacted]", "n": 1}
+    assert SECRET not in told(reply)
+
+
+async def test_words_of_a_stored_failure_are_withheld_too(make_path: MakePath) -> None:
+    path = await stored(make_path, "as_text", SECRET.encode(), exit_code=3)
+    await path.load(WITHHOLDS)
+    reply = await path.call("as_text", key="k")
+    assert (reply.replayed, code(reply)) == (True, "run_failed")
+    assert SECRET not in told(reply)
+
+
+async def test_stored_result_that_cannot_be_put_to_policy_is_withheld(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await stored(make_path, "as_json")
+    await path.load(LETS)
+
+    async def breaks(*_: Any, **__: Any) -> Any:
+        raise RuntimeError
+
+    monkeypatch.setattr(path.ledger, "append", breaks)
+    reply = await path.call("as_json", key="k")
+    assert code(reply) == "output_withheld"
+    assert SECRET not in told(reply)
+
+
+async def test_stored_result_of_a_server_in_shadow_mode_is_given_as_it_is(
+    make_path: MakePath,
+) -> None:
+    path = await stored(make_path, "watched")
+    await path.load(WITHHOLDS)
+    assert SECRET in told(await path.call("watched", key="k"))
+    assert not await judged(path)

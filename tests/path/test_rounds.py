@@ -305,6 +305,28 @@ async def test_policy_decides_on_the_answered_call_again_and_a_refused_one_spend
     assert code(await it.call(state=state, answers=ALICE)) == "ok"
 
 
+async def test_policy_may_go_by_the_answers_and_by_whether_anybody_asked(
+    make_path: MakePath,
+) -> None:
+    rego = HEAD + (
+        'decision := answer("deny", {}) if input.answers.given.who.content.name == "Mallory"\n'
+        'else := answer("deny", {}) if { count(input.answers.given) > 0; input.answers.round == 0 }\n'
+        'else := answer("allow", {})\n'
+    )
+    server = Server()
+    it = await asking(make_path, rego, behave=server)
+    assert code(await it.call(answers=ALICE)) == "policy_denied"
+    state = await it.state()
+    assert code(await it.call(state=state, answers=MALLORY)) == "policy_denied"
+    assert len(server.asked) == 1
+    assert code(await it.call(state=state, answers=ALICE)) == "ok"
+    entries = await it.path.entries()
+    assert not any(name in json.dumps(entries) for name in ("Alice", "Mallory"))
+    asked = [each for each in entries if each["event"] == "decision"][-1]
+    document = json.loads(await it.path.ledger.value(asked["commitments"]["input"]) or b"")
+    assert document["answers"] == {"round": 1, "given": ALICE}
+
+
 async def test_people_agree_to_each_round_anew(make_path: MakePath) -> None:
     server = Server()
     it = await asking(make_path, ASK, behave=server)

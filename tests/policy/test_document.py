@@ -19,6 +19,7 @@ from remit.model import (
     EnvironmentRule,
     PlanKind,
     PreviewResult,
+    Round,
     Taint,
     Verdict,
     Vote,
@@ -118,6 +119,20 @@ def test_schema_refuses_a_key_it_does_not_know_at_every_level() -> None:
         assert not CHECK.is_valid(document), sorted(found)
         del found["surprise"]
     assert CHECK.is_valid(document)
+
+
+def test_answers_are_there_in_one_shape_whatever_was_answered() -> None:
+    given = {"who": {"action": "accept", "content": {"n": 1.5}}, "page": {"action": "cancel"}}
+    document = call_document(
+        normal=replace(normal_call(), round=Round(answers=frozen(given), number=2, run_id="run_1")),
+        plan=plan_of(),
+        capabilities=SANDBOX,
+        now_ms=NOW,
+    )
+    CHECK.validate(document)
+    page = {"action": "cancel", "content": {}}
+    assert document["answers"] == {"round": 2, "given": {"who": given["who"], "page": page}}
+    assert question()["answers"] == {"round": 0, "given": {}}
 
 
 @pytest.mark.parametrize("key", sorted(SCHEMA["properties"]))

@@ -155,4 +155,4 @@ def test_what_counts_as_steady_is_the_caller_and_the_tools_or_empty_in_every_lis
         value = document
         for step in path:
             value = value[step]
-        assert not value or value == {"digest": "", "bytes": 0, "elided": [], "taint": []}
+        assert not value or not any(value.values())

@@ -74,7 +74,7 @@ class Story:
         self._decisions: dict[str, _Decision] = {}
         self._approvals: dict[str, _Approval] = {}
         self._open: dict[str, _OpenRun] = {}
-        self._ended: set[str] = set()
+        self._ended: dict[str, str] = {}
         self._unknown: set[str] = set()
         self._fence = 0
         self._frozen = False
@@ -152,10 +152,15 @@ class Story:
         )
 
     def _about(self, index: int, entry: Document, plan_hash: str) -> str | None:
-        """The run whose result the decision is about; it has to be open, and of this plan."""
+        """The run whose result the decision is about; it has to be open, and of this plan, or,
+        where its stored result was asked for again, to have ended."""
         if entry.get("phase") != "result":
             return None
         run = _text(index, entry, "run")
+        if entry.get("again", False) is True:
+            if self._ended.get(run) != plan_hash:
+                raise _wrong(index, "the decision is about the stored result of no run that ended")
+            return run
         opened = self._open.get(run)
         if opened is None or opened.plan_hash != plan_hash or opened.review is not None:
             raise _wrong(index, "the decision is about the result of no run that waits for one")
@@ -246,7 +251,7 @@ class Story:
         if state not in ENDINGS:
             raise _wrong(index, "the outcome has a state that a run cannot end in")
         self._check_review(index, entry, opened)
-        self._ended.add(run)
+        self._ended[run] = opened.plan_hash
         if state == "unknown":
             self._unknown.add(run)
         self.outcomes += 1

@@ -28,8 +28,8 @@ ALL = frozenset({"input"})
 STEADY: frozenset[Path] = frozenset({
     ("schema",), ("phase",), ("caller",), ("tools",),
     # Empty in every question about what may be seen, which is never about one call.
-    ("tool",), ("arguments",), ("arguments_meta",), ("plan",), ("preview",), ("approvals",),
-    ("result",), ("context", "environment"), ("context", "call_digest"),
+    ("tool",), ("arguments",), ("arguments_meta",), ("answers",), ("plan",), ("preview",),
+    ("approvals",), ("result",), ("context", "environment"), ("context", "call_digest"),
 })  # fmt: skip
 """What stays as it is for one caller and one set of tools; all else may change from call to call."""
 

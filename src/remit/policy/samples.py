@@ -25,7 +25,7 @@ MOST_CHANGES = 3
 _PLACES = (
     ("phase",), ("caller", "groups"), ("caller", "roles"), ("caller", "kind"), ("caller", "subject"),
     ("caller", "acr"), ("claims", "purpose"), ("tool", "effect"), ("tool", "risk"),
-    ("tool", "environments"), ("tool",), ("arguments",), ("context", "environment"),
+    ("tool", "environments"), ("tool",), ("arguments",), ("answers",), ("context", "environment"),
     ("context", "time"), ("context", "source_ip"), ("context", "break_glass"), ("approvals",),
     ("history",), ("usage",), ("plan",),
 )  # fmt: skip

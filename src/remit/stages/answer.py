@@ -22,8 +22,10 @@ from remit.model import (
     RunResult,
 )
 from remit.stages import respond
+from remit.stages.again import Again
 from remit.stages.asking import hinted
 from remit.stages.record import Record, refusal_entry
+from remit.stages.review import Review
 from remit.stages.rounds import Rounds
 from remit.telemetry import CALLS, REFUSALS, annotate_call, logger, stage
 
@@ -43,8 +45,9 @@ class Finished:
 class Answers:
     """Gives replies, and sees to it that what they say is in the log."""
 
-    def __init__(self, backends: Backends, settings: PathSettings) -> None:
+    def __init__(self, backends: Backends, settings: PathSettings, review: Review) -> None:
         self._backends = backends
+        self._again = Again(backends, review)
         self.rounds = Rounds(settings.state_key)
         self._unsafe = settings.unsafe
         self._asking = settings.questions_per_minute > 0
@@ -66,7 +69,8 @@ class Answers:
             return replace(reply, question=asked)
 
     async def replayed(self, normal: NormalCall, earlier: Repeat) -> Reply:
-        """The stored reply of an earlier run, with that run's receipt."""
+        """The stored reply of an earlier run as policy lets it back now, with its receipt."""
+        earlier = await self._again(normal, earlier)
         run = earlier.run
         index = run.outcome_index
         receipt = None if index is None else await self._receipt(index)

@@ -76,7 +76,11 @@ class Record:
 
 
 def decision_entry(
-    planned: Planned, decided: Decision | Unenforced, *, about: str | None = None
+    planned: Planned,
+    decided: Decision | Unenforced,
+    *,
+    about: str | None = None,
+    again: bool = False,
 ) -> EntryDraft:
     """The entry of one answer of policy, with the whole input sealed for replay.
 
@@ -84,6 +88,7 @@ def decision_entry(
 
     Args:
         about: the run whose result policy was asked about; nothing can run on such an answer.
+        again: the run has its outcome, and its stored result is asked for once more.
     """
     normal = planned.admitted.normal
     decision = decided.answer if isinstance(decided, Unenforced) else decided
@@ -111,7 +116,7 @@ def decision_entry(
     if isinstance(decided, Unenforced):
         public["enforced"] = False
     if about is not None:
-        public |= {"phase": "result", "run": about}
+        public |= {"phase": "result", "run": about} | ({"again": True} if again else {})
     sealed = {
         "input": evaluation.input.text,
         "reasons": json.dumps([[r.code, r.message] for r in decision.reasons]).encode(),

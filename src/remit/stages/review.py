@@ -16,6 +16,7 @@ from remit.document import call_document
 from remit.errors import Code
 from remit.model import (
     Allow,
+    Approval,
     Approved,
     Constraints,
     Decided,
@@ -24,7 +25,9 @@ from remit.model import (
     EntryDraft,
     Method,
     PlanKind,
+    Planned,
     ResultKind,
+    Run,
     RunResult,
     RunState,
     Tool,
@@ -105,24 +108,29 @@ class Review:
             return AS_IT_IS
         enforced = not isinstance(approved.decided.decision, Unenforced)
         try:
-            answer = await self._asked(approved, state, result)
+            answer = await self._asked(planned, approved.approval, state, result)
         except Exception:
             log.exception("result_not_judged", run=run_id)
             return Reviewed(withheld=enforced)
-        decided = answer if enforced else Unenforced(answer=answer)
-        RESULTS_JUDGED.labels(answer.verdict).inc()
-        entries = (decision_entry(planned, decided, about=run_id),)
-        if not enforced:
-            return Reviewed(decision=decided, entries=entries)
-        if isinstance(answer, Allow):
-            return Reviewed(constraints=answer.constraints, decision=answer, entries=entries)
-        code = getattr(answer, "code", Code.POLICY_UNSUPPORTED)
-        if code is not Code.POLICY_DENIED:
-            POLICY_FAULTS.labels(code.value).inc()
-        return Reviewed(withheld=True, decision=answer, entries=entries)
+        return _meant(planned, answer, run_id, enforced=enforced)
 
-    async def _asked(self, approved: Approved, state: RunState, result: RunResult) -> Decision:
-        planned, approval = approved.decided.planned, approved.approval
+    def judges(self, tool: Tool) -> bool:
+        """Whether policy would be asked about a result of this tool, and something follow from it."""
+        return self._policy.judges_results and not tool.shadow
+
+    async def again(
+        self, planned: Planned, approval: Approval | None, run: Run, result: RunResult
+    ) -> Reviewed:
+        """What policy says now of the stored result of a run that has ended.
+
+        Raises whatever goes wrong in asking.
+        """
+        answer = await self._asked(planned, approval, run.state, result)
+        return _meant(planned, answer, run.id, again=True)
+
+    async def _asked(
+        self, planned: Planned, approval: Approval | None, state: RunState, result: RunResult
+    ) -> Decision:
         normal = planned.admitted.normal
         document = call_document(
             normal=normal,
@@ -137,6 +145,23 @@ class Review:
             result=result_facts(normal.tool, state, result),
         )
         return await self._policy.decide(document, decision_id=self._clock.new_id("dec"))
+
+
+def _meant(
+    planned: Planned, answer: Decision, run_id: str, *, enforced: bool = True, again: bool = False
+) -> Reviewed:
+    """What follows from an answer about the result of a run, with its entry."""
+    decided = answer if enforced else Unenforced(answer=answer)
+    RESULTS_JUDGED.labels(answer.verdict).inc()
+    entries = (decision_entry(planned, decided, about=run_id, again=again),)
+    if not enforced:
+        return Reviewed(decision=decided, entries=entries)
+    if isinstance(answer, Allow):
+        return Reviewed(constraints=answer.constraints, decision=answer, entries=entries)
+    code = getattr(answer, "code", Code.POLICY_UNSUPPORTED)
+    if code is not Code.POLICY_DENIED:
+        POLICY_FAULTS.labels(code.value).inc()
+    return Reviewed(withheld=True, decision=answer, entries=entries)
 
 
 # ------------------------------------------------------------------------------ what policy sees

@@ -132,6 +132,7 @@ def _whole(random: Random, number: int, words: Words) -> dict[str, Any]:
         "tools": [] if call else [_tool(random, words) for _ in range(random.randint(0, 5))],
         "arguments": _arguments(random, words) if call else {},
         "arguments_meta": {"digest": "", "bytes": 2, "elided": [], "taint": []},
+        "answers": _answers(random, words) if call else {"round": 0, "given": {}},
         "context": {
             "environment": random.choice([*tool["environments"], words.one(random), ""]),
             "time": _time(random),
@@ -148,6 +149,13 @@ def _whole(random: Random, number: int, words: Words) -> dict[str, Any]:
         "history": {**past, "since": _time(random), "session": past},
         "result": None,
     }
+
+
+def _answers(random: Random, words: Words) -> dict[str, Any]:
+    action = random.choice(["accept", "decline", "cancel"])
+    content = {words.one(random): words.one(random)} if action == "accept" else {}
+    given = {words.one(random): {"action": action, "content": content}}
+    return random.choice([{"round": 0, "given": {}}, {"round": 1, "given": given}])
 
 
 def _caller(random: Random, words: Words) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from remit.errors import Code, UpstreamFault
 from remit.upstreams.http_asking import PooledServers
 from remit.upstreams.http_limits import HttpLimits
 from tests.upstreams.http_asked import (
+    BOUNDS,
     ITEM,
+    QUICK,
     TOKEN,
     Answer,
     Asked,
@@ -22,6 +25,7 @@ from tests.upstreams.http_asked import (
     hostile,
     spec_of,
 )
+from tests.upstreams.test_http_sessions import Handshaking
 
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-40")]
 
@@ -514,6 +518,90 @@ async def test_a_server_that_names_the_revision_it_refused_is_asked_once_more():
     async with hostile(answer) as there, asking() as servers:
         await call(servers, spec_of(there.url, ITEM, {}))
         assert there.methods[:2] == ["server/discover", "server/discover"]
+
+
+IMPATIENT = replace(BOUNDS, unanswered_s=0.05)
+
+
+class Silent:
+    """Leaves `server/discover` without an answer; `then` answers what else it is asked."""
+
+    def __init__(self, then: Answer) -> None:
+        self.then = then
+        self.speak = asyncio.Event()
+
+    async def __call__(self, asked: Asked) -> None:
+        if asked.verb == "POST" and asked.body["method"] == "server/discover":
+            await self.speak.wait()
+            await asked.honest()
+        else:
+            await self.then(asked)
+
+
+async def test_a_server_that_is_silent_at_the_first_question_is_asked_to_shake_hands():
+    async with hostile(Silent(Handshaking())) as there, asking(limits=IMPATIENT) as servers:
+        for _ in range(2):
+            await call(servers, spec_of(there.url, ITEM, {}))
+        assert there.methods[:2] == ["server/discover", "initialize"]
+        assert there.methods.count("server/discover") == 1
+        assert there.methods.count("tools/call") == 2
+
+
+async def test_a_server_that_was_silent_is_offered_the_handshake_at_once_the_next_time():
+    limits = replace(QUICK, agreed_s=0)
+    patient = replace(BOUNDS, unanswered_s=3600)
+    server = Silent(Handshaking())
+    async with hostile(server) as there, asking(limits=IMPATIENT, http_limits=limits) as servers:
+        await call(servers, spec_of(there.url, ITEM, {}))
+        servers._limits = patient
+        await call(servers, spec_of(there.url, ITEM, {}))
+        assert there.methods.count("tools/call") == 2
+
+
+async def test_a_slow_modern_server_is_believed_though_the_handshake_was_offered():
+    async def refuses(asked: Asked) -> None:
+        if asked.body["method"] == "initialize":
+            server.speak.set()
+            await asked.json(b"", status="400 Bad Request")
+        else:
+            await asked.honest()
+
+    server = Silent(refuses)
+    async with hostile(server) as there, asking(limits=IMPATIENT) as servers:
+        await call(servers, spec_of(there.url, ITEM, {}))
+        state = servers.state("there")
+    assert state is not None
+    assert state.revision == "2026-07-28"
+    assert there.methods.count("tools/call") == 1
+
+
+async def test_a_server_that_says_nothing_to_anybody_is_given_up_and_was_sent_no_call():
+    async def never(_: Asked) -> None:
+        await asyncio.Event().wait()
+
+    limits = replace(IMPATIENT, open_s=0.5)
+    async with hostile(never) as there, asking(limits=limits) as servers:
+        fault = await _fault(servers, there.url)
+        assert (fault.code, fault.sent) == (Code.UPSTREAM_TIMEOUT, False)
+        assert there.methods == ["server/discover", "initialize"]
+
+
+@pytest.mark.threat("T-42")
+async def test_silence_leads_no_server_back_that_spoke_the_newest_revision_before():
+    server = Silent(Handshaking())
+    server.speak.set()
+    limits = replace(IMPATIENT, open_s=0.5)
+    quick = replace(QUICK, agreed_s=0)
+
+    async def answer(asked: Asked) -> None:
+        await (asked.honest() if server.speak.is_set() else server(asked))
+
+    async with hostile(answer) as there, asking(limits=limits, http_limits=quick) as servers:
+        await call(servers, spec_of(there.url, ITEM, {}))
+        server.speak.clear()
+        fault = await _fault(servers, there.url)
+        assert (fault.code, fault.sent) == (Code.UPSTREAM_TIMEOUT, False)
+        assert "initialize" not in there.methods
 
 
 async def test_an_outage_is_no_word_on_the_revision():

@@ -2,12 +2,15 @@
 
 `server/discover` is asked as 2026-07-28 has it. A server that refuses it, by a JSON-RPC error or by
 a status that may mean "not like this", is asked to shake hands over Streamable HTTP; one that
-does not know that either is listened to as 2024-11-05 has it. An outage decides nothing.
+does not know that either is listened to as 2024-11-05 has it. An outage decides nothing. Silence is
+neither: after a while the handshake is offered besides, and what is answered first is taken, unless
+the server spoke 2026-07-28 before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from remit.errors import Code, UpstreamFault
@@ -34,26 +37,73 @@ class Transport(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """What a server speaks. `sessions`: whether it keeps a session for whoever asks it."""
+    """What a server speaks.
+
+    `sessions`: whether it keeps a session for whoever asks it. `silent`: whether it left
+    `server/discover` without an answer.
+    """
 
     transport: Transport
     opened: Opened
     sessions: bool
+    silent: bool = False
 
 
-async def agree(line: Line, limits: Limits, url: str) -> Agreed:
+async def agree(line: Line, limits: Limits, url: str, *, before: Agreed | None = None) -> Agreed:
     """Ask a server what it speaks; the time is the caller's to bound.
+
+    Args:
+        limits: `unanswered_s` says how long `server/discover` may stay without an answer before
+            the handshake is offered besides.
+        before: what was agreed with it last.
 
     Raises:
         UpstreamFault: there is no agreement; no call was sent.
     """
+    probe = asyncio.create_task(_discovered(line, limits))
     try:
-        opened = await _discovered(line, limits)
-        if opened is not None:
-            return Agreed(transport=Transport.STATELESS, opened=opened, sessions=False)
-        return await _shaken(line, limits, url)
+        await asyncio.wait({probe}, timeout=_patience_s(before, limits))
+        if not probe.done():
+            return await _either(probe, line, limits, url)
+        return _stateless(probe.result()) or await _shaken(line, limits, url)
     except UpstreamFault as fault:
         raise unsent(fault) from None
+    finally:
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+
+
+def _patience_s(before: Agreed | None, limits: Limits) -> float | None:
+    """How long only `server/discover` is out; None: until it is answered. A server that spoke
+    2026-07-28 is not led back to an older revision by its silence, which is an outage."""
+    if before is None:
+        return limits.unanswered_s
+    if before.transport is Transport.STATELESS:
+        return None
+    return 0.0 if before.silent else limits.unanswered_s
+
+
+async def _either(
+    probe: asyncio.Task[Opened | None], line: Line, limits: Limits, url: str
+) -> Agreed:
+    """Offer the handshake too, and take what the server answers first."""
+    shake = asyncio.create_task(_shaken(line, limits, url))
+    try:
+        await asyncio.wait({probe, shake}, return_when=asyncio.FIRST_COMPLETED)
+        if shake.done() and isinstance(shake.exception(), UpstreamFault):
+            await asyncio.wait({probe})
+        if probe.done() and (found := _stateless(probe.result())) is not None:
+            return found
+        return replace(await shake, silent=not probe.done())
+    finally:
+        shake.cancel()
+        await asyncio.gather(shake, return_exceptions=True)
+
+
+def _stateless(opened: Opened | None) -> Agreed | None:
+    if opened is None:
+        return None
+    return Agreed(transport=Transport.STATELESS, opened=opened, sessions=False)
 
 
 async def _discovered(line: Line, limits: Limits) -> Opened | None:

@@ -77,7 +77,7 @@ class StreamableStream:
     async def close(self) -> None:
         """Give up what is under way, and tell the server that the session is over."""
         posts, self._posts = self._posts, {}
-        if self.inbox.fault is None:
+        if self.inbox.fault is None and self.revision is not None:  # no handshake is ever cancelled
             for number in posts:
                 params = {"requestId": number}
                 told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}

@@ -267,7 +267,8 @@ class Server:
                 return self._agreed
             try:
                 async with asyncio.timeout(limits.open_s):
-                    self._agreed = await agree(peer.line, limits, self._url)
+                    before = self._agreed
+                    self._agreed = await agree(peer.line, limits, self._url, before=before)
             except TimeoutError:
                 raise timed_out(limits.open_s, sent=False) from None
             self._agreed_s = self._clock()

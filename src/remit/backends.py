@@ -8,14 +8,18 @@ from functools import partial
 from secrets import token_bytes
 from typing import Any
 
-from remit.errors import Code, NotFound, RunnerFault
+from remit.errors import Code, NotFound, Refused, RunnerFault
 from remit.model import (
+    Consent,
+    ConsentPage,
+    ConsentState,
     EgressRule,
     Frozen,
     Lease,
     Lent,
     Loan,
     PartDifference,
+    Principal,
     ResourceLists,
     ServedBundle,
     ServerStatus,
@@ -27,6 +31,7 @@ from remit.ports import (
     Bundles,
     Catalog,
     Clock,
+    Consents,
     Credentials,
     Identity,
     Ledger,
@@ -35,6 +40,7 @@ from remit.ports import (
     Rates,
     Runner,
     Servers,
+    Watches,
 )
 from remit.profile import DEFAULT, Profile
 
@@ -80,6 +86,40 @@ class NoCredentials:
         return {"keys": []}
 
 
+class NoConsents:
+    """The `Consents` of a gateway none of whose servers wants any."""
+
+    def asks(self, ref: str) -> bool:
+        return False
+
+    async def status(
+        self, ref: str, principal: Principal, scopes: Sequence[str] = ()
+    ) -> ConsentState:
+        raise RunnerFault(Code.CREDENTIAL_UNAVAILABLE, "this gateway keeps no consents")
+
+    async def begin(
+        self,
+        ref: str,
+        principal: Principal,
+        scopes: Sequence[str],
+        redirect_uri: str,
+        client_document: str | None,
+    ) -> ConsentPage:
+        raise Refused(Code.CONSENT_UNAVAILABLE, "this gateway keeps no consents")
+
+    async def finish(self, state: str, answer: Mapping[str, str]) -> Consent:
+        raise Refused(Code.CONSENT_STATE_INVALID, "this gateway keeps no consents")
+
+    async def listed(self, tenant: str | None = None) -> Sequence[Consent]:
+        return ()
+
+    async def revoke(self, ref: str, principal: Principal) -> bool:
+        return False
+
+    async def unaccepted(self, lease: Lease, scopes: Sequence[str] | None = None) -> None:
+        """Nothing was lent."""
+
+
 class NoArtifacts:
     """The `Artifacts` of a gateway that keeps no files of runs."""
 
@@ -114,6 +154,9 @@ class NoServers:
     def resources(self) -> Sequence[ResourceLists]:
         return ()
 
+    def watcher(self, uri: str) -> str | None:
+        return None
+
     def reader(self, uri: str) -> str | None:
         return None
 
@@ -133,8 +176,10 @@ class Backends:
     notifier: Notifier = field(default_factory=NoChannels)
     bundles: Bundles = field(default_factory=NoBundles)
     credentials: Credentials = field(default_factory=NoCredentials)
+    consents: Consents = field(default_factory=NoConsents)
     artifacts: Artifacts = field(default_factory=NoArtifacts)
     servers: Servers = field(default_factory=NoServers)
+    watches: Watches | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,5 +215,7 @@ class PathSettings:
     unsafe: tuple[str, ...] = ()
     profiles: Mapping[str, Profile] = field(default_factory=_default_profile)
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
+    public_url: str | None = None
+    """Where people's browsers find the MCP door, without a path; None if they cannot."""
     state_key: bytes = field(default_factory=partial(token_bytes, 32), repr=False)
     """With which the state is sealed that a caller brings back with its answers."""

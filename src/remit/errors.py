@@ -55,6 +55,7 @@ class Code(StrEnum):
     CONSENT_REQUIRED = "consent_required"
     CONSENT_UNAVAILABLE = "consent_unavailable"
     CONSENT_STATE_INVALID = "consent_state_invalid"
+    CONSENT_DECLINED = "consent_declined"
     CONSENT_REFUSED = "consent_refused"
     CONSENT_FAILED = "consent_failed"
     # May it

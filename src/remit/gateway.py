@@ -8,6 +8,7 @@ from typing import Any
 from remit import __version__
 from remit.administration import Administration, require
 from remit.backends import PathSettings
+from remit.consenting import ConsentDesk
 from remit.model import (
     Asserted,
     Call,
@@ -40,6 +41,7 @@ class Gateway(Administration):
         self.authenticate = pipeline.authenticate
         self._questions = Questions(pipeline)
         self._offers = Offers(pipeline)
+        self.consents = ConsentDesk(pipeline)
         self.refuse_at_door = pipeline.refuse_at_door
         self.issuer_keys = pipeline.backends.credentials.keys
         self.on_change = pipeline.visibility.on_change

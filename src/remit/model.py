@@ -87,6 +87,8 @@ class Permission(StrEnum):
     EVALUATE = "evaluate"
     PIN = "pin"
     """Accept what an MCP server says its tools are, and have a server asked again."""
+    REVOKE = "revoke"
+    """End what a person consented to at an MCP server's authorization server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +287,7 @@ class Method(StrEnum):
 
     TOOLS_CALL = "tools/call"
     RESOURCES_READ = "resources/read"
+    RESOURCES_SUBSCRIBE = "resources/subscribe"
     PROMPTS_GET = "prompts/get"
     COMPLETE = "completion/complete"
 
@@ -543,15 +546,22 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What an MCP server asks its caller before it goes on, and the state to bring back with it."""
+    """What is asked of a caller before its call goes on, and the state to bring back with it.
+
+    An MCP server asks, unless `page` names the page of Remit's own to which a person is asked to go.
+    """
 
     requests: Frozen
     state: str
+    page: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalCall:
-    """A call in its one spelling: the tool found, arguments validated and frozen, digested."""
+    """A call in its one spelling: the tool found, arguments validated and frozen, digested.
+
+    `consenting`: the person was asked for a consent and said that they go to give it.
+    """
 
     call: Call
     tool: Tool
@@ -559,6 +569,7 @@ class NormalCall:
     environment: str
     digest: str
     round: Round | None = None
+    consenting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -825,6 +836,13 @@ class Decided:
 # ------------------------------------------------------------------------------------ approval
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consented:
+    """A decided plan whose person lets Remit act for them at each server that wants to know it."""
+
+    decided: Decided
+
+
 class ApprovalState(StrEnum):
     PENDING = "pending"
     APPROVED = "approved"
@@ -908,7 +926,10 @@ class Obliged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What the commit stage asks the ledger to write, all or nothing, before any effect."""
+    """What the commit stage asks the ledger to write, all or nothing, before any effect.
+
+    `starts` asks for the start in the same transaction: for a run that nothing is made for first.
+    """
 
     run_id: str
     plan: Plan
@@ -929,12 +950,14 @@ class Intent:
     parent_run_id: str | None = None
     system: str = ""
     taints: tuple[Taint, ...] = ()
+    starts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """The single-use permission to run one plan. Made only by the commit stage, after its
-    intent is durable; only a grant can be executed."""
+    intent is durable; only a grant can be executed. `started` says that the transaction of the
+    intent wrote the start too."""
 
     run_id: str
     plan: Plan
@@ -942,6 +965,7 @@ class Grant:
     deadline_ms: int
     intent_index: int
     approval_id: str | None = None
+    started: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

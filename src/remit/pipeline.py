@@ -43,6 +43,7 @@ from remit.stages.approve import Bell, approve, not_approved, wait
 from remit.stages.authenticate import authenticate
 from remit.stages.authorize import Authorize, Replan
 from remit.stages.commit import commit
+from remit.stages.consent import Consenting, Wanted
 from remit.stages.execute import execute
 from remit.stages.history import Histories
 from remit.stages.live import Live
@@ -98,6 +99,7 @@ class Pipeline:
         )
         self._review = Review(backends.policy, self.means, backends.clock, self.histories)
         self._answers = Answers(backends, settings, self._review)
+        self.consenting = Consenting(backends, settings, self._answers.rounds)
         self._flights = Flights()
         self._slots = asyncio.Semaphore(settings.concurrent_runs)
 
@@ -207,25 +209,25 @@ class Pipeline:
 
     async def _carry_out(
         self, planned: Planned, record: Record, flight: Flight, parent: str | None = None
-    ) -> Finished | Approval:
+    ) -> Finished | Approval | Wanted:
         """Steps 5 to 9, the same for a preview's plan and for the call's own.
 
-        Gives the approval that is waited for, if there is one; nothing ran then.
+        Gives the approval or the consent that is waited for, if there is one; nothing ran then.
         """
         b = self.backends
         # (5) may it? policy answers this plan, or one narrowed from it
         with stage("authorize"):
             decided = await self._authorize(planned, record, self._replan(planned, record, flight))
             flight.decision = decided.decision
+        # does whom it is for let Remit act for them, at each server that wants to know?
+        with stage("consent"):
+            consented = await self.consenting(decided)
+        if isinstance(consented, Wanted):
+            return consented
         # (6) did enough people agree to this plan hash?
         with stage("approve"):
             approved = await approve(
-                self._authorize,
-                b.ledger,
-                b.clock,
-                decided,
-                record,
-                settings=self.settings,
+                self._authorize, b.ledger, b.clock, consented, record, settings=self.settings
             )
         if isinstance(approved, Approval):
             return approved
@@ -350,7 +352,7 @@ class Pipeline:
     async def _previewed(self, planned: Planned, record: Record, flight: Flight) -> Finished:
         for _ in self._rounds():
             finished = await self._carry_out(planned, record, flight)
-            if isinstance(finished, Approval):
+            if not isinstance(finished, Finished):
                 await self._held(finished, flight)
                 continue
             # Output that was cut binds only a part of what was shown.
@@ -362,22 +364,20 @@ class Pipeline:
 
     # ------------------------------------------------------------------------ waiting, and replies
 
-    async def _held(self, approval: Approval, flight: Flight) -> None:
-        """Wait while a person decides, for as long as a call may be held.
+    async def _held(self, waited: Approval | Wanted, flight: Flight) -> None:
+        """Wait while a person decides or consents, for as long as a call may be held.
 
-        Returns when the approval was given: the call then starts again from its plan, so that
-        the preview runs again and policy answers again.
+        Returns when they did: the call then starts again from its plan, so that the preview runs
+        again and policy answers again.
 
         Raises:
-            Refused: `approval_required`, `approval_denied`, `approval_expired` and the like.
+            Refused: `approval_required`, `consent_required`, `approval_denied` and the like.
         """
-        current = await wait(
-            self.backends.ledger,
-            self.bell,
-            approval,
-            hold_s=self.settings.hold_s,
-            progress=flight,
-        )
+        if isinstance(waited, Wanted):
+            await self.consenting.held(waited, flight)
+            return
+        ledger, hold_s = self.backends.ledger, self.settings.hold_s
+        current = await wait(ledger, self.bell, waited, hold_s=hold_s, progress=flight)
         if current.state is not ApprovalState.APPROVED:
             raise not_approved(current, flight.decision)
 

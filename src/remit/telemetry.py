@@ -127,6 +127,9 @@ RESULTS_JUDGED = Counter(
 APPROVALS = Counter("remit_approvals", "Approvals, by what became of them.", ["state"],
     registry=REGISTRY,
 )  # fmt: skip
+CONSENTS = Counter("remit_consents", "Consents of people, by what became of them.", ["what"],
+    registry=REGISTRY,
+)  # fmt: skip
 RUNS_IN_FLIGHT = Gauge("remit_runs_in_flight", "Runs that have begun and not ended.",
     registry=REGISTRY,
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from remit.administration import Administration
-from remit.backends import Backends, NoChannels, PathSettings
+from remit.backends import Backends, NoChannels, NoConsents, PathSettings
 from remit.catalog.arguments import SchemaCheck
 from remit.catalog.command import build_tool
 from remit.catalog.spec import ToolSpec
 from remit.catalog.store import CommandCatalog
 from remit.clock import SystemClock
-from remit.identity.keys import KeyIdentity
+from remit.identity.keys import CallerKey, KeyIdentity
 from remit.ledger.signer import FileSigner
 from remit.ledger.sqlite import SqliteLedger
 from remit.model import (
@@ -39,7 +39,7 @@ from remit.policy.bundle import PolicyBundle, bundle_of
 from remit.policy.embedded import EmbeddedEngine
 from remit.policy.layers import MAIN, layer
 from remit.policy.point import PolicyPoint
-from remit.ports import Notifier
+from remit.ports import Consents, Notifier
 from remit.rates import MemoryRates
 from remit.testing.artifacts import MemoryArtifacts
 from remit.testing.credentials import MemoryCredentials
@@ -202,6 +202,7 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
     async def make(
         rego: str = ALLOW,
         refusals: int = 1000,
+        authentications: int = 1000,
         layers: Mapping[str, PolicyBundle] | None = None,
         deadline_ms: int = 5_000,
         questions: int = 1000,
@@ -210,6 +211,8 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
         holds: Mapping[str, bool] = MappingProxyType({}),
         secrets: Mapping[str, str] = MappingProxyType({"vault:ci": "hunter2-hunter2"}),
         lent_files: Mapping[str, str] = MappingProxyType({}),
+        consents: Consents | None = None,
+        keys: Sequence[CallerKey] = (),
         **settings: Any,
     ) -> Path_:
         folder = tmp_path / f"p{len(made)}"
@@ -230,13 +233,16 @@ async def make_path(tmp_path: Path) -> AsyncIterator[MakePath]:
         backends = Backends(
             credentials=credentials,
             artifacts=artifacts,
-            identity=KeyIdentity([], [], now=clock.now_ms),
+            consents=consents or NoConsents(),
+            identity=KeyIdentity(keys, [], now=clock.now_ms),
             catalog=CommandCatalog(tools),
             arguments=SchemaCheck(),
             policy=policy,
             runner=runner,
             ledger=ledger,
-            rates=MemoryRates({"refusal": refusals, "question": questions}),
+            rates=MemoryRates(
+                {"refusal": refusals, "question": questions, "authentication": authentications}
+            ),
             clock=clock,
             notifier=notifier or NoChannels(),
         )

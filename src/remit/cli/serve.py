@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import click
 import uvicorn
@@ -21,6 +22,7 @@ from remit.account import same_user
 from remit.app import SAME_USER, door_settings, open_gateway
 from remit.cli.invocation import pass_settings
 from remit.config import Settings
+from remit.consenting import ConsentDesk
 from remit.doors.admin import admin_app
 from remit.doors.issuer import PublicIssuer
 from remit.doors.mcp import mcp_app
@@ -103,6 +105,12 @@ def public_issuer(settings: Settings, gateway: Gateway) -> PublicIssuer | None:
     return PublicIssuer(url=issuer.url, algorithm=issuer.algorithm, keys=gateway.issuer_keys)
 
 
+def consent_desk(settings: Settings, gateway: Gateway) -> ConsentDesk | None:
+    """Whom the MCP door asks about pages on which people consent; None where nobody ever does."""
+    brokers = {each.broker for each in settings.sections.runners.credentials.values()}
+    return gateway.consents if "authorization_code" in brokers else None
+
+
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """Make in the block what stays as long as the process does.
@@ -131,9 +139,9 @@ async def serve_until_signalled(settings: Settings, sockets: Sequence[socket.soc
             gateway = await stack.enter_async_context(open_gateway(settings))
         loop.add_signal_handler(signal.SIGHUP, gateway.look_for_policy)
         configure_tracing()
-        how = door_settings(settings)
+        how, issuer = door_settings(settings), public_issuer(settings, gateway)
         doors = [
-            door(mcp_app(gateway, how, issuer=public_issuer(settings, gateway))),
+            door(mcp_app(gateway, how, issuer=issuer, consents=consent_desk(settings, gateway))),
             door(admin_app(gateway, how)),
         ]
         serving = [
@@ -195,4 +203,6 @@ def serve(settings: Settings) -> None:
                 ("server.admin", settings.admin),
             )
         ]
-        uvloop.run(serve_until_signalled(settings, sockets))
+        # Where the system chose the port, people's browsers have to be told that one.
+        taken = Address(settings.listen.host, sockets[0].getsockname()[1])
+        uvloop.run(serve_until_signalled(replace(settings, listen=taken), sockets))

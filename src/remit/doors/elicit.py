@@ -8,9 +8,12 @@ between two such calls: nothing runs while a person thinks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+import anyio
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -69,7 +72,7 @@ async def ask(ctx: Context, question: Question) -> dict[str, Any] | None:
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             for name, each in question.requests.value().items():
-                answers[name] = await _one(ctx, name, each["params"])
+                answers[name] = await _one(ctx, question.page or name, each["params"])
     except (MCPError, TimeoutError, ValidationError):
         return None
     return answers
@@ -87,8 +90,23 @@ async def _one(ctx: Context, name: str, params: Mapping[str, Any]) -> dict[str, 
     return answer if got.content is None else {**answer, "content": got.content}
 
 
+def goes_to(question: Question, answers: Mapping[str, Any]) -> frozenset[str]:
+    """The page of Remit's own that the person said they open; none for a server's question."""
+    accepted = all(each.get("action") == "accept" for each in answers.values())
+    return frozenset() if question.page is None or not accepted else frozenset({question.page})
+
+
+async def left(ctx: Context, pages: Iterable[str]) -> None:
+    """Say that the person is done on these pages (`notifications/elicitation/complete`)."""
+    for page in pages:
+        with suppress(MCPError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await ctx.session.send_elicit_complete(page, related_request_id=ctx.request_id)
+
+
 def unanswered(reply: Reply) -> Reply:
     """The reply to a call whose question this client did not answer."""
+    if reply.question is not None and reply.question.page is not None:
+        return replace(reply, question=None)  # the error already says where the person is to go
     text = (
         "The MCP server asked for input, and the client gave no answer. The call was not finished; "
         f"call again to be asked again. [{Code.INPUT_NOT_GIVEN}]"

@@ -27,7 +27,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from remit.consenting import ConsentDesk
 from remit.doors import edge
+from remit.doors.consents import consent_routes
 from remit.doors.edge import Fields, TurnedAway
 from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
@@ -58,13 +60,16 @@ def mcp_app(
     *,
     now: Now = _system_now,
     issuer: PublicIssuer | None = None,
+    consents: ConsentDesk | None = None,
 ) -> Starlette:
-    """The ASGI application of the MCP door, at `/mcp`, and the public pages of the issuer.
+    """The ASGI application of the MCP door, at `/mcp`, the public pages of the issuer, and those on
+    which people consent.
 
     Serve it with `proxy_headers` off: addresses are taken from the connection alone.
     """
     door = McpDoor(gateway, settings, Protocol(gateway, settings, now))
     public = [] if issuer is None else issuer_routes(issuer, settings)
+    public += [] if consents is None else consent_routes(consents, settings)
     routes = [Route("/mcp", endpoint=door), *public]
     app = Starlette(routes=routes, lifespan=lambda _app: door.run())
     app.router.redirect_slashes = False  # a redirect would repeat the Host header

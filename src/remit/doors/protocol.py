@@ -25,7 +25,7 @@ from remit.doors.beside import Beside
 from remit.doors.changes import Changes
 from remit.doors.claims import Client, read_claims, read_idempotency_key
 from remit.doors.edge import INTERNAL_ERROR, INVALID_PARAMS
-from remit.doors.elicit import ask, asks_itself, capabilities_of, unanswered
+from remit.doors.elicit import ask, asks_itself, capabilities_of, goes_to, left, unanswered
 from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
 from remit.doors.progress import SendProgress, progress_to
@@ -217,13 +217,19 @@ class Protocol:
         """The gateway's reply, its questions on the way asked of a client that has to be asked."""
         async with progress_to(_sender(ctx, inbound)) as progress:
             reply = await self._ask(call, progress)
+            opened: set[str] = set()
             while (question := reply.question) is not None and asks_itself(ctx):
+                if question.page in opened:
+                    break  # the person is still there; the error says where, and to call again
                 answers = await ask(ctx, question)
                 if answers is None:
                     reply = unanswered(reply)
-                else:
-                    progress.again()
-                    reply = await self._ask(self._again(call, question, answers), progress)
+                    continue
+                opened |= goes_to(question, answers)
+                progress.again()
+                reply = await self._ask(self._again(call, question, answers), progress)
+            still = None if reply.question is None else reply.question.page
+            await left(ctx, opened - {still})
         return reply
 
     async def _ask(self, call: Call, progress: Any) -> Reply:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
+from remit.loopback import address_fault
 from remit.settings.address import Address
 from remit.settings.secret import SecretRef
 
@@ -26,7 +28,17 @@ def _instant(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    origin = text.removesuffix("/")
+    if (fault := address_fault(origin)) is not None:
+        raise ValueError(f"an address at which browsers find Remit {fault}")
+    if urlsplit(origin).path:
+        raise ValueError("an address at which browsers find Remit has no path")
+    return origin.lower()
+
+
 Listen = Annotated[str, AfterValidator(_address)]
+Origin = Annotated[str, Field(pattern=r"^[!-~]{1,300}$"), AfterValidator(_origin)]
 Instant = Annotated[str, AfterValidator(_instant)]
 Reference = Annotated[
     str,

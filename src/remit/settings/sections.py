@@ -13,7 +13,17 @@ from pydantic import Field
 from remit.catalog.server_spec import ServerSpec
 from remit.catalog.spec import Count, Strict, ToolSpec
 from remit.model import CallerKind, Permission
-from remit.settings.fields import FilePath, Group, Hash, Instant, KeyId, Listen, Reference, Subject
+from remit.settings.fields import (
+    FilePath,
+    Group,
+    Hash,
+    Instant,
+    KeyId,
+    Listen,
+    Origin,
+    Reference,
+    Subject,
+)
 from remit.settings.policy import PolicySection
 from remit.settings.runners import RunnersSection
 
@@ -26,6 +36,11 @@ class ServerSection(Strict):
     )
     admin: Listen = Field(
         default="127.0.0.1:8701", description="Address of the admin API, health and metrics."
+    )
+    public_url: Origin | None = Field(
+        default=None,
+        description="Where people's browsers find the MCP door (https://HOST[:PORT], no path): for "
+        "pages on which they consent. If absent, server.listen, where that is of this machine alone.",
     )
     allowed_hosts: list[Annotated[str, Field(max_length=261)]] = Field(
         default_factory=list,
@@ -90,7 +105,7 @@ class OperatorEntry(Strict):
     )
     may: list[Permission] = Field(
         default_factory=lambda: [Permission.READ],
-        description="What it may do: read, approve, resolve, freeze, evaluate, pin.",
+        description="What it may do: read, approve, resolve, freeze, evaluate, pin, revoke.",
     )
     expires: Instant | None = Field(
         default=None, description="When the key ends (RFC 3339, with offset); never if left out."
@@ -146,6 +161,12 @@ class LimitsSection(Strict):
     )
     concurrent_runs: Count = Field(
         default=8, ge=1, le=1_024, description="Runs at the same time, of all callers."
+    )
+    kept_processes: Count = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="Processes of MCP servers that are kept between calls, of all servers, besides.",
     )
 
 

@@ -24,6 +24,8 @@ from remit.model import (
 from remit.stages import respond
 from remit.stages.again import Again
 from remit.stages.asking import hinted
+from remit.stages.consent import opens_pages
+from remit.stages.consent_pages import ConsentRequired
 from remit.stages.record import Record, refusal_entry
 from remit.stages.review import Review
 from remit.stages.rounds import Rounds
@@ -107,15 +109,22 @@ class Answers:
                 await ledger.append(drafts)
         except Exception as fault:  # a refusal stands whether or not it is recorded
             log.critical("refusal_not_recorded", call=call.id, exc_info=fault)
-        return respond.refusal(refused)
+        reply = respond.refusal(refused)
+        if isinstance(refused, ConsentRequired):
+            return replace(reply, question=refused.question)
+        return reply
 
     def fit(self, call: Call, reply: Reply) -> Reply:
         """The reply; an error has Remit's own words as its structure, where it has none of the
         tool's and the tool has no schema for that place.
 
         Clients hold what stands there against the tool's output schema, of an error too, and would
-        show that it does not fit instead of the error. `_meta` has the same words.
+        show that it does not fit instead of the error. `_meta` has the same words. A page to open is
+        asked of no client that did not say that it can: the error's text names it.
         """
+        question = reply.question
+        if question is not None and question.page is not None and not opens_pages(call):
+            reply = replace(reply, question=None)
         if not reply.is_error:
             return reply
         ours = Frozen(encode({"decision": dict(reply.decision)}))

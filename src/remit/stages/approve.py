@@ -27,6 +27,7 @@ from remit.model import (
     ApprovalState,
     Approved,
     Caller,
+    Consented,
     Decided,
     Frozen,
     Operator,
@@ -98,7 +99,7 @@ async def approve(
     authorize: Authorize,
     ledger: Ledger,
     clock: Clock,
-    decided: Decided,
+    consented: Consented,
     record: Record,
     *,
     settings: PathSettings,
@@ -109,6 +110,7 @@ async def approve(
         Refused: `approval_denied`; or, with the approval in its input, policy denies; or
             `approval_not_eligible` if policy now asks for more than was given.
     """
+    decided = consented.decided
     match decided.decision:
         case Allow() | Unenforced():
             return Approved(decided=decided, approval=None)

@@ -34,6 +34,9 @@ async def normalise(visibility: Visibility, check: ArgumentCheck, call: Call) ->
 def answered(normal: NormalCall, rounds: Rounds, now_ms: int) -> NormalCall:
     """The call with what it answers; one that answers is another call than the one before it.
 
+    What a person says when Remit itself asks them to consent is no answer to anybody: the call stays
+    the one that it was.
+
     Its digest covers the answers as it covers arguments, and not which run asked: where the
     outcome of an answered call is unknown, being asked anew does not make it a call that may run.
 
@@ -41,10 +44,17 @@ def answered(normal: NormalCall, rounds: Rounds, now_ms: int) -> NormalCall:
     key of the question, so that it is given once, also across a restart.
 
     Raises:
-        Refused: the state that it brings is not this call's; `rounds.Rounds.opened` says how.
+        Refused: the state that it brings is not this call's; `rounds.Rounds.opened` says how. Or
+            `consent_declined`.
         InputError: the answers are none.
     """
-    found = rounds.opened(normal, now_ms)
+    resumed = rounds.resumed(normal, now_ms)
+    if resumed is None:
+        found = rounds.opened(normal, now_ms)
+    else:
+        call = replace(normal.call, answers=None, request_state=None)
+        normal = replace(normal, call=call, consenting=resumed.consenting)
+        found = resumed.round
     if found is None:
         return normal
     call = normal.call

@@ -30,6 +30,7 @@ from remit.model import (
     Tool,
     Unenforced,
 )
+from remit.stages.consent_pages import ConsentRequired
 from remit.stages.files import file_facts
 from remit.stages.reached import way_out_said
 from remit.stages.redact import UNSCRUBBED
@@ -66,6 +67,12 @@ _OF_STATE = frozenset(
         Code.INPUT_STATE_SPENT,
     }
 )
+
+_TOLD = (
+    *("decision_id", "policy_revision", "approval_id", "plan_hash", "expires_at", "run_id"),
+    *("place", "retry_after_ms"),
+)
+"""What a refusal says for programs beside its code, as far as it has it."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -337,20 +344,13 @@ def as_refusal(exc: Exception) -> Refused:
 def refusal(refused: Refused) -> Reply:
     """The reply to a refused call: a text the model can act on, and the machine part."""
     machine: dict[str, Any] = {"code": refused.code.value}
-    optional = {
-        "decision_id": refused.decision_id,
-        "policy_revision": refused.policy_revision,
-        "approval_id": refused.approval_id,
-        "plan_hash": refused.plan_hash,
-        "expires_at": refused.expires_at,
-        "run_id": refused.run_id,
-        "place": refused.place,
-        "retry_after_ms": refused.retry_after_ms,
-    }
+    told = {name: getattr(refused, name) for name in _TOLD}
     if refused.code is Code.UNKNOWN_TOOL:
         # Byte for byte the same whether the tool is hidden or does not exist.
         return _refusal(refused.message, {"code": refused.code.value}, INVALID_PARAMS)
-    machine |= {name: value for name, value in optional.items() if value is not None}
+    machine |= {name: value for name, value in told.items() if value is not None}
+    if isinstance(refused, ConsentRequired):
+        machine["consent"] = refused.facts
     if refused.code in _OF_STATE:
         # A state that is not taken is a protocol error (MCP 2026-07-28, multi-round requests).
         return _refusal(_sentence(refused), machine, INVALID_PARAMS)
@@ -369,6 +369,7 @@ def _sentence(refused: Refused) -> str:
         Code.POLICY_DENIED: "Denied by policy: ",
         Code.INVALID_ARGUMENTS: "Invalid arguments: ",
         Code.APPROVAL_REQUIRED: "Approval required: ",
+        Code.CONSENT_REQUIRED: "Consent required: ",
         Code.OUTCOME_UNKNOWN: "Outcome unknown: ",
     }.get(refused.code, "Refused: ")
     place = f" (at {refused.place})" if refused.place else ""

@@ -4,6 +4,9 @@ MCP 2026-07-28, multi-round requests. The server's own state never leaves as it 
 a state of Remit's, sealed with AES-256-GCM, which says whose call it is of, which tool and
 arguments, which run asked, and until when. What it opens is used once: the run that it leads to is
 looked up by it, as by an idempotency key.
+
+Remit itself asks for a consent that is missing. Its state is of another kind: what the person
+answers says whether the call goes on, is no answer to the server, and makes it no other call.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import binascii
 import json
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -28,20 +32,27 @@ ANSWER_WITHIN_MS = 900_000
 MAX_ROUNDS = 10
 """How often a server may ask while one call is made."""
 
-MAX_STATE_CHARS = 65_536
+MAX_STATE_CHARS = 131_072
+"""Longest state that is looked at: a server's own, and the answers that go on with it."""
 MAX_ANSWERS = 32
 MAX_ANSWERS_BYTES = 65_536
 ACTIONS = frozenset({"accept", "decline", "cancel"})
 
+CONSENT = "consent"
+"""The name of Remit's own question."""
+
 _VERSION = "r1."
 _BOUND = b"remit.request-state/1"
+_CONSENT_VERSION = "c1."
+_CONSENT_BOUND = b"remit.consent-state/1"
 _NONCE_BYTES = 12
 
 
 def may_ask(tool: Tool) -> bool:
     """Whether whoever carries it out may ask its caller (MCP 2026-07-28): servers, by any method
-    that is a call but completion."""
-    return tool.upstream is not None and tool.method is not Method.COMPLETE
+    that is a call but completion and subscribing."""
+    silent = (Method.COMPLETE, Method.RESOURCES_SUBSCRIBE)
+    return tool.upstream is not None and tool.method not in silent
 
 
 def spends(run_id: str) -> str:
@@ -60,6 +71,15 @@ def caller_digest(caller: Caller) -> str:
             [[actor.subject, actor.kind.value] for actor in caller.chain],
         ],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A call that comes back from Remit's own question: what it answered to a server before it, and
+    whether the person said that they go to consent."""
+
+    round: Round | None
+    consenting: bool
 
 
 class Rounds:
@@ -89,6 +109,47 @@ class Rounds:
             "ends_ms": asked_ms + ANSWER_WITHIN_MS,
         }
         return Question(requests=Frozen(encode(asks["requests"])), state=self._seal(told))
+
+    def consent(self, normal: NormalCall, requests: Frozen, page: str, now_ms: int) -> Question:
+        """Remit's own question of a person, on the page of that id."""
+        found = normal.round
+        told = {
+            "caller": caller_digest(normal.call.caller),
+            "tool": normal.tool.digest,
+            "call": base_digest(normal),
+            "round": None
+            if found is None
+            else [found.answers.value(), found.number, found.run_id, found.state],
+            "ends_ms": now_ms + ANSWER_WITHIN_MS,
+        }
+        state = self._seal(told, _CONSENT_VERSION, _CONSENT_BOUND)
+        return Question(requests=requests, state=state, page=page)
+
+    def resumed(self, normal: NormalCall, now_ms: int) -> Resumed | None:
+        """What this call goes on with after Remit's own question; None if it brings no such state.
+
+        Raises:
+            Refused: as `opened`; `consent_declined`: the person does not want to go there.
+            InputError: the answers are none.
+        """
+        state = normal.call.request_state
+        if state is None or not state.startswith(_CONSENT_VERSION):
+            return None
+        told = self._unseal(state, _CONSENT_VERSION, _CONSENT_BOUND)
+        _check(told, normal, now_ms)
+        answer = checked_answers(normal.call.answers or {}).value().get(CONSENT, {}).get("action")
+        if answer not in (None, "accept"):
+            raise Refused(
+                Code.CONSENT_DECLINED,
+                "the person was asked to open the page on which they consent, and did not want to",
+                hint="call again only if they want to be asked again",
+            )
+        found = None
+        if told["round"] is not None:
+            answers, number, run_id, of_server = told["round"]
+            text = Frozen(encode(answers))
+            found = Round(answers=text, number=number, run_id=run_id, state=of_server)
+        return Resumed(round=found, consenting=answer == "accept")
 
     def opened(self, normal: NormalCall, now_ms: int) -> Round | None:
         """The round that this call is; None if it brings neither answers nor a state.
@@ -121,18 +182,18 @@ class Rounds:
             state=told["state"],
         )
 
-    def _seal(self, told: Mapping[str, Any]) -> str:
+    def _seal(self, told: Mapping[str, Any], version: str = _VERSION, bound: bytes = _BOUND) -> str:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = nonce + self._cipher.encrypt(nonce, encode(dict(told)), _BOUND)
-        return _VERSION + base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        sealed = nonce + self._cipher.encrypt(nonce, encode(dict(told)), bound)
+        return version + base64.urlsafe_b64encode(sealed).decode().rstrip("=")
 
-    def _unseal(self, state: str) -> dict[str, Any]:
-        if len(state) > MAX_STATE_CHARS or not state.startswith(_VERSION):
+    def _unseal(self, state: str, version: str = _VERSION, bound: bytes = _BOUND) -> dict[str, Any]:
+        if len(state) > MAX_STATE_CHARS or not state.startswith(version):
             raise forged()
-        text = state.removeprefix(_VERSION)
+        text = state.removeprefix(version)
         try:
             sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            found = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _BOUND)
+            found = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound)
         except (InvalidTag, ValueError, binascii.Error):
             raise forged() from None
         told: dict[str, Any] = json.loads(found)

@@ -1,0 +1,478 @@
+"""A call that needs a person's consent: who is asked when, with what, and what the answer changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from remit.backends import Delivery
+from remit.canonical import encode
+from remit.consenting import ConsentDesk, Given
+from remit.errors import Code, LedgerFault, Refused
+from remit.identity.keys import CallerKey, new_key
+from remit.model import (
+    Actor,
+    Call,
+    Caller,
+    CallerKind,
+    ConsentPage,
+    Frozen,
+    Principal,
+    Reply,
+    Upstream,
+    Verdict,
+)
+from remit.stages import consent_pages
+from remit.stages.normalise import answered, normal_call
+from remit.testing.consents import MemoryConsents
+from remit.testing.scripted import ends
+from tests.path.conftest import AGENT, HEAD, OLGA, MakePath, Path_, tool
+from tests.path.test_path import code
+
+pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-53")]
+
+URL = "https://remit.example"
+REF = "crm"
+KEY = {"ref": REF}
+GIVE = '{"constraints": {"credentials": [{"ref": "crm"}]}}'
+ALLOW = HEAD + f'decision := answer("allow", {GIVE})\n'
+ASK = HEAD + (
+    'decision := answer("require_approval", {"approvals": {"required": 1, "ttl_s": 600},'
+    ' "constraints": {"credentials": [{"ref": "crm"}]}})\n'
+)
+TOOLS = [
+    tool("find", "read", credentials=[KEY]),
+    tool("change", credentials=[KEY]),
+    tool("plain"),
+]
+PAGES = Frozen(encode({"elicitation": {"url": {}}}))
+DANA = Principal(tenant="test", subject="dana")
+ACCEPT = {"consent": {"action": "accept"}}
+
+
+class World:
+    """A pipeline with one credential that is lent by consent."""
+
+    def __init__(self, path: Path_, consents: MemoryConsents) -> None:
+        self.path, self.consents = path, consents
+        self.desk = ConsentDesk(path.pipeline)
+        path.runner.behave = ends(b"found")
+
+    async def call(
+        self,
+        name: str = "find",
+        *,
+        caller: Caller = AGENT,
+        asked: bool = False,
+        answers: Mapping[str, Any] | None = None,
+        state: str | None = None,
+        key: str | None = None,
+        **arguments: Any,
+    ) -> Reply:
+        call = Call(
+            id=self.path.clock.new_id("call"),
+            caller=caller,
+            tool_name=name,
+            arguments=arguments,
+            received_ms=self.path.clock.now_ms(),
+            capabilities=PAGES if asked else Frozen(b"{}"),
+            answers=answers,
+            request_state=state,
+            idempotency_key=key,
+        )
+        return await self.path.pipeline.call(call, self.path.heard)
+
+    def page(self, reply: Reply) -> str:
+        """The id of the page that a reply names."""
+        return str(reply.decision["consent"]["url"]).rsplit("/", 1)[1]
+
+    async def give(self, reply: Reply, key: str, **answer: str) -> Given:
+        """Go where the reply leads, as the person who has this key, and come back."""
+        leaving = await self.desk.open(self.page(reply), key, "127.0.0.1")
+        assert leaving is not None
+        (state,) = parse_qs(urlsplit(leaving.url).query)["state"]
+        came = {"state": state, "code": "abc", **answer}
+        return await self.desk.finish(came, leaving.browser)
+
+
+DANAS, BOTS, EVES = new_key("dana"), new_key("k1"), new_key("eve")
+PERSON = Caller(tenant="test", subject="dana", kind=CallerKind.HUMAN)
+EVE = replace(PERSON, subject="eve")
+
+
+def keys(*, own: bool = True) -> list[CallerKey]:
+    found = [
+        CallerKey(id="k1", sha256=BOTS.sha256, caller=AGENT),
+        CallerKey(id="eve", sha256=EVES.sha256, caller=EVE),
+    ]
+    person = CallerKey(id="dana", sha256=DANAS.sha256, caller=PERSON)
+    return [*found, person] if own else found
+
+
+class Lies(MemoryConsents):
+    """Leads to another place than it says."""
+
+    def __init__(self, refs: Sequence[str], url: str) -> None:
+        super().__init__(refs)
+        self._url = url
+
+    async def begin(self, *given: Any, **named: Any) -> ConsentPage:
+        return replace(await super().begin(*given, **named), url=self._url)
+
+
+async def a_world(
+    make_path: MakePath, rego: str = ALLOW, consents: MemoryConsents | None = None, **more: Any
+) -> World:
+    consents = consents or MemoryConsents([REF])
+    given = {"public_url": URL, "keys": keys(), **more}
+    path: Path_ = await make_path(
+        rego,
+        tools=TOOLS,
+        secrets={REF: "s3cr3t-of-crm"},
+        lent_files={REF: "token"},
+        deliveries={REF: Delivery(file="token")},
+        consents=consents,
+        **given,
+    )
+    return World(path, consents)
+
+
+async def test_a_call_without_consent_is_refused_with_a_page_and_the_same_call_runs_after_it(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call()
+    assert code(first) == "consent_required"
+    assert first.is_error
+    assert first.question is None
+    told = first.decision["consent"]
+    assert told["url"].startswith(f"{URL}/consents/")
+    assert (told["subject"], told["authorization_server"]) == ("dana", "login.example.com")
+    (text,) = first.content.value()
+    assert told["url"] in text["text"]
+    assert first.decision["decision_id"]
+    assert world.path.runner.told == []
+    await world.give(first, DANAS.token)
+    second = await world.call()
+    assert code(second) == "ok"
+    events = await world.path.events()
+    assert events.count("call.intent") == 1
+    refused = next(e for e in await world.path.entries() if e["event"] == "call.refused")
+    assert refused["code"] == "consent_required"
+    assert refused["decision"] == first.decision["decision_id"]
+    assert world.page(first) not in json.dumps(await world.path.entries())
+
+
+async def test_nobody_is_asked_for_a_call_without_such_a_credential(make_path: MakePath) -> None:
+    world = await a_world(make_path, ALLOW.replace("crm", "other"))
+    assert code(await world.call("plain")) == "ok"
+    assert world.consents.held == {}
+
+
+async def test_policy_answers_first_and_people_approve_only_what_can_run(
+    make_path: MakePath,
+) -> None:
+    denied = await a_world(make_path, HEAD)
+    assert code(await denied.call()) == "policy_denied"
+    world = await a_world(make_path, ASK)
+    first = await world.call("change")
+    assert code(first) == "consent_required"
+    assert "approval.opened" not in await world.path.events()
+    await world.give(first, DANAS.token)
+    second = await world.call("change")
+    assert code(second) == "approval_required"
+    approval_id = second.decision["approval_id"]
+    await world.path.administration.vote(
+        OLGA, approval_id, second.decision["plan_hash"], Verdict.APPROVE, None
+    )
+    assert code(await world.call("change")) == "ok"
+    assert second.decision["plan_hash"] == first.decision["plan_hash"]
+
+
+async def test_a_client_that_can_open_pages_is_asked_to_and_its_yes_makes_no_other_call(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call(asked=True)
+    assert first.question is not None
+    assert first.question.page == world.page(first)
+    (question,) = first.question.requests.value().items()
+    assert question[0] == "consent"
+    assert question[1]["params"]["mode"] == "url"
+    assert question[1]["params"]["url"] == first.decision["consent"]["url"]
+    assert question[1]["params"]["message"].startswith("Remit asks dana: ")
+    await world.give(first, DANAS.token)
+    second = await world.call(asked=True, answers=ACCEPT, state=first.question.state)
+    assert (code(second), second.question) == ("ok", None)
+    decisions = [e for e in await world.path.entries() if e["event"] == "decision"]
+    assert len({each["call_digest"] for each in decisions}) == 1
+    assert all("round" not in each for each in decisions)
+
+
+@pytest.mark.parametrize("action", ["decline", "cancel"])
+async def test_who_does_not_want_to_go_there_is_not_asked_again_at_once(
+    make_path: MakePath, action: str
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call(asked=True)
+    assert first.question is not None
+    answers = {"consent": {"action": action}}
+    second = await world.call(asked=True, answers=answers, state=first.question.state)
+    assert (code(second), second.question) == ("consent_declined", None)
+    assert (await world.path.events())[-1] == "call.refused"
+    assert world.path.runner.told == []
+
+
+async def test_a_call_is_held_while_its_person_consents_and_then_goes_on(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path, hold_s=60)
+    first = await world.call(asked=True)
+    assert first.question is not None
+    going = asyncio.ensure_future(
+        world.call(asked=True, answers=ACCEPT, state=first.question.state)
+    )
+    while not world.path.heard.messages:
+        await asyncio.sleep(0)
+    assert world.path.heard.messages == ["Waiting for dana to consent"]
+    await world.give(first, DANAS.token)
+    assert code(await going) == "ok"
+
+
+async def test_a_held_call_ends_where_its_person_comes_back_without_consent(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path, hold_s=60)
+    first = await world.call(asked=True)
+    assert first.question is not None
+    going = asyncio.ensure_future(
+        world.call(asked=True, answers=ACCEPT, state=first.question.state)
+    )
+    while not world.path.heard.messages:
+        await asyncio.sleep(0)
+    with pytest.raises(Refused) as refused:
+        await world.give(first, DANAS.token, error="access_denied")
+    assert refused.value.code is Code.CONSENT_REFUSED
+    assert code(await going) == "consent_refused"
+    assert world.consents.held == {}
+
+
+async def test_the_same_page_is_given_while_it_waits_and_another_once_it_is_used(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    first, second = await asyncio.gather(world.call(), world.call(asked=True))
+    assert world.page(first) == world.page(second)
+    with pytest.raises(Refused):
+        await world.give(first, DANAS.token, error="access_denied")
+    third = await world.call()
+    assert world.page(third) != world.page(first)
+    assert len(world.page(third)) == 32  # 192 bits
+    assert world.desk.page(world.page(first)) is None
+
+
+@pytest.mark.parametrize("key", [EVES.token, BOTS.token, new_key("dana").token, "", "x" * 5_000])
+async def test_a_page_opens_to_no_key_but_one_of_whom_it_asks(
+    make_path: MakePath, key: str
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call()
+    with pytest.raises(Refused) as refused:
+        await world.desk.open(world.page(first), key, "127.0.0.1")
+    assert refused.value.code is Code.UNAUTHENTICATED
+    page = world.desk.page(world.page(first))
+    assert page is not None
+    assert page.browser is None
+
+
+async def test_a_key_that_acts_for_somebody_without_a_key_opens_their_page(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path, keys=keys(own=False))
+    first = await world.call()
+    given = await world.give(first, BOTS.token)
+    assert given.consent.principal == DANA
+
+
+async def test_wrong_keys_on_pages_count_as_failed_credentials(make_path: MakePath) -> None:
+    world = await a_world(make_path, authentications=2)
+    page = world.page(await world.call())
+    for key in (EVES.token, "no key"):
+        with pytest.raises(Refused) as refused:
+            await world.desk.open(page, key, "10.0.0.9")
+        assert refused.value.code is Code.UNAUTHENTICATED
+    with pytest.raises(Refused) as limited:
+        await world.desk.open(page, EVES.token, "10.0.0.9")
+    assert limited.value.code is Code.RATE_LIMITED
+    assert await world.desk.open(page, DANAS.token, "10.0.0.8") is not None
+
+
+async def test_an_answer_is_taken_once_and_only_in_the_browser_that_left(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call()
+    leaving = await world.desk.open(world.page(first), DANAS.token, "127.0.0.1")
+    assert leaving is not None
+    answer = {"state": leaving.state, "code": "abc"}
+    for browser in ("", "another"):
+        with pytest.raises(Refused) as other:
+            await world.desk.finish(answer, browser)
+        assert other.value.code is Code.CONSENT_STATE_INVALID
+        assert "browser" in other.value.message
+    given = await world.desk.finish(answer, leaving.browser)
+    assert given.server == REF
+    for state in (leaving.state, "", "made up"):
+        with pytest.raises(Refused) as again:
+            await world.desk.finish({**answer, "state": state}, leaving.browser)
+        assert again.value.code is Code.CONSENT_STATE_INVALID
+    assert list(world.consents.held) == [(REF, DANA)]
+
+
+async def test_whoever_opens_a_page_last_is_whose_browser_may_come_back(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    page = world.page(await world.call())
+    one = await world.desk.open(page, DANAS.token, "127.0.0.1")
+    two = await world.desk.open(page, DANAS.token, "127.0.0.1")
+    assert one is not None
+    assert two is not None
+    answer = {"state": one.state, "code": "abc"}
+    with pytest.raises(Refused):
+        await world.desk.finish(answer, one.browser)
+    await world.desk.finish(answer, two.browser)
+
+
+async def test_a_person_is_sent_nowhere_but_where_the_page_says(make_path: MakePath) -> None:
+    for url in (
+        "https://login.example.com.evil.example/authorize?state=s",
+        "https://login.example.com@evil.example/authorize?state=s",
+        "http://login.example.com/authorize?state=s",
+        "javascript:alert(1)",
+    ):
+        world = await a_world(make_path, consents=Lies([REF], url))
+        page = world.page(await world.call())
+        with pytest.raises(Refused) as refused:
+            await world.desk.open(page, DANAS.token, "127.0.0.1")
+        assert refused.value.code is Code.CONSENT_FAILED
+
+
+async def test_what_is_given_and_taken_back_is_in_the_log_without_code_or_state(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call()
+    leaving = await world.desk.open(world.page(first), DANAS.token, "127.0.0.1")
+    assert leaving is not None
+    await world.desk.finish({"state": leaving.state, "code": "c0de"}, leaving.browser)
+    assert await world.desk.revoke(OLGA, REF, DANA) is True
+    entries = await world.path.entries()
+    given, revoked = (e for e in entries if e["event"].startswith("consent."))
+    assert (given["credential"], given["tenant"], given["subject"]) == (REF, "test", "dana")
+    assert (given["server"], given["key"]) == (REF, "dana")
+    assert given["authorization_server"] == "login.example.com"
+    assert (revoked["operator"], revoked["confirmed"]) == ("olga", True)
+    said = json.dumps(entries)
+    for secret in ("c0de", leaving.state, leaving.browser, DANAS.token):
+        assert secret not in said
+    assert code(await world.call()) == "consent_required"
+
+
+async def test_a_consent_that_cannot_be_written_down_is_not_held(make_path: MakePath) -> None:
+    world = await a_world(make_path)
+    first = await world.call()
+    leaving = await world.desk.open(world.page(first), DANAS.token, "127.0.0.1")
+    assert leaving is not None
+    await world.path.ledger.aclose()
+    with pytest.raises(LedgerFault):
+        await world.desk.finish({"state": leaving.state, "code": "abc"}, leaving.browser)
+    assert world.consents.held == {}
+
+
+async def test_the_state_of_the_question_is_this_callers_for_this_call(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call(asked=True, service="web")
+    assert first.question is not None
+    state = first.question.state
+    other = replace(AGENT, chain=(Actor(subject="eve", kind=CallerKind.HUMAN),))
+    foreign = await world.call(asked=True, answers=ACCEPT, state=state, caller=other)
+    assert code(foreign) == "input_state_foreign"
+    mismatch = await world.call(asked=True, answers=ACCEPT, state=state, service="db")
+    assert code(mismatch) == "input_state_mismatch"
+    forged = await world.call(asked=True, answers=ACCEPT, state="c1." + state[3:][::-1])
+    assert code(forged) == "input_state_invalid"
+    swapped = await world.call(asked=True, answers=ACCEPT, state="r1." + state[3:], service="web")
+    assert code(swapped) == "input_state_invalid"
+
+
+async def test_an_answer_to_a_server_is_kept_while_its_person_consents(
+    make_path: MakePath,
+) -> None:
+    world = await a_world(make_path)
+    upstream = Upstream(server="crm", tool="find", definition="sha256:0")
+    made = replace(TOOLS[0], upstream=upstream, digest="sha256:upstream")
+    call = Call(
+        id="call_1",
+        caller=AGENT,
+        tool_name="find",
+        arguments={},
+        received_ms=0,
+        answers={"who": {"action": "accept"}},
+    )
+    rounds = world.path.pipeline.consenting._rounds
+    normal = answered(normal_call(call, made, Frozen(b"{}"), "none"), rounds, 1)
+    question = rounds.consent(normal, Frozen(b"{}"), "page", 1)
+    again = replace(call, answers=ACCEPT, request_state=question.state)
+    found = answered(normal_call(again, made, Frozen(b"{}"), "none"), rounds, 2)
+    assert found.round == normal.round is not None
+    assert found.digest == normal.digest
+    assert found.consenting
+    assert (found.call.answers, found.call.request_state) == (None, None)
+
+
+async def test_no_browser_finds_a_gateway_without_an_address(make_path: MakePath) -> None:
+    world = await a_world(make_path, public_url=None)
+    reply = await world.call()
+    assert code(reply) == "consent_unavailable"
+    assert "server.public_url" in reply.content.value()[0]["text"]
+    assert world.desk.document() is None
+
+
+async def test_pages_are_bounded_for_each_principal_and_for_all(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await a_world(make_path)
+    pages, consents = world.path.pipeline.consenting.pages, world.consents
+    made = []
+    for number in range(consent_pages.MOST_EACH + 3):
+        pages.room(DANA)
+        leads = await consents.begin(REF, DANA, [str(number)], URL, None)
+        made.append(pages.put(leads, "crm", (str(number),)))
+    left = [each for each in made if pages.get(each.id) is not None]
+    assert left == made[3:]
+    monkeypatch.setattr(consent_pages, "MOST", consent_pages.MOST_EACH)
+    reply = await world.call(caller=replace(AGENT, chain=()))
+    assert code(reply) == "rate_limited"
+
+
+async def test_a_page_is_good_for_as_long_as_what_it_leads_to(make_path: MakePath) -> None:
+    world = await a_world(make_path)
+    first = await world.call()
+    page = world.desk.page(world.page(first))
+    assert page is not None
+    pages = world.path.pipeline.consenting.pages
+    late = replace(page, leads=replace(page.leads, ends_ms=world.path.clock.now_ms() - 1))
+    pages.drop(page)
+    old = pages.put(late.leads, "crm", ())
+    assert world.desk.page(old.id) is None
+    with pytest.raises(Refused):
+        await world.desk.finish({"state": late.leads.state, "code": "abc"}, "any")

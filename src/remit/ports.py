@@ -540,15 +540,21 @@ class Ledger(Protocol):
         run of the same call digest for a write or destructive tool.
 
         `drafts` go in before the intent's own entry. The fence of the grant is greater than any
-        given before.
+        given before. With `intent.starts` the run is written as started, under the checks of
+        `start`: it was never only intended, so a crash leaves it as one that may have run.
 
         Raises:
             Refused: `frozen`, `decision_stale`, `tool_changed`, `caller_revoked`,
-                `approval_mismatch`, `approval_expired`, `grant_spent`, `outcome_unknown`.
+                `approval_mismatch`, `approval_expired`, `grant_spent`, `outcome_unknown`,
+                `deadline_passed`.
         """
 
     async def start(self, grant: Grant, now_ms: int) -> None:
         """Compare-and-set from intended to started.
+
+        Where the intent wrote the start (`Grant.started`), this hands that start over: once, to
+        whoever has the grant that `commit_intent` gave in this process, after another look at
+        freeze and deadline. Nothing is written then.
 
         Raises:
             Refused: `frozen`, `deadline_passed`, or `grant_spent` if it is not intended with

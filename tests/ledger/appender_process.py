@@ -25,9 +25,11 @@ async def write(ledger: SqliteLedger, clock: SetClock, name: str) -> None:
     while True:
         number += 1
         plan, decision = sample.plan(f"{name}-{number}"), sample.allow(clock)
-        intent = sample.intent(clock, plan=plan, decision=decision, run_id=f"run_{name}_{number}")
+        run_id, starts = f"run_{name}_{number}", number % 2 == 0
+        intent = sample.intent(clock, plan=plan, decision=decision, run_id=run_id, starts=starts)
         grant = await ledger.commit_intent(intent, [sample.decision_entry(plan, decision)])
-        await said(ledger, "intent", grant.run_id, grant.intent_index)
+        what = "started" if starts else "intent"
+        await said(ledger, what, grant.run_id, grant.intent_index)
         await ledger.start(grant, clock.now_ms())
         index = await ledger.settle(sample.outcome(clock, grant), sample.outcome_entry())
         await said(ledger, "outcome", grant.run_id, index)

@@ -67,6 +67,8 @@ async def test_what_was_acknowledged_survives_kill_9(
         what, run, index, leaf, size = line.split()
         assert entries[int(index)].leaf_hash.hex() == leaf
         assert runs[run].intent_index <= int(index) < int(size) <= len(entries)
+        if what == "started":
+            assert runs[run].started_ms is not None
         if what == "outcome":
             assert runs[run].state is RunState.SUCCEEDED
     open_states = frozenset({RunState.INTENDED, RunState.STARTED})

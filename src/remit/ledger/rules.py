@@ -67,6 +67,8 @@ def check_intent(intent: Intent, standing: Standing) -> None:
     _check_in_force(intent, standing)
     _check_approval(intent, standing.approval)
     _check_unresolved(intent, standing.unresolved)
+    if intent.starts:
+        _check_time(intent.run_id, intent.deadline_ms, intent.now_ms)
 
 
 def check_plan(plan: Plan, call_digest: str) -> None:
@@ -182,13 +184,35 @@ def check_start(run: RunFacts | None, grant: Grant, now_ms: int) -> None:
         or run.fence != grant.fence
         or run.plan_hash != grant.plan.hash
     ):
+        raise _spent(grant)
+    _check_time(grant.run_id, run.deadline_ms, now_ms)
+
+
+def check_handed(known: Grant | None, grant: Grant, frozen: str | None, now_ms: int) -> None:
+    """Refuse to hand over a start that is not there (any more), late, or while all is frozen."""
+    if known != grant:
+        raise _spent(grant)
+    check_thaw(frozen, grant)
+    _check_time(grant.run_id, grant.deadline_ms, now_ms)
+
+
+def check_thaw(frozen: str | None, grant: Grant) -> None:
+    """Refuse to start anything while everything is frozen."""
+    if frozen is not None:
+        raise Refused(Code.FROZEN, "everything is frozen", run_id=grant.run_id)
+
+
+def _check_time(run_id: str, deadline_ms: int, now_ms: int) -> None:
+    if deadline_ms <= now_ms:
         raise Refused(
-            Code.GRANT_SPENT, "the grant was used already, or was never given", run_id=grant.run_id
+            Code.DEADLINE_PASSED, "the run's deadline passed before it started", run_id=run_id
         )
-    if run.deadline_ms <= now_ms:
-        raise Refused(
-            Code.DEADLINE_PASSED, "the run's deadline passed before it started", run_id=grant.run_id
-        )
+
+
+def _spent(grant: Grant) -> Refused:
+    return Refused(
+        Code.GRANT_SPENT, "the grant was used already, or was never given", run_id=grant.run_id
+    )
 
 
 def check_outcome(run: RunFacts | None, outcome: Outcome) -> RunFacts:

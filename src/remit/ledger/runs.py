@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from remit.errors import Code, Refused
+from remit.errors import Code
 from remit.ledger import events, rules
 from remit.ledger.approvals import read_approval, spend
 from remit.ledger.log import pack, unpack
@@ -94,6 +94,7 @@ def commit_intent(tx: Transaction, intent: Intent, drafts: Sequence[EntryDraft])
         deadline_ms=intent.deadline_ms,
         intent_index=index,
         approval_id=intent.approval_id,
+        started=intent.starts,
     )
 
 
@@ -131,6 +132,7 @@ def _row(intent: Intent, index: int) -> dict[str, Any]:
         intent_index=index,
         approval_id=intent.approval_id,
         intended_ms=intent.now_ms,
+        started_ms=intent.now_ms if intent.starts else None,
         deadline_ms=intent.deadline_ms,
         parent_run_id=intent.parent_run_id,
         idempotency=events.idempotency_digest(
@@ -144,8 +146,7 @@ def _row(intent: Intent, index: int) -> dict[str, Any]:
 def start(tx: Transaction, grant: Grant, now_ms: int) -> None:
     """Compare-and-set from intended to started; see `Ledger.start`."""
     facts, frozen = _facts(tx, grant.run_id)
-    if frozen is not None:
-        raise Refused(Code.FROZEN, "everything is frozen", run_id=grant.run_id)
+    rules.check_thaw(frozen, grant)
     rules.check_start(facts, grant, now_ms)
     tx.db.execute(_START, {"fence": grant.fence, "now": now_ms})
 

@@ -20,6 +20,7 @@ from remit.ledger.head import Head
 from remit.ledger.log import Appender
 from remit.ledger.refusals import RefusalCounts
 from remit.ledger.schema import connect_reader
+from remit.ledger.starts import Starts
 from remit.ledger.storage import RESERVE_BYTES, Lock
 from remit.ledger.writer import Writer
 from remit.model import (
@@ -69,6 +70,7 @@ class SqliteLedger:
         self._head = head
         self._writer = writer
         self._refusals = refusals
+        self._starts = Starts()
         self._closed = False
 
     @classmethod
@@ -209,14 +211,19 @@ class SqliteLedger:
         )
 
     async def commit_intent(self, intent: Intent, drafts: Sequence[EntryDraft]) -> Grant:
-        return await self._writer.run(lambda tx: runs.commit_intent(tx, intent, drafts))
+        grant = await self._writer.run(lambda tx: runs.commit_intent(tx, intent, drafts))
+        return self._starts.written(grant)
 
     async def start(self, grant: Grant, now_ms: int) -> None:
-        await self._writer.run(lambda tx: runs.start(tx, grant, now_ms))
+        if grant.started:
+            self._starts.hand_over(grant, self._read(force.read_frozen), now_ms)
+        else:
+            await self._writer.run(lambda tx: runs.start(tx, grant, now_ms))
 
     async def settle(
         self, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft] = ()
     ) -> int:
+        self._starts.over(outcome.run_id)
         return await self._writer.run(
             lambda tx: runs.settle(tx, outcome, draft, drafts), essential=True
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from remit.model import Effect, Grant, Intent, Obliged, PlanKind
 from remit.ports import Clock, Ledger
+from remit.profile import ELSEWHERE
 from remit.stages.history import Histories
 from remit.stages.record import Record
 from remit.telemetry import annotate
@@ -57,6 +58,7 @@ async def commit(
         parent_run_id=parent_run_id,
         system=normal.tool.system,
         taints=normal.tool.returns,
+        starts=planned.plan.profile == ELSEWHERE,  # nothing is made for it that could fail first
     )
     annotate(run_id=intent.run_id, plan_hash=planned.plan.hash)
     with record.handed_over() as drafts:

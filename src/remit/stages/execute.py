@@ -2,8 +2,9 @@
 
 The runner is told what the ledger's stored bytes of the plan say. `start` in the ledger is a
 compare-and-set that checks freeze, fence and deadline once more; the command is let go only
-after it. A run with credentials is lent them in between. Whatever happens, the runner is destroyed, what
-was lent is taken back, and the evidence collected.
+after it. Where nothing is made for a run, its intent wrote the start, and `start` hands it over.
+A run with credentials is lent them in between. Whatever happens, the runner is destroyed, what was
+lent is taken back, and the evidence collected.
 """
 
 from __future__ import annotations
@@ -214,6 +215,10 @@ async def _prepared(b: Backends, grant: Grant, *, lease: Lease, stop: Stop) -> R
         spec = run_spec(text, grant.plan.hash, approved=grant.approval_id is not None)
         if stop.asked():
             return _cancelled()
+        if grant.started:
+            await b.runner.provision(lease, spec)
+            await b.ledger.start(grant, b.clock.now_ms())
+            return spec
         making = asyncio.ensure_future(b.runner.provision(lease, spec))
         making.add_done_callback(lambda made: made.cancelled() or made.exception())
         await b.ledger.start(grant, b.clock.now_ms())

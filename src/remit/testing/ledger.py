@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from remit.errors import Code, Refused
 from remit.history import folded, touch_of
 from remit.ledger import events, requests, rules
 from remit.model import (
@@ -51,7 +50,7 @@ class MemoryLedger(MemoryLog):
         return None
 
     async def commit_intent(self, intent: Intent, drafts: Sequence[EntryDraft]) -> Grant:
-        return self._write(lambda: self._commit_intent(intent, drafts))
+        return self._starts.written(self._write(lambda: self._commit_intent(intent, drafts)))
 
     def _commit_intent(self, intent: Intent, drafts: Sequence[EntryDraft]) -> Grant:
         state = self._state
@@ -76,6 +75,7 @@ class MemoryLedger(MemoryLog):
             deadline_ms=intent.deadline_ms,
             intent_index=index,
             approval_id=intent.approval_id,
+            started=intent.starts,
         )
 
     def _standing(self, intent: Intent, approval: Approval | None) -> rules.Standing:
@@ -104,8 +104,10 @@ class MemoryLedger(MemoryLog):
         return rules.RunFacts(run.fence, run.state, run.plan_hash, run.deadline_ms)
 
     async def start(self, grant: Grant, now_ms: int) -> None:
-        if self._state.frozen is not None:
-            raise Refused(Code.FROZEN, "everything is frozen", run_id=grant.run_id)
+        if grant.started:
+            self._starts.hand_over(grant, self._state.frozen, now_ms)
+            return
+        rules.check_thaw(self._state.frozen, grant)
         rules.check_start(self._facts(grant.run_id), grant, now_ms)
         run = self._state.runs[grant.run_id]
         self._state.runs[run.id] = replace(run, state=RunState.STARTED, started_ms=now_ms)
@@ -113,6 +115,7 @@ class MemoryLedger(MemoryLog):
     async def settle(
         self, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft] = ()
     ) -> int:
+        self._starts.over(outcome.run_id)
         return self._write(lambda: self._settle(outcome, draft, drafts))
 
     def _settle(self, outcome: Outcome, draft: EntryDraft, drafts: Sequence[EntryDraft]) -> int:
@@ -308,7 +311,7 @@ def _run(intent: Intent, fence: int, index: int) -> Run:
     return Run(
         id=intent.run_id,
         kind=intent.plan.kind,
-        state=RunState.INTENDED,
+        state=RunState.STARTED if intent.starts else RunState.INTENDED,
         plan_hash=intent.plan.hash,
         call_digest=intent.call_digest,
         caller_id=intent.caller.id,
@@ -322,7 +325,7 @@ def _run(intent: Intent, fence: int, index: int) -> Run:
         outcome_index=None,
         approval_id=intent.approval_id,
         intended_ms=intent.now_ms,
-        started_ms=None,
+        started_ms=intent.now_ms if intent.starts else None,
         settled_ms=None,
         deadline_ms=intent.deadline_ms,
         parent_run_id=intent.parent_run_id,

@@ -22,7 +22,11 @@ from remit.ports import Ledger, Signer
 from remit.testing import ledger_samples as sample
 from remit.testing.ledger_approval_contract import ApprovalContract
 from remit.testing.ledger_history_contract import RequestContract, TouchContract
-from remit.testing.ledger_run_contract import IntentContract, RunContract
+from remit.testing.ledger_run_contract import (
+    IntentContract,
+    RunContract,
+    StartWithIntentContract,
+)
 from remit.testing.ledger_samples import SetClock, document, events
 
 
@@ -131,7 +135,13 @@ class LogContract:
 
 
 class LedgerContract(
-    LogContract, IntentContract, RunContract, ApprovalContract, TouchContract, RequestContract
+    LogContract,
+    IntentContract,
+    RunContract,
+    StartWithIntentContract,
+    ApprovalContract,
+    TouchContract,
+    RequestContract,
 ):
     """All of it. `active` is the ledger with `sample.activation()` in force."""
 

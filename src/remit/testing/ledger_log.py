@@ -13,6 +13,7 @@ from remit.ledger.head import Head
 from remit.ledger.merkle import leaf_hash
 from remit.ledger.reading import matches
 from remit.ledger.refusals import RefusalCounts
+from remit.ledger.starts import Starts
 from remit.model import (
     AccessRequest,
     Activation,
@@ -54,6 +55,7 @@ class MemoryLog:
         self._clock = clock
         self._state = State()
         self._refusals = RefusalCounts()
+        self._starts = Starts()
         self._nodes: dict[int, bytes] = {}
         self._head = Head(signer, self._nodes.__getitem__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -252,6 +253,77 @@ class RunContract:
         assert (run.state, run.resolved_by, run.resolved_as) == (RunState.UNKNOWN, "olga", "failed")
         with pytest.raises(Conflict):
             await _resolve(active, lost.run_id, clock)
+
+
+class StartWithIntentContract:
+    """An intent may write the start too, under all of its checks; it is handed over once."""
+
+    async def test_a_run_that_its_intent_starts_was_never_only_intended(
+        self, active: Ledger, clock: SetClock
+    ) -> None:
+        plain = await granted(active, clock, plan=sample.plan("db"))
+        grant = await granted(active, clock, starts=True)
+        assert (plain.started, grant.started) == (False, True)
+        run = await active.run(grant.run_id)
+        assert run is not None
+        assert (run.state, run.started_ms) == (RunState.STARTED, clock.now_ms())
+        assert await events(active) == ["gateway.activated", "call.intent", "call.intent"]
+        await active.start(grant, clock.now_ms())
+        await active.settle(sample.outcome(clock, grant), sample.outcome_entry())
+
+    @pytest.mark.threat("T-15")
+    async def test_a_start_that_its_intent_wrote_is_handed_over_once_and_to_its_grant_alone(
+        self, active: Ledger, clock: SetClock
+    ) -> None:
+        plain = await granted(active, clock, plan=sample.plan("db"))
+        await _start_refused(active, replace(plain, started=True), clock, Code.GRANT_SPENT)
+        await active.start(plain, clock.now_ms())
+        first = await granted(active, clock, starts=True)
+        await _start_refused(active, replace(first, started=False), clock, Code.GRANT_SPENT)
+        await active.start(first, clock.now_ms())
+        await _start_refused(active, first, clock, Code.GRANT_SPENT)
+        for changed in ({"fence": 99}, {"run_id": "run_none"}, {"plan": sample.plan("db")}):
+            grant = await granted(active, clock, plan=sample.plan(str(changed)), starts=True)
+            forged: Any = replace(grant, **changed)
+            await _start_refused(active, forged, clock, Code.GRANT_SPENT)
+
+    @pytest.mark.threat("T-15")
+    async def test_a_start_that_its_intent_wrote_ends_with_the_outcome(
+        self, active: Ledger, clock: SetClock
+    ) -> None:
+        grant = await granted(active, clock, starts=True)
+        never = sample.outcome(clock, grant, RunState.NEVER_STARTED)
+        await active.settle(never, sample.outcome_entry())
+        await _start_refused(active, grant, clock, Code.GRANT_SPENT)
+
+    @pytest.mark.threat("T-10")
+    async def test_no_intent_starts_what_is_frozen_or_late(
+        self, active: Ledger, clock: SetClock
+    ) -> None:
+        late = sample.intent(clock, starts=True, deadline_ms=clock.now_ms())
+        await _refused(active, late, Code.DEADLINE_PASSED)
+        await active.freeze(True, operator="olga", reason="drill", now_ms=clock.now_ms())
+        await _refused(active, sample.intent(clock, starts=True), Code.FROZEN)
+
+    @pytest.mark.threat("T-10")
+    async def test_freeze_and_deadline_are_looked_at_once_more_where_a_start_is_handed_over(
+        self, active: Ledger, clock: SetClock
+    ) -> None:
+        grant = await granted(active, clock, starts=True)
+        late = await granted(active, clock, plan=sample.plan("db"), starts=True)
+        await active.freeze(True, operator="olga", reason="drill", now_ms=clock.now_ms())
+        await _start_refused(active, grant, clock, Code.FROZEN)
+        await active.freeze(False, operator="olga", reason="over", now_ms=clock.now_ms())
+        await _start_refused(active, grant, clock, Code.GRANT_SPENT)
+        clock.move(40_000)
+        await _start_refused(active, late, clock, Code.DEADLINE_PASSED)
+
+    @pytest.mark.threat("T-15")
+    async def test_a_write_is_refused_beside_a_run_that_its_intent_started(
+        self, active: Ledger, clock: SetClock
+    ) -> None:
+        await granted(active, clock, starts=True)
+        await _refused(active, sample.intent(clock, starts=True), Code.OUTCOME_UNKNOWN)
 
 
 async def _refused(ledger: Ledger, intent: Intent, code: Code) -> None:

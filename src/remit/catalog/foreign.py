@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import jsonschema
 from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator, FormatChecker
 
+from remit.catalog.metaschema import check_schema
 from remit.catalog.patterns import compile_pattern
 from remit.catalog.safety import invalid
 from remit.catalog.schema import (
@@ -117,7 +118,10 @@ def _dialect(schema: Mapping[str, Any]) -> Any:
 
 def _fault(validator: Any, schema: Mapping[str, Any]) -> ConfigError | None:
     try:
-        validator.check_schema(schema, format_checker=FormatChecker(()))
+        if validator is Draft202012Validator:
+            check_schema(schema)
+        else:
+            validator.check_schema(schema, format_checker=FormatChecker(()))
     except jsonschema.SchemaError as exc:
         rule = f"not valid JSON Schema: the rule {exc.validator} is broken"
         return invalid(rule, pointer_of(exc.absolute_path))

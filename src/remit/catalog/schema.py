@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import jsonschema
-from jsonschema import Draft202012Validator, FormatChecker
 
 from remit import canonical
 from remit.catalog.formats import FORMATS
+from remit.catalog.metaschema import check_schema
 from remit.catalog.patterns import compile_pattern
 from remit.errors import Code, ConfigError, InputError
 
@@ -114,7 +114,7 @@ def prepare_schema(schema: Any, *, close: bool) -> dict[str, Any]:
     if schema.get("$schema", DIALECT) != DIALECT:
         raise _invalid("only JSON Schema 2020-12 is understood", "/$schema", f"write {DIALECT}")
     try:
-        Draft202012Validator.check_schema(schema, format_checker=FormatChecker(()))
+        check_schema(schema)
     except jsonschema.SchemaError as exc:
         raise _invalid(
             f"not valid JSON Schema: the rule {exc.validator} is broken",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 
 from remit.ledger import events
 from remit.ledger.writer import Transaction
@@ -13,11 +14,20 @@ def activate(tx: Transaction, activation: Activation) -> None:
     """Put a revision, tools and keys in force in place of those before, with an entry."""
     db = tx.db
     db.execute("UPDATE control SET revision = ?", (activation.revision,))
-    db.execute("DELETE FROM active_tool")
-    db.executemany("INSERT INTO active_tool VALUES (?, ?)", sorted(activation.tools.items()))
+    put_tools(db, activation.tools)
     db.execute("DELETE FROM active_key")
     db.executemany("INSERT INTO active_key VALUES (?)", [(key,) for key in sorted(activation.keys)])
     tx.append([events.activated(activation)])
+
+
+def put_tools(db: sqlite3.Connection, tools: Mapping[str, str]) -> None:
+    """Have these tools in the table and no others, writing only the rows that are others than now:
+    of many servers each that is seen first puts all tools in force once more."""
+    held = dict(db.execute("SELECT name, digest FROM active_tool").fetchall())
+    gone = sorted(held.keys() - tools.keys())
+    db.executemany("DELETE FROM active_tool WHERE name = ?", [(name,) for name in gone])
+    other = sorted(each for each in tools.items() if held.get(each[0]) != each[1])
+    db.executemany("INSERT OR REPLACE INTO active_tool VALUES (?, ?)", other)
 
 
 def freeze(tx: Transaction, *, frozen: bool, operator: str, reason: str) -> None:

@@ -24,7 +24,7 @@ from remit.identity.keys import CallerKey, KeyIdentity, OperatorKey, token_hash
 from remit.model import Actor, Caller, CallerKind, Operator, Tool
 from remit.notify import HttpChannel
 from remit.profile import Profile
-from remit.settings import enforcement, lending, mounts, profiles, servers
+from remit.settings import definitions, enforcement, lending, mounts, profiles, servers
 from remit.settings.address import Address
 from remit.settings.channels import read_channels
 from remit.settings.enforcement import EnforcementSettings
@@ -60,6 +60,7 @@ class Settings:
     ledger_path: Path
     key_file: Path
     sources: Sources
+    notes: tuple[str, ...] = ()
 
     @property
     def operator_token_file(self) -> Path:
@@ -87,7 +88,7 @@ class Settings:
                     f"{name} is {address}: keys cross the network in plain HTTP; "
                     "put a proxy with TLS in front"
                 )
-        found += servers.warnings(self.servers)
+        found += [*self.notes, *servers.warnings(self.servers)]
         found += [f"{name} is set" for name in self.unsafe()]
         return tuple(found)
 
@@ -162,6 +163,10 @@ class _Check:
         self.problems: list[ConfigError] = []
 
     def settings(self) -> Settings:
+        found = definitions.expanded(self._sections, self._base, self._add)
+        self._sections = found.sections
+        for place, file in found.origins.items():
+            self._sources.came_from(place, file)
         server, ledger = self._sections.server, self._sections.ledger
         runners = self._sections.runners
         data_dir = self._path(server.data_dir)
@@ -182,6 +187,7 @@ class _Check:
             ledger_path=self._path(ledger.path) if ledger.path else data_dir / "ledger.db",
             key_file=self._path(ledger.key_file) if ledger.key_file else data_dir / "keys/log.key",
             sources=self._sources,
+            notes=found.notes,
         )
         self._check_runners(settings)
         self._check_mounts(settings)
@@ -255,6 +261,9 @@ class _Check:
         policy = settings.policy
         secret = [settings.data_dir, settings.ledger_path, settings.key_file, *policy.private]
         in_force = [settings.file, *policy.paths, *policy.sockets]
+        in_force += [
+            self._path(spec.definition.file) for spec in settings.servers if spec.definition
+        ]
         for place, mount in mounts.declared(self._sections):
             private = secret + in_force if mount.writable else secret
             if any(_overlap(Path(mount.source), path) for path in private):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from remit.cli.imports.launcher import Launch, launch_of
 from remit.cli.imports.packages import install_package
 from remit.errors import ConfigError
 from remit.upstreams.found import FoundServer, Kind, Place
+from remit.upstreams.launcher import Launch, launch_of
 from tests.cli.conftest import Remit
 from tests.cli.registry import registry
 from tests.cli.test_import import SERVER, claude, everything, project, written

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from remit.catalog.spec import (
     Count,
@@ -63,6 +63,48 @@ class ServerCommandSpec(Strict):
     )
 
 
+class DefinitionSpec(Strict):
+    """A publisher's `server.json` (MCP registry), which says how the server is had; nothing is
+    fetched or installed for it at start."""
+
+    file: Annotated[str, Field(min_length=1, max_length=4_096)] = Field(
+        description="Its path, relative to this file."
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="The SHA-256 of the file; another file is refused."
+    )
+    package: Count | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="Which of its packages, counted from 1; or `remote`.",
+    )
+    remote: Count | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="Which of its remotes, counted from 1; or `package`.",
+    )
+    answers: dict[str, Annotated[str, Field(max_length=4_096)]] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="What it leaves open, by name; a secret as `credential:HANDLE` alone.",
+    )
+    mounts: list[MountSpec] = Field(
+        default_factory=list, max_length=31, description="Directories of the host a package sees."
+    )
+
+
+def _short(given: object) -> object:
+    """A path alone stands for a definition of which nothing else has to be said."""
+    return {"file": given} if isinstance(given, str) else given
+
+
+Definition = Annotated[
+    DefinitionSpec, BeforeValidator(_short, json_schema_input_type=str | DefinitionSpec)
+]
+
+
 class ServerToolSpec(Strict):
     """What the operator says of one tool of the server; annotations may raise it, never lower it."""
 
@@ -115,10 +157,14 @@ class ServerSpec(Strict):
         "none if empty.",
     )
     command: ServerCommandSpec | None = Field(
-        default=None, description="How it is started, in a runner; or `url`."
+        default=None, description="How it is started, in a runner; or `url`, or `definition`."
     )
     url: Annotated[str, Field(max_length=2_048)] | None = Field(
         default=None, description="Where it listens (https, or http on loopback); or `command`."
+    )
+    definition: Definition | None = Field(
+        default=None,
+        description="Instead of both: a publisher's server.json, as a path alone or with these keys.",
     )
     sse: bool = Field(
         default=False,

@@ -42,7 +42,10 @@ _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
 )
 @click.option("--server", "servers", metavar="NAME", multiple=True, help="Import only this server.")
 @click.option(
-    "--install", is_flag=True, help="Install servers that npx, uvx or bunx fetch at each start."
+    "--install",
+    is_flag=True,
+    help="Install servers that npx, uvx or bunx fetch at each start; without --import, those that "
+    "a `definition` of remit.yaml names.",
 )
 @click.option(
     "--choice", metavar="N", type=int, help="Take this way to have the server of a server.json."
@@ -96,8 +99,8 @@ def init(
     directory = directory.resolve()
     config = directory / "remit.yaml"
     texts = any((servers, writable, answers, choice is not None))
-    options = any((texts, install, accept_hints, no_start, rewrite, dry_run))
-    if undo and (sources or options):
+    options = any((texts, accept_hints, no_start, rewrite, dry_run))
+    if undo and (sources or options or install):
         raise click.UsageError("--undo takes no other option")
     if options and not sources:
         raise click.UsageError("these options need --import")
@@ -112,6 +115,10 @@ def init(
             dry_run=dry_run, accept_hints=accept_hints, start=not no_start,
         )  # fmt: skip
         sys.exit(import_servers(config, wanted, lambda: make(directory)))
+    elif install:
+        from remit.cli.imports.standing import install_definitions
+
+        sys.exit(install_definitions(config))
     else:
         make(directory)
 

@@ -81,8 +81,11 @@ class Check:
 
     def _transport(self, spec: ServerSpec, place: str) -> bool:
         """Whether it is said in one way how the server is reached."""
+        if spec.definition is not None and spec.command is None and spec.url is None:
+            return False  # what is wrong with it was told when it was read
         if (spec.command is None) == (spec.url is None):
-            self._add(place, "needs either command or url", "write one of the two")
+            hint = "write one of the two, or definition"
+            self._add(place, "needs either command or url", hint)
             return False
         odd = _STARTED_ONLY if spec.url is not None else _REACHED_ONLY
         odd = (*odd, "egress", "credentials") if spec.url is not None else odd

@@ -33,6 +33,10 @@ class Sources:
         target[last] = value
         self._over[place] = source
 
+    def came_from(self, place: str, file: str) -> None:
+        """Say that the value at a place is that of another file which this place's section names."""
+        self._over[place] = f"{self.where(place)} ({file})"
+
     def source(self, place: str) -> str | None:
         """What set this place: a flag, a variable, or a line of the file; None for a default."""
         for over, source in self._over.items():

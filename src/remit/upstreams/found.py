@@ -31,10 +31,12 @@ class Kind(StrEnum):
 
 
 class Source(StrEnum):
-    """Who gives a variable its value: the environment, a file, an answer, or the client itself."""
+    """Who gives a variable its value: the environment, a file, a credential of remit.yaml, an
+    answer, or the client itself."""
 
     ENV = "env"
     FILE = "file"
+    CREDENTIAL = "credential"
     ASKED = "asked"
     CLIENT = "client"
 

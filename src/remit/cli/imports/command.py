@@ -20,11 +20,10 @@ from remit.cli.imports.changes import Changes, examined, imported, make
 from remit.cli.imports.config_text import as_text, with_entries
 from remit.cli.imports.discovery import Seen, look, pins_of
 from remit.cli.imports.effects import offered, with_effects
-from remit.cli.imports.faults import refused
 from remit.cli.imports.grants import with_grants
 from remit.cli.imports.packages import install_package
 from remit.cli.imports.pointing import point_clients
-from remit.cli.imports.proposal import Installed, Proposal, needs_package, propose
+from remit.cli.imports.proposal import Proposal, needs_package, propose
 from remit.cli.imports.published import settled
 from remit.cli.imports.sight import Sight
 from remit.cli.imports.sources import ClientFile, is_remit, reached, read_sources
@@ -32,16 +31,14 @@ from remit.cli.output import Exit, note, print_error, table
 from remit.errors import Code, ConfigError
 from remit.servers.pins import PinStore
 from remit.upstreams.found import FoundServer
+from remit.upstreams.installed import ENVIRONMENTS, Installed
 from remit.upstreams.prefixes import propose_prefixes
+from remit.upstreams.refused import refused
 from remit.upstreams.secretlike import shown
 from remit.visible import visible
 
 if TYPE_CHECKING:
     from remit.config import Settings
-
-ENVIRONMENTS = ".remit-servers"
-"""Where installed servers stand, beside remit.yaml: never in the data directory, which no run may
-see."""
 
 _NUMBERED = re.compile(r"catalog\.servers\[(\d+)\]\.?([a-z_.\[\]0-9]*)")
 """How a problem of one server begins; those of an import come first in the list."""
@@ -234,7 +231,6 @@ def _installed(one: _Import, server: FoundServer, name: str) -> Installed | None
         )
     installed = install_package(launch, directory)
     one.made.append(directory)
-    (directory / ".gitignore").write_text("*\n", encoding="utf-8")
     note(f"installed {launch.package} {installed.version} in {ENVIRONMENTS}/{name}")
     return installed
 

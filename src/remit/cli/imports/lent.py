@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from remit.cli.imports.faults import refused
+from remit.settings.definitions import PLACEHOLDER
 from remit.stages.means import file_variable
 from remit.upstreams.found import FoundServer, Source, Value, without_variables
+from remit.upstreams.refused import refused
 from remit.upstreams.secretlike import names_a_secret
-
-PLACEHOLDER = "put-in-by-remit"
-"""What a server finds in a variable whose secret the egress proxy puts into its requests."""
 
 _BEARER = re.compile(r"Bearer[ \t]+(.+)", re.IGNORECASE | re.DOTALL)
 

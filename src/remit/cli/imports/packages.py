@@ -15,9 +15,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from remit.cli.imports.launcher import Launch
-from remit.cli.imports.proposal import Installed
 from remit.errors import Code, ConfigError
+from remit.upstreams.installed import Installed, Record, write_record
+from remit.upstreams.launcher import Launch
 
 SECONDS = 600
 """How long an installation may take."""
@@ -33,7 +33,20 @@ def install_package(launch: Launch, directory: Path) -> Installed:
     """
     directory.mkdir(parents=True, mode=0o755)
     try:
-        return _npm(launch, directory) if launch.kind == "npm" else _pypi(launch, directory)
+        installed = _npm(launch, directory) if launch.kind == "npm" else _pypi(launch, directory)
+        program = None if installed.program is None else str(installed.program)
+        record = Record(
+            kind=launch.kind,
+            package=launch.package,
+            asked=launch.version,
+            version=installed.version,
+            sha256=launch.sha256,
+            program=program,
+            start=installed.start,
+        )
+        write_record(directory, record)
+        (directory / ".gitignore").write_text("*\n", encoding="utf-8")
+        return installed
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise

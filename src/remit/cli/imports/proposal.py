@@ -8,34 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from remit.cli.imports.faults import refused
-from remit.cli.imports.launcher import Launch, launch_of
-from remit.cli.imports.lent import PLACEHOLDER, Loan, is_secret, of_header, of_variable, said_of
+from remit.cli.imports.lent import Loan, is_secret, of_header, of_variable, said_of
 from remit.cli.imports.sight import Sight
 from remit.loopback import address_fault
+from remit.settings.definitions import PLACEHOLDER
 from remit.upstreams.found import FoundServer, Kind, Reference, Source, Value
+from remit.upstreams.installed import Installed
+from remit.upstreams.launcher import Launch, launch_of
+from remit.upstreams.refused import refused
 from remit.upstreams.secretlike import names_a_secret, shown, sign_of
 
 _NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """A package that stands in a directory of its own.
-
-    `words` start it, as the server sees them below `at`, the directory's place in the sandbox.
-    """
-
-    directory: Path
-    version: str
-    program: Path | None
-    start: str
-
-    def words(self, at: str) -> list[str]:
-        """The words that start it, with its directory seen at a path; an interpreter comes first
-        where one of the host's own is used."""
-        inside = f"{at}/{self.start}"
-        return [str(self.program), inside] if self.program else [f"{at}/bin/python", inside]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

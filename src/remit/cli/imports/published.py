@@ -12,17 +12,18 @@ from dataclasses import replace
 import click
 
 from remit.cli.imports.answers import answered
-from remit.cli.imports.faults import refused
 from remit.cli.imports.sources import ClientFile
 from remit.cli.output import note, table
 from remit.errors import Code, ConfigError
 from remit.upstreams.found import Found, FoundServer
 from remit.upstreams.secretlike import shown
 from remit.upstreams.server_json import Published
+from remit.upstreams.ways import (
+    INSTALLED,
+    refuse_plain_address,
+    refuse_what_is_not_installed,
+)
 from remit.visible import quoted, visible
-
-_INSTALLED = frozenset({"npm", "pypi"})
-"""Kinds of packages that are installed."""
 
 
 def settled(
@@ -64,9 +65,10 @@ def _settled(
 ) -> ClientFile:
     _say(published)
     server = _taken(published, choice, install=install)
-    _refuse_what_is_not_installed(server, chosen=choice is not None)
+    chosen = choice is not None
+    refuse_what_is_not_installed(server, chosen=chosen, choose="--choice N")
     server = answered(server, answers)
-    _refuse_what_is_near(server)
+    refuse_plain_address(server)
     return replace(file, found=Found(servers=(server,)))
 
 
@@ -110,53 +112,7 @@ def _taken(published: Published, choice: int | None, *, install: bool) -> FoundS
                 hint=f"give one from 1 to {len(choices)}, as the table shows them",
             )
         return choices[choice - 1]
-    packages = [one for one in choices if one.package and one.package.registry in _INSTALLED]
+    packages = [one for one in choices if one.package and one.package.registry in INSTALLED]
     remotes = [one for one in choices if one.package is None]
     first = (packages, remotes) if install else (remotes, packages)
     return next((one for ways in (*first, choices) for one in ways), choices[0])
-
-
-def _refuse_what_is_near(server: FoundServer) -> None:
-    """Refuse a publisher's address of this machine's own: it would open a service of it to agents.
-
-    An address that is a person's answer as a whole is let by. Only plain http is held to be one, as everywhere in Remit; what a name in an https address
-    leads to is not looked at.
-    """
-    url = server.url
-    if url is not None and url.foreign and not url.text.lower().startswith("https://"):
-        raise refused(
-            server,
-            "/url",
-            "has an address without TLS, which its publisher wrote",
-            "if it is a server of this machine, write its `url` into remit.yaml yourself",
-        )
-
-
-def _refuse_what_is_not_installed(server: FoundServer, *, chosen: bool) -> None:
-    """Refuse a package that no client here would get, or would get from elsewhere than is said.
-
-    Args:
-        chosen: a person named this way, after its publisher's registry was shown.
-
-    Raises:
-        ConfigError: of a kind that is not installed; or of a registry that is named, without a
-            digest: the package's name may be somebody else's in the registry that is asked here.
-    """
-    one = server.package
-    if one is None or one.registry == "oci":
-        return  # a container is refused where every container is
-    if one.registry not in _INSTALLED:
-        raise refused(
-            server,
-            "/registryType",
-            f"is a package of {one.registry}, which Remit does not install",
-            "install it yourself, and import a client's file that names its program",
-        )
-    if one.base_url is not None and one.sha256 is None and not chosen:
-        raise refused(
-            server,
-            "/registryBaseUrl",
-            f"is of the registry {quoted(shown(one.base_url, 200))}, as its publisher says; what "
-            "is asked is the registry that npm or pip is set up for here",
-            "if that has the same packages, name the way: --choice N",
-        )

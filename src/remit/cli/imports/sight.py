@@ -14,9 +14,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from remit.cli.imports.faults import refused
 from remit.errors import ConfigError
 from remit.upstreams.found import FoundServer
+from remit.upstreams.refused import refused
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 _NEVER = ("/proc", "/sys", "/dev", "/run", "/boot", "/etc")

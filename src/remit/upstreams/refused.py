@@ -1,4 +1,4 @@
-"""What cannot be taken of a found server: one error for each, with its place in the person's file."""
+"""What cannot be taken of a found server: one error for each, with its place in its file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from remit.upstreams.secretlike import shown
 
 
 def refused(server: FoundServer, part: str, why: str, hint: str) -> ConfigError:
-    """An error about one server of a client's file.
+    """An error about one server of a file.
 
     Args:
         part: JSON pointer inside the server's entry; "" is all of it.

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from remit.cli.imports.faults import refused
 from remit.errors import ConfigError
 from remit.upstreams.found import FoundServer
+from remit.upstreams.refused import refused
 
 _NPM = re.compile(
     r"(?P<name>(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*)(?:@(?P<version>[^@/:\s]+))?"

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 from remit.account import readable_by_others, same_user
-from remit.addresses import split_authority
 from remit.backends import Backends, PathSettings
 from remit.catalog.arguments import SchemaCheck
 from remit.catalog.store import CommandCatalog
@@ -39,12 +38,11 @@ from remit.policy.point import PolicyPoint
 from remit.policy.serving import ServedBundles
 from remit.policy.switch import Switch
 from remit.ports import Clock, Ledger, Runner, Signer
-from remit.processes import Processes, authorities, open_processes
+from remit.processes import Processes, asked_elsewhere, kept, open_processes
 from remit.rates import MemoryRates
 from remit.recovery import Sweeps, leftovers, recover
 from remit.runners.artifacts import DirectoryArtifacts
 from remit.runners.credentials.client import KeeperClient
-from remit.runners.sandbox import SandboxRunner
 from remit.secret import kept_key
 from remit.servers.asking import Asker
 from remit.servers.oversight import Oversight
@@ -53,8 +51,7 @@ from remit.settings import lending
 from remit.settings.servers import elsewhere
 from remit.telemetry import LEFTOVERS, logger, tracing
 from remit.upstreams.asking import HttpServers, Seen
-from remit.upstreams.http_asking import PooledServers
-from remit.upstreams.runner import SessionSettings, UpstreamRunner
+from remit.upstreams.runner import UpstreamRunner
 
 HOUSEKEEPING_EVERY_S = 5.0
 PRUNING_EVERY_S = 600.0
@@ -212,9 +209,8 @@ def _with_servers(
     """The processes with a runner that also makes calls of MCP servers, where there are any."""
     if not settings.servers:
         return beside
-    keeper = beside.runner if isinstance(beside.runner, SandboxRunner) else None
-    kept = SessionSettings(clock=clock, gateway=name, keeper=keeper)
-    runner = UpstreamRunner(beside.runner, asked=http, seen=oversight.saw, sessions=kept)
+    sessions = kept(settings, clock, name, beside)
+    runner = UpstreamRunner(beside.runner, asked=http, seen=oversight.saw, sessions=sessions)
     return replace(beside, runner=runner)
 
 
@@ -222,9 +218,7 @@ def _http(settings: Settings, stack: AsyncExitStack, *, seen: Seen) -> HttpServe
     """What asks the servers that are reached at a URL, where there are any."""
     if not elsewhere(settings.servers):
         return None
-    named = map(split_authority, settings.sections.runners.egress.internal)
-    internal = {each for each in named if each is not None}
-    http = PooledServers(internal=internal, ca_pem=authorities(settings), seen=seen)
+    http = asked_elsewhere(settings, seen)
     stack.push_async_callback(http.aclose)
     return http
 

@@ -15,10 +15,11 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from remit.addresses import split_authority
 from remit.config import Settings
 from remit.errors import Code, ConfigError
 from remit.model import Command, InputMode, Limits, RunSpec, SessionMode
-from remit.ports import Runner
+from remit.ports import Clock, Runner
 from remit.profile import Profile
 from remit.runners.credentials.client import KeeperClient, KeeperSettings
 from remit.runners.egress.client import EgressProxy
@@ -34,7 +35,9 @@ from remit.settings.credentials import (
     GithubCredential,
     StaticCredential,
 )
-from remit.upstreams.sessions import MOST
+from remit.upstreams.asking import Seen
+from remit.upstreams.http_asking import PooledServers
+from remit.upstreams.runner import SessionSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +145,36 @@ def sandbox_settings(settings: Settings, state_dir: Path, name: str) -> SandboxS
     )
 
 
+def kept(settings: Settings, clock: Clock, name: str, beside: Processes) -> SessionSettings:
+    """How processes of MCP servers are kept between calls."""
+    return SessionSettings(
+        clock=clock,
+        gateway=name,
+        keeper=beside.runner if isinstance(beside.runner, SandboxRunner) else None,
+        most=settings.sections.limits.kept_processes,
+        most_of={each.name: each.session_limit for each in settings.servers},
+    )
+
+
+def asked_elsewhere(settings: Settings, seen: Seen) -> PooledServers:
+    """What asks the servers that are reached at a URL; made without touching anything.
+
+    Raises:
+        ConfigError: `config_invalid`: the file of authorities cannot be read.
+    """
+    named = map(split_authority, settings.sections.runners.egress.internal)
+    return PooledServers(
+        internal={each for each in named if each is not None},
+        ca_pem=authorities(settings),
+        seen=seen,
+        list_age_s={each.name: each.list_age_s for each in settings.servers},
+    )
+
+
 def sessions(settings: Settings) -> int:
     """How many places processes of MCP servers may take that are kept beside runs."""
     kept = any(each.session is not SessionMode.PER_CALL for each in settings.servers)
-    return MOST if kept else 0
+    return settings.sections.limits.kept_processes if kept else 0
 
 
 def slot_classes(settings: Settings) -> tuple[SlotClass, ...]:

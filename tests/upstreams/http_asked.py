@@ -43,6 +43,7 @@ def spec_of(
     caller: str = "caller",
     output_bytes: int = 100_000,
     server: str = "there",
+    writes: bool = False,
 ) -> RunSpec:
     """The run of one call of the tool that a server listed so."""
     call = UpstreamCall(
@@ -54,7 +55,13 @@ def spec_of(
         url=url,
         session=session,
     )
-    return RunSpec(argv=(), limits=Limits(output_bytes=output_bytes), profile="http", upstream=call)
+    return RunSpec(
+        argv=(),
+        limits=Limits(output_bytes=output_bytes),
+        profile="http",
+        fence_key="sha256:call" if writes else "",
+        upstream=call,
+    )
 
 
 async def call(

@@ -338,6 +338,59 @@ async def test_a_list_is_believed_for_a_while_and_not_for_ever():
 
 
 @pytest.mark.threat("T-42")
+@pytest.mark.threat("T-43")
+async def test_a_call_that_changes_something_is_compared_with_a_list_of_its_own():
+    description = "as it was pinned"
+
+    async def answer(asked: Asked) -> None:
+        if asked.body["method"] == "tools/list":
+            tools = [{**ITEM, "description": description}]
+            await asked.result({"resultType": "complete", "tools": tools})
+        else:
+            await asked.honest()
+
+    async with hostile(answer) as there, asking() as servers:
+        spec = spec_of(there.url, {**ITEM, "description": description}, {}, writes=True)
+        for _ in range(2):
+            await call(servers, spec)
+        assert there.methods.count("tools/list") == 2
+        description = "changed since"
+        with pytest.raises(UpstreamFault) as caught:
+            await call(servers, spec)
+        assert (caught.value.code, caught.value.sent) == (Code.TOOL_CHANGED, False)
+        assert there.methods.count("tools/call") == 2
+
+
+async def test_an_operator_may_let_a_list_be_older_for_such_calls_too():
+    async with hostile(Asked.honest) as there, asking(list_age_s={"there": 30}) as servers:
+        for _ in range(3):
+            await call(servers, spec_of(there.url, ITEM, {}, writes=True))
+        assert there.methods.count("tools/list") == 1
+
+
+@pytest.mark.parametrize(("ttl", "lists"), [(0, 3), (-1, 3), (60_000, 1), ("soon", 1), (True, 1)])
+async def test_a_list_is_believed_no_longer_than_its_server_says(ttl: Any, lists: int):
+    async def answer(asked: Asked) -> None:
+        if asked.body["method"] == "tools/list":
+            await asked.result({"resultType": "complete", "tools": [ITEM], "ttlMs": ttl})
+        else:
+            await asked.honest()
+
+    async with hostile(answer) as there, asking() as servers:
+        for _ in range(3):
+            await call(servers, spec_of(there.url, ITEM, {}))
+        assert there.methods.count("tools/list") == lists
+
+
+async def test_calls_that_come_at_once_share_the_list_that_none_of_them_is_older_than():
+    async with hostile(Asked.honest) as there, asking() as servers:
+        await call(servers, spec_of(there.url, ITEM, {}))
+        spec = spec_of(there.url, ITEM, {}, writes=True)
+        await asyncio.gather(*(call(servers, spec) for _ in range(8)))
+        assert there.methods.count("tools/call") == 9
+        assert there.methods.count("tools/list") <= 3
+
+
 async def test_a_connection_serves_one_authorization_only():
     seen: list[tuple[int, str | None]] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +81,9 @@ class Kept(World):
     gone: Destruction
 
 
-def kept(program: Program, most: int = 8, *, out: bool = False) -> Kept:
+def kept(
+    program: Program, most: int = 8, *, out: bool = False, of: Mapping[str, int] | None = None
+) -> Kept:
     """`out`: processes that may reach out can be kept too."""
     made: list[Kept] = []
 
@@ -90,6 +93,7 @@ def kept(program: Program, most: int = 8, *, out: bool = False) -> Kept:
             gateway="gw",
             keeper=inner if out else None,
             most=most,
+            most_of=of or {},
             now=lambda: made[0].seconds,
         )
         return UpstreamRunner(inner, asked=None, seen=seen, sessions=settings)
@@ -470,6 +474,21 @@ async def test_a_server_that_says_nothing_of_a_change_is_asked_for_its_tools_ane
 
 
 @pytest.mark.threat("T-43")
+async def test_a_call_that_changes_something_is_compared_with_a_list_of_its_own() -> None:
+    program = Program()
+    it = kept(program)
+    spec = in_session(call_spec(write=True))
+    assert (await it.call(spec)).ending is Ending.ANSWERED
+    [server] = program.servers
+    assert [each["method"] for each in server.heard].count("tools/list") == 1
+    program.tools = [ECHO | {"description": "Now it sends."}, LOOK]
+    it.seconds += 0.001
+    changed = await it.call(spec)
+    assert (changed.ending, changed.limits_hit) == (Ending.UNASKED, ("tool_changed",))
+    await it.runner.aclose()
+
+
+@pytest.mark.threat("T-43")
 async def test_a_change_that_a_kept_server_tells_is_looked_at_though_nobody_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -506,6 +525,23 @@ async def test_the_session_that_was_used_longest_ago_makes_room() -> None:
         1,
     )
     await it.call(in_session(call_spec(), "a"))
+    assert len(program.servers) == 3
+    await it.runner.aclose()
+
+
+async def test_a_server_has_no_more_sessions_than_it_may_and_takes_no_place_of_anothers() -> None:
+    program = Program()
+    it = kept(program, most=3, of={"files": 1})
+    await it.call(in_session(call_spec(server="notes"), "a"))
+    for caller in ("a", "b"):
+        await it.call(in_session(call_spec(), caller))
+    [evidence] = await it.ended()
+    assert evidence.session is not None
+    assert (evidence.session.server, evidence.session.ended) == (
+        "files",
+        "another session needed its place",
+    )
+    await it.call(in_session(call_spec(server="notes"), "a"))
     assert len(program.servers) == 3
     await it.runner.aclose()
 

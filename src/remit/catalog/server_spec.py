@@ -195,6 +195,16 @@ class ServerSpec(Strict):
     session_age_s: Count = Field(
         default=3_600, ge=1, le=3_600, description="How old a session may grow, in seconds."
     )
+    session_limit: Count = Field(
+        default=16, ge=1, le=256, description="How many of its processes may be kept at a time."
+    )
+    list_age_s: Count = Field(
+        default=0,
+        ge=0,
+        le=30,
+        description="With `url`: how old a list of its tools may be that a call is compared with "
+        "which changes something, in seconds.",
+    )
     unsafe_session_writes: bool = Field(
         default=False, strict=True, description="Let calls that change something into sessions."
     )

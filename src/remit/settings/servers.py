@@ -29,8 +29,10 @@ from remit.settings.profiles import Add, is_metadata
 from remit.settings.runners import RunnersSection
 from remit.upstreams.names import skeleton
 
-_STARTED_ONLY = ("runner", "session", "session_idle_s", "session_age_s", "unsafe_session_writes")
-_REACHED_ONLY = ("sse", "authorization", "scopes")
+_STARTED_ONLY = (
+    "runner", "session", "session_idle_s", "session_age_s", "session_limit", "unsafe_session_writes",
+)  # fmt: skip
+_REACHED_ONLY = ("sse", "authorization", "scopes", "list_age_s")
 
 
 def elsewhere(specs: Sequence[ServerSpec]) -> Mapping[str, Profile]:

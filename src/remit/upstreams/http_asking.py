@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
@@ -29,6 +29,8 @@ from remit.upstreams.messages import Progress
 _ENVELOPE = 64 * 1024
 """Bytes that an answer may have beyond what a call may output."""
 
+_NONE: Mapping[str, float] = {}
+
 
 class PooledServers:
     """Every server over HTTP, each with connections, sessions and a breaker of its own.
@@ -41,6 +43,8 @@ class PooledServers:
         ca_pem: authorities (PEM) of servers' certificates, beside the system's.
         limits, http_limits: what is borne of each server.
         look: the resolver.
+        list_age_s: how old the list may be that a call is compared with which changes something,
+            by the name of the server; unless it is said, it is read anew.
         clock: seconds, never going back.
         seen: told each list of tools that calls are compared with; it may be one caller's alone.
     """
@@ -53,6 +57,7 @@ class PooledServers:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         http_limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
         look: Look = resolve,
+        list_age_s: Mapping[str, float] = _NONE,
         clock: Callable[[], float] = time.monotonic,
         seen: Seen = lambda _server, _items: None,
     ) -> None:
@@ -61,6 +66,7 @@ class PooledServers:
         self._limits = limits
         self._http_limits = http_limits
         self._clock = clock
+        self._list_age_s = list_age_s
         self._servers: dict[str, Server] = {}
         self._background = Background()
         self._closed = False
@@ -105,10 +111,17 @@ class PooledServers:
         most = spec.limits.output_bytes + _ENVELOPE
         longest = max(most, self._limits.line_bytes)  # lists are longer than what a call may give
         limits = replace(self._limits, call_s=within_s, line_bytes=longest)
+        age_s = self._list_age_s.get(call.server, 0.0) if spec.fence_key else None
         try:
             async with asyncio.timeout(within_s):
                 return await server.call(
-                    call, authorization, limits, most=most, sent=sent, progress=progress
+                    call,
+                    authorization,
+                    limits,
+                    most=most,
+                    list_age_s=age_s,
+                    sent=sent,
+                    progress=progress,
                 )
         except TimeoutError:
             fault = timed_out(within_s, sent=sent.value)

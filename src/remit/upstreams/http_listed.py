@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remit.model import UpstreamCall
 from remit.upstreams.asking import check_definition
 from remit.upstreams.http_parameters import Mirrored, mirrored
+
+
+class Ttl:
+    """For how long a server says that a list holds (2026-07-28 §Caching); of pages the shortest."""
+
+    def __init__(self) -> None:
+        self.seconds = math.inf
+
+    def add(self, page: Mapping[str, Any]) -> None:
+        """Take what one page says; what is no such word is none."""
+        told = page.get("ttlMs")
+        if isinstance(told, int | float) and not isinstance(told, bool):
+            self.seconds = min(self.seconds, max(told / 1000, 0.0))
 
 
 class Listed:
@@ -17,11 +31,20 @@ class Listed:
         items: the list.
         read_s: when, on the loop's clock.
         mirrors: whether the server's revision has parameters in headers.
+        ttl_s: for how long the server says that it holds.
     """
 
-    def __init__(self, items: Sequence[dict[str, Any]], read_s: float, *, mirrors: bool) -> None:
+    def __init__(
+        self,
+        items: Sequence[dict[str, Any]],
+        read_s: float,
+        *,
+        mirrors: bool,
+        ttl_s: float = math.inf,
+    ) -> None:
         self.items = usable(items) if mirrors else list(items)
         self.read_s = read_s
+        self.ttl_s = ttl_s
         self._mirrors = mirrors
         self._by_name = {str(item["name"]): item for item in self.items}
         self._same: dict[tuple[str, str], Mirrored] = {}

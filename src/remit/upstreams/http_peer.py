@@ -15,7 +15,7 @@ from remit.upstreams.http_agreed import SHAKEN, Agreed, Transport
 from remit.upstreams.http_background import Background
 from remit.upstreams.http_connection import Sent
 from remit.upstreams.http_line import Line
-from remit.upstreams.http_listed import Listed
+from remit.upstreams.http_listed import Listed, Ttl
 from remit.upstreams.http_modern import modern_request
 from remit.upstreams.http_parameters import Mirrored
 from remit.upstreams.http_session import Session, unsent
@@ -64,33 +64,53 @@ class Peer:
         self._kept: dict[str, _Kept] = {}
         self._keeping = asyncio.Lock()
 
-    async def fresh(self, agreed: Agreed, limits: Limits, session: Session | None) -> Listed:
-        """The server's list, not older than what is borne."""
+    async def fresh(
+        self,
+        agreed: Agreed,
+        limits: Limits,
+        session: Session | None,
+        age_s: float | None = None,
+    ) -> Listed:
+        """The server's list, not older than what is borne, and than the server says that it holds.
+
+        Args:
+            age_s: how old it may be, where that is less.
+        """
         now = asyncio.get_running_loop().time()
+        most_s = self.line.limits.fresh_s if age_s is None else age_s
         found = self._listed
         told = session is not None and session.tools_changed
-        if found is not None and not told and now - found.read_s < self.line.limits.fresh_s:
+        if found is not None and not told and now - found.read_s < min(most_s, found.ttl_s):
             return found
         async with self._listing:
-            if self._listed is not found and self._listed is not None:
-                return self._listed
-            items = await self.list_tools(agreed, limits, session)
+            if self._listed is not None and self._listed.read_s >= now:
+                return self._listed  # somebody began to read it after this call came
+            read_s, ttl = asyncio.get_running_loop().time(), Ttl()
+            items = await self.list_tools(agreed, limits, session, ttl)
             mirrors = agreed.transport is Transport.STATELESS
-            self._listed = Listed(items, now, mirrors=mirrors)
+            self._listed = Listed(items, read_s, mirrors=mirrors, ttl_s=ttl.seconds)
             self._seen(self._listed.items)
             return self._listed
 
     async def check(
-        self, agreed: Agreed, limits: Limits, session: Session | None, call: UpstreamCall
+        self,
+        agreed: Agreed,
+        limits: Limits,
+        session: Session | None,
+        call: UpstreamCall,
+        age_s: float | None = None,
     ) -> Mirrored:
         """That the server still has what is called as planned; and which of its arguments go into
         headers.
+
+        Args:
+            age_s: see `fresh`.
 
         Raises:
             UpstreamFault: `tool_changed`, or there is no list; nothing was sent.
         """
         if call.method is Method.TOOLS_CALL:
-            return (await self.fresh(agreed, limits, session)).check(call)
+            return (await self.fresh(agreed, limits, session, age_s)).check(call)
         if call.method is Method.PROMPTS_GET:
             try:
                 async with self.lists(agreed, limits, session) as ask:
@@ -100,17 +120,25 @@ class Peer:
         return ()
 
     async def list_tools(
-        self, agreed: Agreed, limits: Limits, session: Session | None = None
+        self,
+        agreed: Agreed,
+        limits: Limits,
+        session: Session | None = None,
+        ttl: Ttl | None = None,
     ) -> list[dict[str, Any]]:
-        """Every tool that the server lists now."""
+        """Every tool that the server lists now; `ttl` is told what it says of how long it holds."""
         if not has_tools(agreed.opened.capabilities):
             return []
-        async with self.lists(agreed, limits, session) as ask:
+        async with self.lists(agreed, limits, session, ttl) as ask:
             return await ask(Kind.TOOLS)
 
     @asynccontextmanager
     async def lists(
-        self, agreed: Agreed, limits: Limits, session: Session | None = None
+        self,
+        agreed: Agreed,
+        limits: Limits,
+        session: Session | None = None,
+        ttl: Ttl | None = None,
     ) -> AsyncIterator[Ask]:
         """What gives whole lists of the server as they are now."""
         if session is not None:
@@ -119,7 +147,11 @@ class Peer:
 
             async def ask(kind: Kind) -> list[dict[str, Any]]:
                 async def page(params: dict[str, Any]) -> Reply:
-                    return await modern_request(self.line, kind.method, params, limits, sent=Sent())
+                    sent = Sent()
+                    reply = await modern_request(self.line, kind.method, params, limits, sent=sent)
+                    if ttl is not None:
+                        ttl.add(reply.result)
+                    return reply
 
                 return await everything(page, limits, kind)
 

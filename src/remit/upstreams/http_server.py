@@ -127,12 +127,16 @@ class Server:
         limits: Limits,
         *,
         most: int,
+        list_age_s: float | None = None,
         sent: Sent,
         progress: Callable[[Progress], None],
     ) -> dict[str, Any]:
         """Make a call; the time is the caller's to bound, and no more than `limits.call_s`.
 
-        `most` bounds the answer's bytes, where nothing but the answer can come.
+        Args:
+            most: bounds the answer's bytes, where nothing but the answer can come.
+            list_age_s: how old the list may be that the call is compared with, where that is
+                less than is borne of reads.
 
         Raises:
             UpstreamFault: there is no result.
@@ -141,9 +145,9 @@ class Server:
             agreed = await self._agree(peer, limits)
             if agreed.transport is not Transport.STATELESS:
                 async with peer.session(agreed, limits, call) as session:
-                    await peer.check(agreed, limits, session, call)
+                    await peer.check(agreed, limits, session, call, list_age_s)
                     return await session.call(call, limits, sent=sent, progress=progress)
-            mirrored = await peer.check(agreed, limits, None, call)
+            mirrored = await peer.check(agreed, limits, None, call, list_age_s)
             arguments = call.arguments.value()
             reply = await modern_request(
                 peer.line,

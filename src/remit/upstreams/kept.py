@@ -109,7 +109,7 @@ class SessionRun:
     async def _ask(self, asked: Asked, session: Session, until: float) -> dict[str, Any]:
         try:
             async with asyncio.timeout_at(until):
-                talk = await session.ready(self._call)
+                talk = await session.ready(self._call, changes=bool(self._spec.fence_key))
         except TimeoutError:
             message = "the server was not ready to be asked in time"
             raise UpstreamFault(Code.UPSTREAM_TIMEOUT, message) from None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from remit.errors import Code, RunnerFault
@@ -40,7 +40,8 @@ _GONE_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
-    """How processes are kept: for which gateway, how many, and by which clocks.
+    """How processes are kept: for which gateway, how many (of one server `most_of` it), and by
+    which clocks.
 
     `keeper` makes those that may reach out, a call at a time; without one none of them is kept.
     """
@@ -49,12 +50,19 @@ class SessionSettings:
     gateway: str
     keeper: KeepingRunner | None = None
     most: int = MOST
+    most_of: Mapping[str, int] = field(default_factory=dict)
     now: Callable[[], float] = time.monotonic
 
     def open(self, means: Means) -> Sessions:
         """No session yet, and the place for them."""
         return Sessions(
-            means, self.clock, self.gateway, keeper=self.keeper, now=self.now, most=self.most
+            means,
+            self.clock,
+            self.gateway,
+            keeper=self.keeper,
+            now=self.now,
+            most=self.most,
+            most_of=self.most_of,
         )
 
 

@@ -180,12 +180,17 @@ class Session:
         if self._opening is None:
             self._opening = _heeded(self._open())
 
-    async def ready(self, call: UpstreamCall) -> Conversation:
+    async def ready(self, call: UpstreamCall, *, changes: bool = False) -> Conversation:
         """The conversation, once the server lists the called tool as the plan has it.
+
+        Args:
+            changes: whether the call may change something; it is then compared with a list that
+                was asked for after it came.
 
         Raises:
             UpstreamFault, RunnerFault: it cannot be called; nothing was sent.
         """
+        came = self._now()
         self.begin()
         assert self._opening is not None
         await asyncio.shield(self._opening)
@@ -196,7 +201,8 @@ class Session:
             await checked(call, talk.items, self._means.seen)
             return talk
         async with self._listing:
-            if talk.tools_changed or self._now() - self._listed >= FRESH_S:
+            old = self._now() - self._listed >= FRESH_S or (changes and self._listed < came)
+            if talk.tools_changed or old:
                 await self._list(talk)
         check_definition(call, self._items)
         return talk

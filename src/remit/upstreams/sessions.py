@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from remit.errors import Code, RunnerFault
@@ -20,11 +20,14 @@ from remit.upstreams.session import Session, reaches
 from remit.upstreams.stdio import Means
 
 MOST = 16
-"""Most sessions of one gateway at a time; one that nobody uses makes room for another."""
+"""Most sessions of one gateway at a time, unless it is said; one that nobody uses makes room for
+another."""
 
 _HARMLESS = frozenset({Code.UPSTREAM_ERROR})
 """What a call may end with and leave the process as good as before. Not that a tool is another than
 was planned with: the process may be older than what was accepted since, and would say so for ever."""
+
+_NONE: Mapping[str, int] = {}
 
 log = logger()
 
@@ -87,6 +90,7 @@ class Sessions:
         keeper: makes environments whose way out is one call's at a time; None: there are none.
         now: seconds that never go back, by which sessions grow old.
         most: how many there are at a time, those aside that are about to end.
+        most_of: how many of them are of one server, by its name; of any other as many as fit.
     """
 
     def __init__(
@@ -98,13 +102,14 @@ class Sessions:
         keeper: KeepingRunner | None = None,
         now: Callable[[], float] = time.monotonic,
         most: int = MOST,
+        most_of: Mapping[str, int] = _NONE,
     ) -> None:
         self._means = means
         self._clock = clock
         self._gateway = gateway
         self._keeper = keeper
         self._now = now
-        self._most = most
+        self._most, self._most_of = most, most_of
         self._kept: OrderedDict[RunSpec, Session] = OrderedDict()
         self._retired: set[Session] = set()
         self._ending: dict[Session, asyncio.Task[None]] = {}
@@ -130,7 +135,7 @@ class Sessions:
         self.look()
         key = session_key(spec)
         if (session := self._kept.get(key)) is None:
-            self._make_room()
+            self._make_room(key)
             session = Session(
                 self._means, self._clock, self._gateway, key, keeper=self._keeper, now=self._now
             )
@@ -178,16 +183,23 @@ class Sessions:
         if self._ending:
             await asyncio.wait(list(self._ending.values()))
 
-    def _make_room(self) -> None:
+    def _make_room(self, key: RunSpec) -> None:
         if self._closed:
             raise _no_room("no process of a server is kept any more")
-        if len(self._kept) < self._most:
-            return
-        for session in self._kept.values():  # the one that was used longest ago comes first
+        server = _server_of(key)
+        own = [session for each, session in self._kept.items() if _server_of(each) == server]
+        if len(own) >= self._most_of.get(server, self._most):
+            self._free(own, "every process of this server that may be kept is in use")
+        elif len(self._kept) >= self._most:
+            self._free(self._kept.values(), "every process of a server that may be kept is in use")
+
+    def _free(self, sessions: Iterable[Session], else_: str) -> None:
+        """End one that nobody uses; the one that was used longest ago comes first."""
+        for session in sessions:
             if not session.in_use:
                 self._retire(session, "another session needed its place")
                 return
-        raise _no_room("every process of a server that may be kept is in use")
+        raise _no_room(else_)
 
     def _retire(self, session: Session, why: str) -> None:
         for key in [key for key, each in self._kept.items() if each is session]:
@@ -213,6 +225,11 @@ class Sessions:
         finally:
             self._retired.discard(session)
             del self._ending[session]
+
+
+def _server_of(key: RunSpec) -> str:
+    assert key.upstream is not None
+    return key.upstream.server
 
 
 def _no_room(message: str) -> RunnerFault:

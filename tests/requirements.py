@@ -65,14 +65,9 @@ THREATS: dict[str, str] = {
     "T-50": "A caller reads, or a model is given, what a server has beside its tools and nobody listed, "
     "accepted or let it see.",
     "T-51": "A code, a state or a consent of one person is used by another, or for another.",
-<<<<<<< HEAD
     "T-52": "An authorization server, or a resource, passes for another one.",
     "T-53": "A page, a link or a question leads a person to give a consent that another gets the use of, "
     "or to a place that Remit did not mean.",
-    "T-57": "A publisher's server.json, or whoever changes it, decides what a gateway starts, shows "
-    "or reaches.",
-=======
     "T-57": "A publisher's `server.json`, or whoever changes it, decides what a gateway starts, "
     "shows or reaches.",
->>>>>>> 2ea3aa8 (A server in remit.yaml may be what its publisher's server.json says: read at start, installed beforehand by one command, secrets by handle)
 }

@@ -67,6 +67,12 @@ class Settings:
         """Where `remit init` put the first operator's token."""
         return self.data_dir / "keys" / "operator.token"
 
+    @property
+    def public_url(self) -> str | None:
+        """Where people's browsers find the MCP door, without a path; None if none can."""
+        here = f"http://{self.listen}" if self.listen.loopback and self.listen.port else None
+        return self.sections.server.public_url or here
+
     def unsafe(self) -> tuple[str, ...]:
         """The unsafe choices in force, by the name of their key."""
         found = {

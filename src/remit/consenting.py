@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from remit.canonical import encode
-from remit.errors import Code, LedgerFault, Refused
+from remit.errors import Code, LedgerFault, NotFound, Refused
 from remit.loopback import is_loopback
 from remit.model import Caller, Consent, ConsentPage, EntryDraft, Operator, Principal
 from remit.pipeline import Pipeline
@@ -155,7 +155,15 @@ class ConsentDesk:
         """End a consent on an operator's word: whether the authorization server confirmed it.
 
         It is forgotten first and written down then: what takes power away waits for nothing.
+
+        Raises:
+            NotFound: there is none.
         """
+        held = await self._backends.consents.listed(principal.tenant)
+        if not any((each.ref, each.principal) == (ref, principal) for each in held):
+            raise NotFound(
+                Code.NOT_FOUND, "there is no such consent", hint="list them: `remit consents list`"
+            )
         confirmed = await self._backends.consents.revoke(ref, principal)
         CONSENTS.labels("revoked").inc()
         log.info("consent_revoked", credential=ref, by=operator.subject, confirmed=confirmed)

@@ -15,9 +15,11 @@ from remit.model import (
     Caller,
     Capabilities,
     Claims,
+    Consent,
     Decided,
     Operator,
     Permission,
+    Principal,
     Reply,
     ServedBundle,
     Tier,
@@ -41,7 +43,7 @@ class Gateway(Administration):
         self.authenticate = pipeline.authenticate
         self._questions = Questions(pipeline)
         self._offers = Offers(pipeline)
-        self.consents = ConsentDesk(pipeline)
+        self.desk = ConsentDesk(pipeline)
         self.refuse_at_door = pipeline.refuse_at_door
         self.issuer_keys = pipeline.backends.credentials.keys
         self.on_change = pipeline.visibility.on_change
@@ -134,6 +136,20 @@ class Gateway(Administration):
         """The whole log as JSON lines, to be verified by anyone who has the verifier key."""
         require(operator, Permission.READ)
         return self._backends.ledger.export()
+
+    async def consents(self, operator: Operator) -> Sequence[Consent]:
+        """What people consented to at MCP servers' authorization servers, as far as it is held."""
+        require(operator, Permission.READ)
+        return await self._backends.consents.listed()
+
+    async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
+        """End a consent: whether the authorization server confirmed that it is over there too.
+
+        Raises:
+            NotFound: there is none.
+        """
+        require(operator, Permission.REVOKE)
+        return await self.desk.revoke(operator, ref, principal)
 
     async def status(self, operator: Operator) -> Mapping[str, Any]:
         """What the gateway is and how it is set, without anything secret."""

@@ -18,6 +18,7 @@ from remit.model import (
     CallerKind,
     Channel,
     Claims,
+    Consent,
     Decided,
     Effect,
     Entry,
@@ -27,6 +28,7 @@ from remit.model import (
     PartDifference,
     Permission,
     PlanKind,
+    Principal,
     RequestState,
     Run,
     RunState,
@@ -38,6 +40,7 @@ from remit.model import (
     Vote,
 )
 from remit.stages.quarantine import find
+from remit.testing.consents import MemoryConsents
 from remit.testing.servers import MemoryServers
 from tests.doors.fake import tool
 
@@ -111,6 +114,7 @@ class FakeAdmin:
         self.refusals: list[Code] = []
         self.asked: list[Any] = []
         self.behind = MemoryServers()
+        self.consents_held = MemoryConsents(["crm"])
 
     async def operator(self, authorization: str | None, source_ip: str) -> Operator:
         match authorization:
@@ -253,6 +257,16 @@ class FakeAdmin:
         if Permission.PIN not in operator.may:
             raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not pin")
         return await self.behind.accept(server, tool, digest, operator=operator.subject)
+
+    async def consents(self, operator: Operator) -> Sequence[Consent]:
+        return await self.consents_held.listed()
+
+    async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
+        if Permission.REVOKE not in operator.may:
+            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not revoke")
+        if (ref, principal) not in self.consents_held.held:
+            raise NotFound(Code.NOT_FOUND, "there is no such consent")
+        return await self.consents_held.revoke(ref, principal)
 
     async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
         self.frozen = reason if frozen else None

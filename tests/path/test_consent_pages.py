@@ -34,7 +34,7 @@ HEADERS = {
 @asynccontextmanager
 async def pages(world: World) -> AsyncIterator[str]:
     gateway = Gateway(world.path.pipeline)
-    async with served(mcp_app(gateway, DoorSettings(), consents=gateway.consents)) as url:
+    async with served(mcp_app(gateway, DoorSettings(), consents=gateway.desk)) as url:
         yield url
 
 

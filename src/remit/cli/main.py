@@ -32,6 +32,7 @@ COMMANDS = {
     "tools": "The tools of the catalog.",
     "policy": "Check and test a policy, and ask it what the gateway would ask.",
     "approvals": "Requests for people to agree, and your answer to them.",
+    "consents": "What people let Remit do for them at MCP servers, and ending it.",
     "runs": "What ran, what it printed, and what became of it.",
     "audit": "Verify, search and export the log.",
     "config": "The settings in force, their schema, and new keys.",

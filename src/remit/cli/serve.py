@@ -108,7 +108,7 @@ def public_issuer(settings: Settings, gateway: Gateway) -> PublicIssuer | None:
 def consent_desk(settings: Settings, gateway: Gateway) -> ConsentDesk | None:
     """Whom the MCP door asks about pages on which people consent; None where nobody ever does."""
     brokers = {each.broker for each in settings.sections.runners.credentials.values()}
-    return gateway.consents if "authorization_code" in brokers else None
+    return gateway.desk if "authorization_code" in brokers else None
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from remit.doors import admin_json as values
 from remit.doors import edge
+from remit.doors.admin_consents import CONSENT_ROUTES
 from remit.doors.admin_runs import RUN_ROUTES
 from remit.doors.admin_servers import SERVER_ROUTES
 from remit.doors.authzen import authzen_routes
@@ -126,6 +127,7 @@ ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("POST", "/v1/access-requests/{name}/close", _close),
     *RUN_ROUTES,
     *SERVER_ROUTES,
+    *CONSENT_ROUTES,
     ("GET", "/v1/log/entries", _entries),
     ("GET", "/v1/log/entries/{name}", _entry),
     ("GET", "/v1/log/export", _export),

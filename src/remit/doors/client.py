@@ -180,6 +180,15 @@ class AdminClient:
         body = {"tool": tool, "digest": digest}
         return self._json("POST", f"/v1/servers/{quote(server, safe='')}/pin", body)
 
+    def consents(self) -> list[Json]:
+        """What people consented to at MCP servers' authorization servers."""
+        return self._list("/v1/consents", "consents")
+
+    def revoke_consent(self, credential: str, tenant: str, subject: str) -> Json:
+        """End a consent; `confirmed` says whether the authorization server did too."""
+        body = {"credential": credential, "tenant": tenant, "subject": subject}
+        return self._json("POST", "/v1/consents/revoke", body)
+
     def freeze(self, reason: str) -> Json:
         """Stop all new effects."""
         return self._json("POST", "/v1/freeze", {"reason": reason})

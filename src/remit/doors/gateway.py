@@ -18,12 +18,14 @@ from remit.model import (
     Call,
     Caller,
     Claims,
+    Consent,
     Decided,
     Entry,
     Frame,
     Method,
     Operator,
     PartDifference,
+    Principal,
     Reply,
     RequestState,
     ResourceLists,
@@ -230,6 +232,16 @@ class AdminGateway(Protocol):
         claims: Claims,
     ) -> Decided:
         """What policy says of a call that an enforcement point outside asks about; nothing runs.
+
+    async def consents(self, operator: Operator) -> Sequence[Consent]:
+        """What people consented to at MCP servers' authorization servers, as far as it is held."""
+
+    async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
+        """End a consent: whether the authorization server confirmed that it is over there too.
+
+        Raises:
+            NotFound: there is none.
+        """
 
         Raises:
             Refused: as the call itself would be, or `rate_limited`; InputError: `who` fits several

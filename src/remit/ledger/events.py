@@ -28,8 +28,8 @@ from remit.model import (
 
 
 class Event(StrEnum):
-    """What an entry can be about; `decision`, `runner.swept` and those of tools are written from
-    outside the ledger, the rest by it."""
+    """What an entry can be about; `decision`, `runner.swept` and those of tools and consents are
+    written from outside the ledger, the rest by it."""
 
     DECISION = "decision"
     INTENT = "call.intent"
@@ -51,6 +51,8 @@ class Event(StrEnum):
     RELEASED = "tool.released"
     PINNED = "tool.pinned"
     PIN_FAILED = "tool.pin_failed"
+    CONSENT_GIVEN = "consent.given"
+    CONSENT_REVOKED = "consent.revoked"
 
 
 def caller_fields(caller: Caller) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from remit.ledger.consent_story import ConsentStory
 from remit.ledger.fields import lacks as _lacks
 from remit.ledger.fields import number as _number
 from remit.ledger.fields import text as _text
@@ -98,6 +99,7 @@ class Story:
             "gateway.frozen": self._froze,
             "gateway.thawed": self._thawed,
             **ToolStory().steps,
+            **ConsentStory().steps,
         }
 
     def observe(self, index: int, entry: Document) -> None:

@@ -107,6 +107,19 @@ def test_nothing_is_said_of_the_tools_of_a_server_that_was_never_seen(
     assert "has no tool" not in remit("check").err
 
 
+@pytest.mark.threat("T-44")
+def test_check_says_where_whose_a_name_is_depends_on_who_is_seen_first(
+    home: Path, remit: Remit
+) -> None:
+    said = "warning: one, two are servers without a prefix, and never seen of them: two;"
+    one, two = ({**started(PYTHON), "name": name, "prefix": ""} for name in ("one", "two"))
+    put(home, one, two, look="Looks.")
+    assert said in remit("check").err
+    for other in ({"prefix": "two"}, {"unlisted": "hide", "tools": [{"name": "look"}]}):
+        put(home, one, {**two, **other}, look="Looks.")
+        assert "without a prefix" not in remit("check").err
+
+
 def test_check_names_what_was_kept_of_a_server_and_is_damaged(home: Path, remit: Remit) -> None:
     put(home, started(PYTHON), look="Looks.")
     (home / ".remit" / "servers" / "pins" / "one.json").write_text("{")

@@ -399,6 +399,21 @@ async def test_an_alias_is_kept_for_a_server_that_was_never_seen(tmp_path: Path)
         assert names(world.over) == ["play"]
 
 
+@pytest.mark.threat("T-44")
+async def test_a_bare_name_is_that_of_the_server_it_is_written_of_before_that_was_ever_seen(
+    tmp_path: Path,
+) -> None:
+    bank = spec("bank", prefix="", tools=[{"name": "pay"}, {"name": "own", "hidden": True}])
+    toys = spec("toys", prefix="")
+    told = Told(toys=[item("pay"), item("play"), item("own")])
+    async with kept(oversight(tmp_path, bank, toys), told) as world:
+        await world.until("own", "play")
+        assert tool_status(world.over, "pay", "toys").state is ToolState.COLLIDES
+        told.lists["bank"] = [item("pay")]
+        await world.over.look("bank")
+        assert names(world.over) == ["own", "play"]
+
+
 async def test_what_one_callers_list_lacks_is_not_gone_and_what_it_changes_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from remit.catalog.server_spec import ServerCommandSpec, ServerSpec
+from remit.catalog.server_spec import ServerCommandSpec, ServerSpec, Unlisted
 from remit.config import Settings
 from remit.servers.pins import Pinned, PinStore
 from remit.upstreams.secretlike import sign_of, sign_of_command
@@ -35,6 +35,7 @@ def server_doubts(settings: Settings, known: Mapping[str, Mapping[str, Pinned]])
             found = [*_program(spec.command), *_words(spec.command), *_secrets(spec.command)]
             yield from (f"the server {spec.name}: {each}" for each in found)
         yield from _tools(spec, known.get(spec.name, {}))
+    yield from _bare(settings.servers, known)
 
 
 def _program(command: ServerCommandSpec) -> Iterator[str]:
@@ -90,6 +91,21 @@ def _tools(spec: ServerSpec, known: Mapping[str, Pinned]) -> Iterator[str]:
         near = [behind] if behind in known else get_close_matches(tool.name, known, 1)
         more = f"; did you mean {shown(near[0])}?" if near else ""
         yield f"the server {spec.name} has no tool {shown(tool.name)}{more}"
+
+
+def _bare(
+    specs: Sequence[ServerSpec], known: Mapping[str, Mapping[str, Pinned]]
+) -> Iterator[str]:
+    """The one case in which whose a name is does not follow from the file alone."""
+    bare = [each for each in specs if each.prefix == "" and each.unlisted is Unlisted.OFFER]
+    unseen = [each.name for each in bare if not known.get(each.name)]
+    if len(bare) > 1 and unseen:
+        yield (
+            f"{', '.join(each.name for each in bare)} are servers without a prefix, and never seen "
+            f"of them: {', '.join(unseen)}; a tool that two of them have is offered as that of the "
+            "one that is seen first, until the other is seen; give them prefixes, or write the "
+            "tool below `tools` of the one that is meant"
+        )
 
 
 def _here(path: Path, command: ServerCommandSpec) -> Path | None:

@@ -74,10 +74,11 @@ class Known:
 
     def candidates(self) -> Iterator[Candidate | Absent]:
         """The tools that would be offered if there were no others; and those that keep their names
-        though they are not offered: what was accepted once, and what the operator gave an alias."""
+        though they are not offered: what was accepted once, what the operator gave an alias, and
+        what they wrote of a server without a prefix."""
         server = self.tools.spec.name
         for name, one in self.pinned.items():
-            claim = Claim.ALIAS if self.tools.said(name).alias else Claim.PREFIXED
+            claim = _claim(self.tools.said(name).alias)
             tool = self._tool(one) if self._kept_back(one) is None else None
             if isinstance(tool, Tool):
                 yield Candidate(server=server, listed=name, tool=tool, claim=claim)
@@ -85,8 +86,10 @@ class Known:
                 offered_as = self.tools.offered_as(name)
                 yield Absent(server=server, listed=name, name=offered_as, claim=claim)
         for name in (each.name for each in self.tools.spec.tools if each.name not in self.pinned):
-            if (alias := self.tools.said(name).alias) and not self.tools.hidden(name):
-                yield Absent(server=server, listed=name, name=alias, claim=Claim.ALIAS)
+            alias, bare = self.tools.said(name).alias, self.tools.spec.prefix == ""
+            if (alias or bare) and not self.tools.hidden(name):
+                claim, offered_as = _claim(alias), self.tools.offered_as(name)
+                yield Absent(server=server, listed=name, name=offered_as, claim=claim)
 
     def _keeps_name(self, one: Pinned) -> bool:
         """Whether no other tool may be called by the name of this one, which is not offered."""
@@ -191,6 +194,10 @@ class Known:
             why=aside.why or None,
             noticed=self._noticed.get(shown(name)),
         )
+
+
+def _claim(alias: str | None) -> Claim:
+    return Claim.PREFIXED if alias is None else Claim.ALIAS
 
 
 def _changed(one: Pinned, aside: Aside | None) -> str:

@@ -183,3 +183,91 @@ async def test_a_refused_state_is_a_protocol_error_with_its_code() -> None:
     assert answer["error"]["code"] == -32602
     assert answer["error"]["message"] == "Refused: no"
     assert answer["error"]["data"]["code"] == "input_state_invalid"
+
+
+class Consents(FakeGateway):
+    """Asks a person to consent, until it was asked so often; then it says what was done."""
+
+    def __init__(self, times: int, code: str = "ok") -> None:
+        super().__init__()
+        self.times, self.code = times, code
+        self.answers["echo"] = self._asks
+
+    async def _asks(self, call: Call, _: Progress) -> Reply:
+        if len(self.calls) <= self.times:
+            asked = Question(requests=Frozen(encode({"consent": PAGE})), state="c", page="p1")
+            told = {"code": "consent_required"}
+            return reply("Go to a.example", question=asked, is_error=True, decision=told)
+        assert call.request_state == "c"
+        return reply(encode(dict(call.answers or {})).decode(), decision={"code": self.code})
+
+
+class Person:
+    """Answers in one way, and hears what is done."""
+
+    def __init__(self, action: Any) -> None:
+        self.action = action
+        self.asked: list[Any] = []
+        self.done: list[str] = []
+
+    async def answer(self, _: Any, params: Any) -> types.ElicitResult:
+        self.asked.append(params)
+        return types.ElicitResult(action=self.action)
+
+    async def hear(self, message: Any) -> None:
+        if isinstance(message, types.ElicitCompleteNotification):
+            self.done.append(message.params.elicitation_id)
+
+
+@pytest.mark.threat("T-53")
+async def test_a_client_of_the_handshake_opens_remits_page_and_hears_when_it_is_done() -> None:
+    gateway, person = Consents(1), Person("accept")
+    async with (
+        served(mcp_app(gateway, DoorSettings())) as url,
+        client(
+            url, "legacy", elicitation_callback=person.answer, message_handler=person.hear
+        ) as it,
+    ):
+        got = await it.call_tool("echo", {})
+        while not person.done:
+            await asyncio.sleep(0.01)
+    assert said(got) == '{"consent":{"action":"accept"}}'
+    (params,) = person.asked
+    assert (params.mode, params.url) == ("url", "https://a.example/")
+    assert [params.elicitation_id] == person.done == ["p1"]
+
+
+@pytest.mark.threat("T-53")
+async def test_a_client_is_not_asked_twice_to_open_one_page_and_is_told_where_it_is() -> None:
+    gateway, person = Consents(9), Person("accept")
+    async with (
+        served(mcp_app(gateway, DoorSettings())) as url,
+        client(
+            url, "legacy", elicitation_callback=person.answer, message_handler=person.hear
+        ) as it,
+    ):
+        got = await it.call_tool("echo", {})
+    assert got.is_error
+    assert said(got) == "Go to a.example"
+    assert len(person.asked) == 1
+    assert len(gateway.calls) == 2
+    assert person.done == []
+
+
+@pytest.mark.threat("T-53")
+async def test_a_page_that_is_declined_is_not_done_and_one_nobody_was_asked_is_told() -> None:
+    gateway, person = Consents(1, "consent_declined"), Person("decline")
+    async with (
+        served(mcp_app(gateway, DoorSettings())) as url,
+        client(
+            url, "legacy", elicitation_callback=person.answer, message_handler=person.hear
+        ) as it,
+    ):
+        got = await it.call_tool("echo", {})
+    assert said(got) == '{"consent":{"action":"decline"}}'
+    assert person.done == []
+    gateway = Consents(9)
+    async with served(mcp_app(gateway, DoorSettings())) as url, client(url, "legacy") as it:
+        got = await it.call_tool("echo", {})
+    assert said(got) == "Go to a.example"
+    assert len(gateway.calls) == 1

@@ -218,5 +218,13 @@ def test_unsafe_and_shadowed_servers_are_named_at_start(tmp_path: Path) -> None:
     assert "unsafe_session_writes" in settings.unsafe()
     said = settings.warnings()
     assert "unsafe_session_writes is set" in said
-    assert any(each.startswith("the server b is in shadow mode") for each in said)
-    assert any("1 destructive tools among them" in each for each in said)
+    (shadowed,) = (each for each in said if each.startswith("the server b is in shadow mode"))
+    assert "its calls run whatever policy says" in shadowed
+    assert shadowed.endswith("tools, except a, and those whose effect is not written")
+
+
+def test_a_server_whose_tools_are_said_to_read_is_wholly_in_shadow_mode(tmp_path: Path) -> None:
+    settings, _ = read(tmp_path, server("b", mode="shadow", effect="read"))
+    assert settings is not None
+    (said,) = settings.warnings()
+    assert said.endswith("Still enforced: its destructive tools")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from remit.errors import Code, ConfigError
+from remit.settings.other_words import meant, shape
 from remit.settings.strict_yaml import dotted
 
 Where = Callable[[str], str]
@@ -32,6 +33,7 @@ def _problem(found: Any, top: type[BaseModel], where: Where) -> ConfigError:
             message = f"unknown key {here}"
             listed = ", ".join(known) or "none"
             hint = f"did you mean {near[0]}?" if near else f"the keys here are: {listed}"
+            hint = meant(inner, str(path[-1])) or hint
         case "missing":
             message, hint = f"{here} is missing", "add it; docs/configuration.md has every key"
         case "value_error":
@@ -39,7 +41,11 @@ def _problem(found: Any, top: type[BaseModel], where: Where) -> ConfigError:
         case "model_type":
             message = f"{here}: must be a mapping of keys to values"
             wanted = _at(top, path) if inner is None else _bare(_inside(inner, path[-1]))
-            hint = f"its keys are: {', '.join(wanted.model_fields)}"
+            hint = shape(wanted) or f"its keys are: {', '.join(wanted.model_fields)}"
+        case "list_type":
+            message = f"{here}: must be a list"
+            items = get_args(_bare(_inside(inner, path[-1])))
+            hint = shape(_bare(items[0]) if items else None) or f"write {path[-1]}: [ … ]"
         case "dict_type":
             message = f"{here}: must be a mapping of keys to values"
             hint = f"write {path[-1]}: {{…}}, and {path[-1]}: {{}} where nothing is to stand in it"

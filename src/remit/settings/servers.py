@@ -28,6 +28,7 @@ from remit.settings.credentials import ClientCredential
 from remit.settings.profiles import Add, is_metadata
 from remit.settings.runners import RunnersSection
 from remit.upstreams.names import skeleton
+from remit.visible import shown
 
 _STARTED_ONLY = (
     "runner", "session", "session_idle_s", "session_age_s", "session_limit", "unsafe_session_writes",
@@ -241,12 +242,16 @@ def unsafe(specs: Sequence[ServerSpec]) -> Mapping[str, bool]:
 
 def warnings(specs: Sequence[ServerSpec]) -> list[str]:
     """What an operator should know of servers at start, a sentence each."""
-    found = []
-    for spec in specs:
-        if spec.mode is Mode.SHADOW:
-            named = sum(said.shadow for said in spec.tools)
-            also = f", {named} destructive tools among them" if named else ""
-            found.append(
-                f"the server {spec.name} is in shadow mode: policy is asked and not enforced{also}"
-            )
-    return found
+    return [_shadowed(spec) for spec in specs if spec.mode is Mode.SHADOW]
+
+
+def _shadowed(spec: ServerSpec) -> str:
+    named = [said.name for said in spec.tools if said.shadow]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    but = f", except {', '.join(map(shown, named[:5]))}{more}" if named else ""
+    unsaid = spec.effect is Effect.DESTRUCTIVE
+    return (
+        f"the server {spec.name} is in shadow mode: its calls run whatever policy says, and nobody is "
+        f"asked to approve them; policy's answers are only recorded. Still enforced: its destructive "
+        f"tools{but}{', and those whose effect is not written' if unsaid else ''}"
+    )

@@ -12,6 +12,7 @@ import socket
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class Reach(IntEnum):
@@ -187,3 +188,14 @@ async def connected(address: str, port: int, seconds: float) -> socket.socket | 
         sock.close()
         raise
     return sock
+
+
+def covers(resource: str, url: str) -> bool:
+    """Whether an address is a resource's, or below it by whole segments of its path."""
+    mine, its = urlsplit(resource), urlsplit(url)
+    ports = {"https": 443, "http": 80}
+    ends = [
+        (each.scheme, each.hostname, each.port or ports.get(each.scheme)) for each in (mine, its)
+    ]
+    path = mine.path.rstrip("/")
+    return ends[0] == ends[1] and f"{its.path}/".startswith(f"{path}/")

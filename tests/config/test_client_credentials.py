@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from remit.addresses import covers
 from remit.config import examine
-from remit.settings.lending import covers
 
 AT = "runners.credentials.crm"
 URL = "https://crm.example.com/mcp"

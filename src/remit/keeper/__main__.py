@@ -10,7 +10,7 @@ all that it has lent, and itself.
 Control (each request has a number `n`, which its one answer repeats; an answer with `fault` is a no):
 
     hello   key_file, state_dir, base, credentials, issuer, uid   -> ready {verifier_key, signed,
-                                                                            digests}
+                                                                   digests, consented}
     ledger  path                        -> done     from here on it lends, as its own user
     proxy   + the socket to the proxy   -> done
     lend    run, fence                  -> lent {loans, files} + a descriptor for each file
@@ -19,6 +19,12 @@ Control (each request has a number `n`, which its one answer repeats; an answer 
     scrub   run + data                  -> scrubbed {found} + data
     sweep   live                        -> swept {runs, loans}
     keys                                -> keys {jwks}
+    unaccepted  run, scopes             -> done     a server did not accept what the run was lent
+    consent         ref, tenant, subject, scopes         -> consent {state}
+    consent_begin   as before, redirect_uri, client_document -> begun {page}
+    consent_finish  state, answer                        -> given {consent}
+    consents        tenant                               -> consents {consents}
+    consent_end     ref, tenant, subject                 -> ended {confirmed}
 
 What is asked on the signing socket: see `remit.runners.credentials.signer`.
 """
@@ -68,6 +74,7 @@ def main() -> None:
         "verifier_key": opened.signer.verifier_key,
         "signed": opened.signer.mark.size,
         "digests": {ref: each.digest for ref, each in opened.credentials.items()},
+        "consented": opened.consented,
     }
     send(control, ready)
     _serve(control, opened)

@@ -11,7 +11,7 @@ from typing import Any
 
 from remit.canonical import digest_of
 from remit.errors import Code, ConfigError
-from remit.runners.credentials.broker import FACTORIES, Broker, Issuer, Kit
+from remit.runners.credentials.broker import FACTORIES, KEEPS, Broker, Issuer, Kit, Sealed
 from remit.runners.credentials.render import fields_of
 from remit.secret import SecretRef
 
@@ -44,10 +44,18 @@ class Opener:
         base: the directory that relative references and files are relative to.
         issuer: for brokers that log in with a token.
         now: milliseconds since the epoch.
+        sealed: opens the place for what brokers keep; called where one needs it.
     """
 
-    def __init__(self, base: Path, issuer: Issuer | None, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        base: Path,
+        issuer: Issuer | None,
+        now: Callable[[], int],
+        sealed: Callable[[], Sealed],
+    ) -> None:
         self._base = base
+        self._sealed = sealed
         self._issuer = issuer
         self._now = now
 
@@ -91,6 +99,7 @@ class Opener:
                 read_file=lambda name: self._read_file(section, name),
                 issuer=self._issuer,
                 now=self._now,
+                sealed=self._sealed() if section["broker"] in KEEPS else None,
             )
         )
         return made

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from remit.errors import RemitError
+from remit.errors import Code, RemitError
+from remit.keeper.consents import ConsentCounter
 from remit.keeper.entitled import Unentitled
 from remit.keeper.lending import Lending
 from remit.keeper.opening import Opened
 from remit.model import Loan
-from remit.runners.credentials.broker import BrokerFault
+from remit.runners.credentials.broker import BrokerFault, NoConsent
 from remit.runners.wire import close_all, read_file, receive, sealed_file, send
 
 GOODBYE_S = 8.0
@@ -30,6 +31,7 @@ class Desk:
         self._control = control
         self._opened = opened
         self._lending = lending
+        self._counter = ConsentCounter(opened.credentials)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsent: list[Answer] = []
@@ -60,10 +62,14 @@ class Desk:
     async def _answer(self, message: dict[str, Any], fds: list[int]) -> None:
         try:
             found, handed = await self._obey(message, fds)
+        except NoConsent as exc:
+            code = Code.CONSENT_REQUIRED.value
+            found, handed = {"ev": "refused", "fault": str(exc), "code": code}, []
         except (Unentitled, BrokerFault) as exc:
             found, handed = {"ev": "refused", "fault": str(exc)}, []
         except RemitError as exc:
-            found, handed = {"ev": "refused", "fault": exc.message, "code": exc.code.value}, []
+            said = {"fault": exc.message, "code": exc.code.value, "hint": exc.hint}
+            found, handed = {"ev": "refused", **said}, []
         except Exception as exc:  # noqa: BLE001 - its text may quote a secret
             found, handed = {"ev": "refused", "fault": f"it failed ({type(exc).__name__})"}, []
         finally:
@@ -93,6 +99,11 @@ class Desk:
                 return {"ev": "swept", "runs": runs, "loans": facts_of(loans)}, []
             case "keys":
                 return {"ev": "keys", "jwks": self._opened.jwks()}, []
+            case "unaccepted":
+                await self._lending.unaccepted(str(message["run"]), message["scopes"])
+                return {"ev": "done"}, []
+            case op if op.startswith("consent"):
+                return await self._counter.obey(message), []
             case "proxy":
                 self._opened.proxy.connect(socket.socket(fileno=fds.pop(0)))
                 return {"ev": "done"}, []

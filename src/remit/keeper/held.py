@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from remit.keeper.configured import Credential
+from remit.keeper.entitled import Entitlement
 from remit.keeper.loans import Owed
 from remit.model import Loan
 from remit.runners.credentials.broker import BrokerFault, Held
@@ -68,6 +69,18 @@ def record(owed: Owed, *, returned_ms: int | None = None, revoked: bool = False)
         returned_ms=returned_ms,
         revoked=revoked,
         note=owed.note,
+    )
+
+
+def owed_of(wanted: Entitlement, lent_ms: int) -> Owed:
+    """The loan of an order, about to be asked for."""
+    return Owed(
+        loan_id=wanted.order.loan_id,
+        ref=wanted.credential.ref,
+        broker=wanted.credential.kind,
+        delivered=wanted.credential.delivered,
+        lent_ms=lent_ms,
+        ends_ms=wanted.order.ends_ms,
     )
 
 

@@ -27,13 +27,13 @@ from remit.keeper.entitled import (
     look_entitlement,
     rules_of,
 )
-from remit.keeper.held import Ender, RunLoans, record
-from remit.keeper.loans import Journal, Owed
+from remit.keeper.held import Ender, RunLoans, owed_of, record
+from remit.keeper.loans import Journal
 from remit.keeper.proxy import ProxyLine
 from remit.keeper.signing import Mark
 from remit.ledger.lending import LendingReader, Standing
 from remit.model import Loan
-from remit.runners.credentials.broker import Advance, BrokerFault
+from remit.runners.credentials.broker import Advance, BrokerFault, Consented
 from remit.runners.credentials.render import header_value, render
 from remit.runners.traces import all_forms, blank
 
@@ -142,7 +142,7 @@ class Lending:
         return await self._give(run, wanted)
 
     async def _give(self, run: RunLoans, wanted: Sequence[Entitlement]) -> Delivery:
-        run.owed |= {each.order.loan_id: _owed(each) for each in wanted}
+        run.owed |= {each.order.loan_id: owed_of(each, now_ms()) for each in wanted}
         self._journal.asked(run.run_id, list(run.owed.values()))
         self._runs[run.run_id] = run
         try:
@@ -206,7 +206,7 @@ class Lending:
         except BrokerFault as fault:
             owed.note = fault.message
             run.ended[owed.loan_id] = record(owed, returned_ms=now_ms())
-            raise BrokerFault(f"{ref}: {fault.message}") from None
+            raise type(fault)(f"{ref}: {fault.message}") from None
         except TimeoutError:
             raise BrokerFault(f"{ref}: the lending system did not answer in time") from None
         except Exception as fault:  # noqa: BLE001 - a broker that breaks must not break the others
@@ -265,6 +265,14 @@ class Lending:
             return run.loans
         over = self._over.get(run_id)
         return [] if over is None else over.loans
+
+    async def unaccepted(self, run_id: str, scopes: Sequence[str] | None) -> None:
+        """A server did not accept what the run was lent by a person's consent."""
+        run = self._runs.get(run_id) or self._over.get(run_id)
+        for owed in () if run is None else run.owed.values():
+            credential = self._credentials.get(owed.ref)
+            if credential is not None and isinstance(credential.broker, Consented):
+                await credential.broker.unaccepted(owed.loan_id, scopes)
 
     async def sweep(self, live: frozenset[str]) -> list[tuple[str, Loan]]:
         """End what runs hold that are not live; give that, and what ended late since last time."""
@@ -386,14 +394,3 @@ def _check_wanted(run: RunLoans) -> None:
     """Raises Unentitled where the run was ended while it was being lent to."""
     if run.given_up:
         raise Unentitled("it was taken back before it was lent")
-
-
-def _owed(wanted: Entitlement) -> Owed:
-    return Owed(
-        loan_id=wanted.order.loan_id,
-        ref=wanted.credential.ref,
-        broker=wanted.credential.kind,
-        delivered=wanted.credential.delivered,
-        lent_ms=now_ms(),
-        ends_ms=wanted.order.ends_ms,
-    )

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from remit.keeper.sealed import seal_of
 from remit.keeper.state import StateDirectory
 
-SEAL = "seal.key"
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _NONCE = 12
 
@@ -50,11 +49,7 @@ class Journal:
 
     def __init__(self, state: StateDirectory) -> None:
         self._files = state.below("loans")
-        key = state.read(SEAL)
-        if key is None or len(key) != 32:
-            key = AESGCM.generate_key(bit_length=256)
-            state.write(SEAL, key)
-        self._seal = AESGCM(key)
+        self._seal = seal_of(state)
 
     def give(self, uid: int) -> None:
         """Make its files this user's."""

@@ -13,10 +13,12 @@ from remit.keeper.confine import become
 from remit.keeper.lending import now_ms
 from remit.keeper.loans import Journal
 from remit.keeper.proxy import ProxyLine
+from remit.keeper.sealed import SealedFiles
 from remit.keeper.signing import CheckpointSigner
 from remit.keeper.state import StateDirectory
 from remit.ledger.lending import LendingReader
 from remit.ledger.signer import FileSigner
+from remit.runners.credentials.broker import KEEPS
 
 if TYPE_CHECKING:
     from remit.runners.credentials.issuer import RunIssuer
@@ -40,10 +42,20 @@ class Opened:
         self.proxy = ProxyLine()
         self._ring: KeyRing | None = None
         issuer = None if hello["issuer"] is None else self._issuer(hello["issuer"])
-        opener = Opener(Path(hello["base"]), issuer, now_ms)
+        self._sealed: SealedFiles | None = None
+        opener = Opener(Path(hello["base"]), issuer, now_ms, self._consents)
         self.credentials: dict[str, Credential] = {
             ref: opener.open(ref, section) for ref, section in hello["credentials"].items()
         }
+
+    @property
+    def consented(self) -> list[str]:
+        """The handles that are lent by people's consent."""
+        return sorted(ref for ref, each in self.credentials.items() if each.kind in KEEPS)
+
+    def _consents(self) -> SealedFiles:
+        self._sealed = self._sealed or SealedFiles(self._state, "consents")
+        return self._sealed
 
     def _issuer(self, section: Mapping[str, Any]) -> RunIssuer:
         from remit.runners.credentials.issuer import RunIssuer
@@ -81,6 +93,8 @@ class Opened:
         if self._uid is not None:
             await _load_clients({each.kind for each in self.credentials.values()})
             self.journal.give(self._uid)
+            if self._sealed is not None:
+                self._sealed.give(self._uid)
             self._state.give(self._uid)
             become(self._uid)
         return reader

@@ -205,6 +205,50 @@ class ClientCredential(_Credential):
     unsafe_look: bool = Field(default=False, strict=True, description=_LOOK)
 
 
+class ConsentCredential(_Credential):
+    """A token that a person gave for Remit to act for them (OAuth authorization code). Gives `token`.
+
+    Without client_id Remit is known by the address of its metadata, or registers itself.
+    """
+
+    broker: Literal["authorization_code"] = Field(description="authorization_code")
+    resource: Url = Field(
+        description="What tokens are for (RFC 8707): an MCP server's url; a server that is shown one "
+        "is at this address or below it."
+    )
+    issuer: Url | None = Field(
+        default=None,
+        description="The authorization server's issuer; without it the resource is asked (RFC 9728).",
+    )
+    authorization_url: Url | None = Field(
+        default=None, description="Where people consent, instead of what its metadata says."
+    )
+    token_url: Url | None = Field(
+        default=None, description="With authorization_url: its token endpoint."
+    )
+    revocation_url: Url | None = Field(
+        default=None, description="With token_url: where tokens are revoked (RFC 7009)."
+    )
+    ca_file: FilePath | None = Field(default=None, description="Authorities of the certificates.")
+    client_id: Word | None = Field(default=None, description="Remit's client id there.")
+    client_auth: (
+        Literal["none", "private_key_jwt", "client_secret_basic", "client_secret_post"] | None
+    ) = Field(default=None, description="With client_id: how Remit shows that it is this client.")
+    private_key: Reference | None = Field(
+        default=None, description="Where its key (PEM: P-256, Ed25519 or RSA) is."
+    )
+    key_id: Word | None = Field(default=None, description="`kid` of what the key signs.")
+    assertion_audience: Word | None = Field(
+        default=None, description="Whom that is for; the issuer, or else token_url, if absent."
+    )
+    client_secret: Reference | None = Field(default=None, description="Where its secret is.")
+    scopes: list[Word] = Field(
+        default_factory=list,
+        max_length=64,
+        description="The most that people are asked for; all of it, where a tool names no scopes.",
+    )
+
+
 CredentialSection = Annotated[
     StaticCredential
     | OidcCredential
@@ -212,7 +256,8 @@ CredentialSection = Annotated[
     | AwsCredential
     | GithubCredential
     | ExchangeCredential
-    | ClientCredential,
+    | ClientCredential
+    | ConsentCredential,
     Field(discriminator="broker"),
 ]
 

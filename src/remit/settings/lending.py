@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
 
 from remit.backends import Delivery
 from remit.command import Placeholder, parse_template
@@ -19,6 +18,7 @@ from remit.reach import meet_egress, plain_host, plain_path
 from remit.settings.credentials import (
     AwsCredential,
     ClientCredential,
+    ConsentCredential,
     CredentialSection,
     ExchangeCredential,
     InjectSection,
@@ -34,7 +34,16 @@ _TOKEN = frozenset({"token"})
 _AWS = frozenset({"access_key_id", "secret_access_key", "session_token", "expiration"})
 _BY_ISSUER = (OidcCredential, VaultCredential, AwsCredential, ExchangeCredential)
 
-_ADDRESSES = ("address", "endpoint", "api", "token_url", "revocation_url", "issuer", "resource")
+_ADDRESSES = (
+    "address",
+    "endpoint",
+    "api",
+    "token_url",
+    "revocation_url",
+    "issuer",
+    "resource",
+    "authorization_url",
+)
 
 _FRAMING = frozenset({
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te",
@@ -77,6 +86,8 @@ def _check(runners: RunnersSection, section: CredentialSection, place: str, add:
         _check_address(f"{place}.{name}", getattr(section, name, None), add)
     if isinstance(section, ClientCredential):
         _check_client(section, place, add)
+    if isinstance(section, ConsentCredential):
+        _check_consent(section, place, add)
     known = _fields(section)
     for index, each in enumerate(section.inject):
         _check_inject(each, known, f"{place}.inject[{index}]", add)
@@ -126,15 +137,30 @@ def _check_client(section: ClientCredential, place: str, add: Add) -> None:
         )
 
 
-def covers(resource: str, url: str) -> bool:
-    """Whether an address is a resource's, or below it by whole segments of its path."""
-    mine, its = urlsplit(resource), urlsplit(url)
-    ports = {"https": 443, "http": 80}
-    ends = [
-        (each.scheme, each.hostname, each.port or ports.get(each.scheme)) for each in (mine, its)
-    ]
-    path = mine.path.rstrip("/")
-    return ends[0] == ends[1] and f"{its.path}/".startswith(f"{path}/")
+def _check_consent(section: ConsentCredential, place: str, add: Add) -> None:
+    """Where people consent, said in one way, and who Remit is there."""
+    if (section.authorization_url is None) != (section.token_url is None):
+        add(place, "has authorization_url without token_url, or the reverse", "write both, or none")
+    if section.revocation_url is not None and section.token_url is None:
+        why = "is found in the server's metadata, where token_url is"
+        add(f"{place}.revocation_url", why, "write token_url too, or leave it out")
+    how = section.client_auth
+    if (section.client_id is None) != (how is None):
+        add(f"{place}.client_id", "goes with client_auth", "write both, or none")
+    if section.authorization_url is not None and section.client_id is None:
+        why = "is needed where the endpoints are written"
+        add(f"{place}.client_id", why, "register Remit there by hand")
+    needs = {"private_key_jwt": "private_key", None: "", "none": ""}.get(how, "client_secret")
+    for name in ("private_key", "client_secret"):
+        if (getattr(section, name) is not None) != (name == needs):
+            why = "is what client_auth needs" if name == needs else "is not what client_auth needs"
+            add(f"{place}.{name}", why, "see docs/credentials/authorization_code.md")
+    if needs == "client_secret" and section.issuer is None and section.token_url is None:
+        why = "is needed: the client's secret would be shown to whomever the resource names"
+        add(f"{place}.issuer", why, "write the issuer of the authorization server")
+    if section.ttl_s is not None:
+        why = "would shorten a token that belongs to a person's consent, and cannot"
+        add(f"{place}.ttl_s", why, "leave it out")
 
 
 def _fields(section: CredentialSection) -> frozenset[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from remit.addresses import covers
 from remit.backends import Delivery
 from remit.catalog.command import RESERVED
 from remit.catalog.safety import check_command
@@ -24,7 +25,7 @@ from remit.model import (
 from remit.profile import ELSEWHERE, Profile, RunnerKind
 from remit.reach import plain_host
 from remit.settings import lending, profiles
-from remit.settings.credentials import ClientCredential
+from remit.settings.credentials import ClientCredential, ConsentCredential
 from remit.settings.profiles import Add, is_metadata
 from remit.settings.runners import RunnersSection
 from remit.upstreams.names import skeleton
@@ -209,7 +210,7 @@ class Check:
             why = "are of the credential that the server is shown, and there is none"
             self._add(f"{place}.scopes", why, "write authorization, or leave them out")
         section = self._section.credentials.get(spec.authorization or "")
-        if isinstance(section, ClientCredential) and not lending.covers(
+        if isinstance(section, ClientCredential | ConsentCredential) and not covers(
             section.resource, spec.url or ""
         ):
             why = f"is for {section.resource}, and the server's url is not below that"

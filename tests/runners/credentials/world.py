@@ -15,7 +15,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from remit.runners.credentials.broker import Issuer, Kit, Order
+from remit.runners.credentials.broker import Issuer, Kit, Order, Sealed
 
 ORDER = Order(
     loan_id="loan-1",
@@ -54,6 +54,7 @@ def kit(
     *,
     secrets: Mapping[str, str] | None = None,
     now: Callable[[], int] = now_ms,
+    sealed: Sealed | None = None,
 ) -> Kit:
     """A section as the keeper hands it over, with the secrets that its references name."""
 
@@ -68,6 +69,7 @@ def kit(
         read_file=read_file,
         issuer=issuer,
         now=now,
+        sealed=sealed,
     )
 
 

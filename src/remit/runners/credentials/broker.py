@@ -6,9 +6,9 @@ and gives what that section says, for one run at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from remit.model import Actor
 
@@ -23,6 +23,10 @@ class BrokerFault(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class NoConsent(BrokerFault):
+    """The person on whose behalf the run acts has not consented, or not to this, or not any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +145,29 @@ class Broker(Protocol):
         """Let connections go."""
 
 
+class Sealed(Protocol):
+    """What a broker keeps beyond the keeper's own end: JSON objects by name, sealed on disk."""
+
+    def names(self) -> list[str]:
+        """Of all that is kept, of other brokers too."""
+
+    def read(self, name: str) -> Mapping[str, Any] | None:
+        """None if there is nothing, or nothing that this keeper sealed for that name."""
+
+    def write(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Durable when it returns, and never half."""
+
+    def remove(self, name: str) -> None: ...
+
+
+@runtime_checkable
+class Consented(Protocol):
+    """A broker whose tokens serve several runs, and that is told when a server does not take one."""
+
+    async def unaccepted(self, loan_id: str, scopes: Sequence[str] | None) -> None:
+        """See `ports.Consents.unaccepted`; of one loan."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
     """What a broker is made from.
@@ -148,7 +175,8 @@ class Kit:
     `section` is the section as plain JSON. `secret(name)` is what the reference in that field
     names, already read. `read_file(name)` is the file that the field names, or None if the field
     is absent. Both are to be used while the broker is made: later the keeper may have given up
-    the right to read files. No connection may be opened before the first order.
+    the right to read files. No connection may be opened before the first order. `sealed` is for
+    brokers that keep something.
     """
 
     ref: str
@@ -157,6 +185,7 @@ class Kit:
     read_file: Callable[[str], bytes | None]
     issuer: Issuer | None
     now: Callable[[], int]
+    sealed: Sealed | None = None
 
 
 Factory = Callable[[Kit], Broker]
@@ -169,6 +198,10 @@ FACTORIES: Mapping[str, str] = {
     "aws": "remit.runners.credentials.aws:AwsBroker",
     "github": "remit.runners.credentials.github:GithubBroker",
     "client_credentials": ("remit.runners.credentials.client_credentials:ClientCredentialsBroker"),
+    "authorization_code": ("remit.runners.credentials.authorization_code:AuthorizationCodeBroker"),
     "exchange": "remit.runners.credentials.exchange:ExchangeBroker",
 }
 """Which class makes each kind, imported only where a section names it: start-up stays short."""
+
+KEEPS = frozenset({"authorization_code"})
+"""Kinds that are given a place to keep what must outlive the keeper."""

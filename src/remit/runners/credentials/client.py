@@ -1,4 +1,4 @@
-"""The gateway's end of the keeper: the `Credentials` port, and the log's `Signer`.
+"""The gateway's end of the keeper: the `Credentials` and `Consents` ports, and the log's `Signer`.
 
     keeper = await KeeperClient.open(settings)      # before secrets and threads
     proxy = await EgressProxy.open(..., keeper.proxy_socket)
@@ -28,6 +28,7 @@ from typing import Any
 from remit.errors import Code, ConfigError, RemitError, RunnerFault
 from remit.model import HandedFile, Lease, Lent, Loan
 from remit.ports import Ledger, Signer
+from remit.runners.credentials.consents import KeeperConsents
 from remit.runners.credentials.process import KeeperProcess, KeeperSettings
 from remit.runners.credentials.signer import KeeperSigner
 from remit.runners.wire import close_all, read_file, receive, sealed_file, send
@@ -40,7 +41,7 @@ ANSWER_S = 35.0
 log = logger()
 
 
-class KeeperClient:
+class KeeperClient(KeeperConsents):
     """One keeper process at a time."""
 
     def __init__(self, settings: KeeperSettings, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,7 +60,7 @@ class KeeperClient:
         self.on_restart: Callable[[], Awaitable[None]] | None = None
         self._keeper, ready = KeeperProcess.start(settings)
         self._attached = self._keeper
-        self._digests = ready.digests
+        self._digests, self._consented = ready.digests, ready.consented
         self._signer = KeeperSigner(ready.verifier_key, self._revive_signing)
         self._signer.connect(self._keeper.signing, ready.signed)
         self._attach(self._keeper)
@@ -226,7 +227,7 @@ class KeeperClient:
         if not keep or "fault" in answer:
             close_all(handed)
         if "fault" in answer:
-            raise _fault(str(answer["fault"]))
+            raise _fault(str(answer["fault"]), answer.get("code"), answer.get("hint"))
         return answer, handed
 
     def _attach(self, keeper: KeeperProcess) -> None:
@@ -297,6 +298,7 @@ class KeeperClient:
                 raise
             self._signer.connect(keeper.signing, ready.signed)
             self._keeper, self._digests = keeper, ready.digests
+            self._consented = ready.consented
             self._loop.call_soon_threadsafe(self._succeed, gone, keeper)
 
     def _succeed(self, gone: KeeperProcess, keeper: KeeperProcess) -> None:
@@ -357,5 +359,5 @@ def _loans(answer: Mapping[str, Any]) -> tuple[Loan, ...]:
     )
 
 
-def _fault(message: str) -> RunnerFault:
-    return RunnerFault(Code.CREDENTIAL_UNAVAILABLE, message)
+def _fault(message: str, code: str | None = None, hint: str | None = None) -> RunnerFault:
+    return RunnerFault(Code(code or Code.CREDENTIAL_UNAVAILABLE), message, hint=hint)

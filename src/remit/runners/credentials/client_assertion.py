@@ -32,47 +32,76 @@ class Shown:
 class Client:
     """One client at one authorization server.
 
-    `method` is the name that servers' metadata has for its way (RFC 8414 §2).
+    `method` is the name that servers' metadata has for its way (RFC 8414 §2); `none` shows its name
+    alone.
 
-    Raises:
-        ConfigError: there is no secret or key for that way, or the key is of no kind that is
-            signed with.
+    Args:
+        secret: what it shows, where that is one.
+        key: what it signs with, and the algorithm.
+        key_id: `kid` of what the key signs.
     """
 
-    def __init__(self, kit: Kit) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        method: str,
+        *,
+        secret: str = "",
+        key: tuple[Any, str] | None = None,
+        key_id: str | None = None,
+    ) -> None:
+        self.id, self.method = client_id, method
+        self._secret = secret
+        self._key = key
+        self._head = {} if key_id is None else {"kid": key_id}
+
+    @classmethod
+    def of(cls, kit: Kit) -> Client:
+        """The client that the operator wrote.
+
+        Raises:
+            ConfigError: there is no secret or key for its way, or the key is of no kind that is
+                signed with.
+        """
         section = kit.section
-        self.method = str(section["client_auth"])
-        self._id = str(section["client_id"])
-        self._key: Any = None
-        self._secret = ""
-        if self.method == "private_key_jwt":
-            self._key, self._algorithm = _private_key(kit.secret("private_key"))
-            key_id = section.get("key_id")
-            self._head = {} if key_id is None else {"kid": str(key_id)}
-        else:
-            self._secret = kit.secret("client_secret")
+        client_id, method = str(section["client_id"]), str(section["client_auth"])
+        if method == "none":
+            return cls(client_id, method)
+        if method != "private_key_jwt":
+            return cls(client_id, method, secret=kit.secret("client_secret"))
+        key_id = section.get("key_id")
+        return cls(
+            client_id,
+            method,
+            key=_private_key(kit.secret("private_key")),
+            key_id=None if key_id is None else str(key_id),
+        )
 
     def shown(self, audience: str, now_ms: int) -> Shown:
         """What this request shows; an assertion is for this audience alone and lives a minute."""
         if self.method == "client_secret_basic":
             # Each form-encoded first (RFC 6749 §2.3.1).
-            pair = f"{quote_plus(self._id)}:{quote_plus(self._secret)}".encode("ascii")
+            pair = f"{quote_plus(self.id)}:{quote_plus(self._secret)}".encode("ascii")
             return Shown(headers={"authorization": "Basic " + base64.b64encode(pair).decode()})
         if self.method == "client_secret_post":
-            return Shown(form={"client_id": self._id, "client_secret": self._secret})
+            return Shown(form={"client_id": self.id, "client_secret": self._secret})
+        if self.method == "none":
+            return Shown(form={"client_id": self.id})
+        assert self._key is not None
+        key, algorithm = self._key
         now = now_ms // 1000
         claims = {
-            "iss": self._id,
-            "sub": self._id,
+            "iss": self.id,
+            "sub": self.id,
             "aud": audience,
             "iat": now,
             "exp": now + ASSERTION_S,
             "jti": os.urandom(16).hex(),
         }
-        assertion = jwt.encode(claims, self._key, algorithm=self._algorithm, headers=self._head)
+        assertion = jwt.encode(claims, key, algorithm=algorithm, headers=self._head)
         return Shown(
             form={
-                "client_id": self._id,
+                "client_id": self.id,
                 "client_assertion_type": ASSERTION,
                 "client_assertion": assertion,
             }

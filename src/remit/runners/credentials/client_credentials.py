@@ -62,7 +62,7 @@ class ClientCredentialsBroker:
     def __init__(self, kit: Kit, *, resolve: Resolve | None = None) -> None:
         section = kit.section
         self._now = kit.now
-        self._client = Client(kit)
+        self._client = Client.of(kit)
         self._resource = str(section["resource"])
         self._audience: str | None = section.get("audience")
         self._scopes = frozenset(map(str, section.get("scopes") or ()))

@@ -1,8 +1,8 @@
 """Finding an authorization server's endpoints (RFC 8414, OpenID Connect Discovery 1.0), and the
 server of a resource (RFC 9728): only for what the operator named, and nothing of it believed twice.
 
-A document has to be about exactly what was asked for: its `issuer` is the issuer, its `resource` the
-resource, letter by letter. No redirect is followed.
+A document has to be about what was asked for: its `issuer` is the issuer letter by letter, its
+`resource` the resource, or one that it is below. No redirect is followed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from remit.addresses import covers
+from remit.challenge import Challenge, bearer_challenge, scopes_in
 from remit.runners.credentials.broker import BrokerFault
 from remit.runners.credentials.guarded import REFUSED, Guard
 from remit.runners.credentials.http import Answer, Service
@@ -21,19 +23,38 @@ SERVER = "the authorization server"
 RESOURCE = "the resource"
 MAX_URL = 2_048
 
-_METADATA = re.compile(r'resource_metadata\s*=\s*(?:"([^"\\]*)"|([!-+\--~]+))', re.IGNORECASE)
+_PLAIN = re.compile(r"[!-~]+")
+
 _ASKED = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
     """What an authorization server says of itself. `methods` are the ways in which clients
-    authenticate; None where it does not say."""
+    authenticate; None where it does not say. `s256`: it checks PKCE by S256 (RFC 7636). `answers_iss`:
+    its answers name it (RFC 9207). `documents`: a client can be the address of its metadata."""
 
     issuer: str
     token_url: str
     revocation_url: str | None
     methods: frozenset[str] | None
+    authorization_url: str | None = None
+    registration_url: str | None = None
+    scopes: frozenset[str] = frozenset()
+    s256: bool = False
+    answers_iss: bool = False
+    documents: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protected:
+    """What a resource says of itself (RFC 9728): its own name, its one authorization server, and
+    scopes: those that its metadata lists, and those that its challenge asked for."""
+
+    resource: str
+    issuer: str
+    scopes: tuple[str, ...] = ()
+    challenged: tuple[str, ...] = ()
 
 
 class Discovery:
@@ -52,20 +73,42 @@ class Discovery:
         """The one authorization server of a resource (RFC 9728).
 
         Raises:
-            BrokerFault: it names none, or several.
+            BrokerFault: it names none, or several, or the metadata is about another resource.
         """
-        for url in await self._metadata_urls(resource):
+        found = await self.protected(resource)
+        if found.resource != resource:
+            raise BrokerFault("the metadata of the resource is about another resource")
+        return found.issuer
+
+    async def protected(self, resource: str) -> Protected:
+        """What the metadata of a resource says, which is about it or about what it is below.
+
+        Raises:
+            BrokerFault: it has none, is about another one, or names none or several servers.
+        """
+        challenge = await self._challenge(resource)
+        for url in self._metadata_urls(resource, challenge):
             answer = await self._get(url, RESOURCE)
-            if not answer.ok:
-                continue
-            found = answer.facts()
-            if found.get("resource") != resource:
-                raise BrokerFault("the metadata of the resource is about another resource")
-            servers = found.get("authorization_servers")
-            if not isinstance(servers, list) or len(servers) != 1:
-                raise BrokerFault("the resource does not name exactly one authorization server")
-            return self._address(servers[0])
+            if answer.ok:
+                return self._protected(resource, answer.facts(), challenge)
         raise BrokerFault("the resource has no metadata that names its authorization server")
+
+    def _protected(
+        self, asked: str, found: Mapping[str, Any], challenge: Challenge | None
+    ) -> Protected:
+        resource = found.get("resource")
+        if not isinstance(resource, str) or not _about(resource, asked):
+            raise BrokerFault("the metadata of the resource is about another resource")
+        servers = found.get("authorization_servers")
+        if not isinstance(servers, list) or len(servers) != 1:
+            raise BrokerFault("the resource does not name exactly one authorization server")
+        scopes = found.get("scopes_supported")
+        return Protected(
+            resource=resource,
+            issuer=self._address(servers[0]),
+            scopes=scopes_in(scopes) if isinstance(scopes, list) else (),
+            challenged=() if challenge is None else challenge.scopes,
+        )
 
     async def endpoints(self, issuer: str) -> Endpoints:
         """The endpoints of an issuer.
@@ -85,22 +128,25 @@ class Discovery:
             raise BrokerFault(REFUSED)
         return Service(url, name=name, ca=self._ca, place=place, look=self._guard.look)
 
-    async def _metadata_urls(self, resource: str) -> list[str]:
-        """The address in the resource's challenge, then the well-known ones (§3.1, §5.1)."""
+    async def _challenge(self, resource: str) -> Challenge | None:
+        """How the resource answers who shows it nothing."""
         service = self.service(resource, RESOURCE, "resource")
         try:
             answer = await service.ask("POST", json=_ASKED)
         except BrokerFault:
-            answer = None
+            return None
         finally:
             await service.aclose()
+        return bearer_challenge(answer.challenge) if answer.status == 401 else None
+
+    def _metadata_urls(self, resource: str, challenge: Challenge | None) -> list[str]:
+        """The address in the resource's challenge, then the well-known ones (§3.1, §5.1)."""
         parts = urlsplit(resource)
         origin = f"{parts.scheme}://{parts.netloc}"
         well_known = f"{origin}/.well-known/oauth-protected-resource"
         urls = [f"{well_known}{parts.path.rstrip('/')}", well_known]
-        found = _METADATA.search(answer.challenge) if answer and answer.status == 401 else None
-        if found is not None:
-            url = self._address(found[1] if found[1] is not None else found[2])
+        if challenge is not None and challenge.metadata is not None:
+            url = self._address(challenge.metadata)
             told = urlsplit(url)
             if f"{told.scheme}://{told.netloc}" != origin:
                 raise BrokerFault("the resource's challenge leads to another server's metadata")
@@ -115,13 +161,34 @@ class Discovery:
             isinstance(methods, list) and all(isinstance(each, str) for each in methods)
         ):
             raise BrokerFault("the authorization server's metadata cannot be used")
-        revocation = found.get("revocation_endpoint")
+        challenges = found.get("code_challenge_methods_supported")
+        scopes = found.get("scopes_supported")
         return Endpoints(
             issuer=issuer,
             token_url=self._address(found.get("token_endpoint")),
-            revocation_url=None if revocation is None else self._address(revocation),
+            revocation_url=self._perhaps(found.get("revocation_endpoint")),
             methods=None if methods is None else frozenset(methods),
+            authorization_url=self._page(found.get("authorization_endpoint")),
+            registration_url=self._perhaps(found.get("registration_endpoint")),
+            scopes=frozenset(each for each in scopes if isinstance(each, str))
+            if isinstance(scopes, list)
+            else frozenset(),
+            s256=isinstance(challenges, list) and "S256" in challenges,
+            answers_iss=found.get("authorization_response_iss_parameter_supported") is True,
+            documents=found.get("client_id_metadata_document_supported") is True,
         )
+
+    def _perhaps(self, found: object) -> str | None:
+        return None if found is None else self._address(found)
+
+    def _page(self, found: object) -> str | None:
+        """A page for people, which may have a query of its own (RFC 6749 §3.1)."""
+        if not isinstance(found, str):
+            return None
+        self._address(found.partition("?")[0])
+        if len(found) > MAX_URL or not _PLAIN.fullmatch(found) or "#" in found:
+            raise BrokerFault("an address that was found is none")
+        return found
 
     def _address(self, found: object) -> str:
         """An address that a document names, if it is one that may be asked."""
@@ -141,6 +208,14 @@ class Discovery:
             return await service.ask("GET", headers={"accept": "application/json"}, again=True)
         finally:
             await service.aclose()
+
+
+def _about(resource: str, asked: str) -> bool:
+    """Whether metadata of this resource holds for the one that was asked: that one, or above it."""
+    try:
+        return resource == asked or covers(resource, asked)
+    except ValueError:
+        return False
 
 
 def _issuer_urls(issuer: str) -> Iterator[str]:

@@ -69,6 +69,7 @@ class Ready:
     verifier_key: str
     signed: int
     digests: Mapping[str, str]
+    consented: frozenset[str] = frozenset()
 
 
 class KeeperProcess:
@@ -108,6 +109,7 @@ class KeeperProcess:
                 verifier_key=answer["verifier_key"],
                 signed=answer["signed"],
                 digests=answer["digests"],
+                consented=frozenset(answer["consented"]),
             )
         except BaseException:
             keeper.kill()

@@ -245,6 +245,7 @@ def _backends(
         ledger=ledger,
         artifacts=DirectoryArtifacts(
             settings.data_dir / "artifacts",
+        consents=beside.keeper,
             keep_days=settings.sections.runners.artifacts.keep_days,
             max_bytes=settings.sections.runners.artifacts.max_mb * 2**20,
         ),
@@ -280,6 +281,7 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         state_key=kept_key(settings.data_dir / "keys" / "request-state.key"),
         # With more than one worker, one is always left for calls.
         list_batches=max(1, settings.sections.policy.workers - 1),
+        public_url=settings.public_url,
     )
 
 

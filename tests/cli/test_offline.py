@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from remit.config import load
 from remit.identity.keys import token_hash
@@ -363,3 +364,30 @@ def test_tools_check_refuses_what_the_gateway_would(
     ended = remit("tools", "check", "restart_service", "--arguments", arguments)
     assert ended.code == code
     assert word in ended.err
+
+
+def test_check_doubts_consents_for_which_no_browser_finds_the_gateway(
+    home: Path, remit: Remit
+) -> None:
+    path = home / "remit.yaml"
+    whole = yaml.safe_load(path.read_text())
+    whole["server"] |= {"listen": "0.0.0.0:8700", "allowed_hosts": ["remit.example.com"]}
+    credential = {
+        "broker": "authorization_code",
+        "resource": "https://crm.example.com/mcp",
+        "file": {"name": "token"},
+    }
+    whole["runners"] = {"credentials": {"crm": credential}}
+    path.write_text(yaml.safe_dump(whole))
+    ended = remit("check")
+    assert ended.code == 0, ended.out
+    assert "runners.credentials.crm: people consent in a browser, and none finds" in ended.err
+    whole["server"]["public_url"] = "https://remit.example.com"
+    path.write_text(yaml.safe_dump(whole))
+    assert "people consent" not in remit("check").err
+    for odd in ("http://remit.example.com", "https://remit.example.com/path", "remit.example.com"):
+        whole["server"]["public_url"] = odd
+        path.write_text(yaml.safe_dump(whole))
+        ended = remit("check")
+        assert ended.code == 2
+        assert "server.public_url" in ended.out

@@ -29,9 +29,15 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, *, tls: tuple[Path, Path] | None = None) -> AsyncIterator[str]:
-    """Serve the application; gives its base URL. `tls` is a certificate and its key."""
-    listening = socket.create_server(("127.0.0.1", 0))
+async def served(
+    app: ASGIApp,
+    *,
+    tls: tuple[Path, Path] | None = None,
+    listening: socket.socket | None = None,
+) -> AsyncIterator[str]:
+    """Serve the application; gives its base URL. `tls` is a certificate and its key, `listening`
+    where it is served, should that have to be known before."""
+    listening = listening or socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, log_level="error", access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
     )

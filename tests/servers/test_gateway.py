@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 
 from remit.app import door_settings, open_gateway
 from remit.backends import Backends
-from remit.cli.serve import public_issuer
+from remit.cli.serve import consent_desk, public_issuer
 from remit.config import Settings, load
 from remit.doors.mcp import mcp_app
 from remit.gateway import Gateway
@@ -57,6 +58,7 @@ class World:
         self.agent: Client
         self.gateway: Gateway
         self._changed = asyncio.Event()
+        self.listening: socket.socket | None = None
         (folder / "data" / "keys").mkdir(parents=True)
         self.signer = FileSigner.create(folder / "data/keys/log.key", "remit.test/log")
         (folder / "policy").mkdir()
@@ -75,14 +77,14 @@ class World:
         settings = load(self.folder / "remit.yaml", environ={})
         async with (
             open_gateway(settings, rearrange=self._kept) as self.gateway,
-            served(self._door(settings)) as self._url,
+            served(self._door(settings), listening=self.listening) as self._url,
             client(self._url, MODERN, key=self.key.token) as self.agent,
         ):
             yield self
 
     def _door(self, settings: Settings) -> ASGIApp:
-        issuer = public_issuer(settings, self.gateway)
-        return mcp_app(self.gateway, door_settings(settings), issuer=issuer)
+        issuer, desk = public_issuer(settings, self.gateway), consent_desk(settings, self.gateway)
+        return mcp_app(self.gateway, door_settings(settings), issuer=issuer, consents=desk)
 
     def _kept(self, backends: Backends) -> Backends:
         self.servers = backends.servers

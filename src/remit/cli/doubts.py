@@ -10,6 +10,7 @@ from pathlib import Path
 
 from remit.config import Settings
 from remit.secret import SecretRef
+from remit.settings.credentials import ConsentCredential
 from remit.visible import visible
 
 
@@ -37,6 +38,19 @@ def doubts(settings: Settings) -> Iterator[str]:
             yield f"everybody can change what runs see of {visible(source)}"
     for place, why, _ in secret_faults(settings):
         yield f"{place} {why}"
+    yield from _unfound(settings)
+
+
+def _unfound(settings: Settings) -> Iterator[str]:
+    """Credentials that people consent to, where no browser could come back to Remit."""
+    if settings.public_url is not None or settings.listen.loopback:
+        return
+    for ref, section in settings.sections.runners.credentials.items():
+        if isinstance(section, ConsentCredential):
+            yield (
+                f"runners.credentials.{ref}: people consent in a browser, and none finds this "
+                "gateway; write server.public_url"
+            )
 
 
 def _absent(settings: Settings) -> Iterator[str]:

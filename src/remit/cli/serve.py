@@ -29,6 +29,7 @@ from remit.doors.mcp import mcp_app
 from remit.errors import Code, ConfigError
 from remit.gateway import Gateway
 from remit.settings.address import Address
+from remit.settings.credentials import ConsentCredential
 from remit.telemetry import configure_logs, configure_tracing, logger
 
 SHUTDOWN_S = 5
@@ -107,8 +108,8 @@ def public_issuer(settings: Settings, gateway: Gateway) -> PublicIssuer | None:
 
 def consent_desk(settings: Settings, gateway: Gateway) -> ConsentDesk | None:
     """Whom the MCP door asks about pages on which people consent; None where nobody ever does."""
-    brokers = {each.broker for each in settings.sections.runners.credentials.values()}
-    return gateway.desk if "authorization_code" in brokers else None
+    sections = settings.sections.runners.credentials.values()
+    return gateway.desk if any(isinstance(each, ConsentCredential) for each in sections) else None
 
 
 @contextlib.contextmanager

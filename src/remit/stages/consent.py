@@ -102,7 +102,7 @@ class Consenting:
 
         Raises:
             ConsentRequired: they have not, or were not asked yet.
-            Refused: `consent_refused`: they came back without it.
+            Refused: `consent_refused`: the page ended without it.
         """
         normal = wanted.decided.planned.admitted.normal
         if normal.consenting and await self._comes(wanted, progress):
@@ -122,7 +122,7 @@ class Consenting:
             if self.pages.get(wanted.page.id) is None:
                 raise Refused(
                     Code.CONSENT_REFUSED,
-                    f"the person came back from {wanted.page.leads.host} without consent",
+                    "the page ended without consent: the person said no, or took too long",
                     hint="call again only if they want to be asked again",
                 )
             if left <= 0:

@@ -28,6 +28,9 @@ def do(number: Any, arguments: Any) -> None:
             HELD.append(bytearray(1 << 20))
     if what == "hang":
         time.sleep(600)
+    if what == "shut":
+        os.close(1)
+        time.sleep(600)
     if what == "die":
         sys.stderr.write("going\n")
         os._exit(3)

@@ -62,6 +62,17 @@ async def endless(asked: Asked) -> None:
         await asyncio.sleep(0)
 
 
+def half_closes(text: str) -> Answer:
+    """Sends this, says that no more comes, and goes on listening."""
+
+    async def answer(asked: Asked) -> None:
+        await asked.send(text.encode())
+        asked.writer.write_eof()
+        await asyncio.Event().wait()
+
+    return answer
+
+
 def status(line: str, body: Any = b"", more: str = "") -> Answer:
     async def answer(asked: Asked) -> None:
         await asked.json(body, status=line, more=more)
@@ -84,6 +95,12 @@ LIES: dict[str, tuple[Answer, Code]] = {
     "closes without an answer": (sends(""), Code.UPSTREAM_GONE),
     "closes in the head": (sends(OK), Code.UPSTREAM_GONE),
     "closes in the body": (sends(f"{JSON}Content-Length: 90\r\n\r\n{{"), Code.UPSTREAM_GONE),
+    "says no more without an answer": (half_closes(""), Code.UPSTREAM_GONE),
+    "says no more in the body": (
+        half_closes(f"{JSON}Content-Length: 90\r\n\r\n{{"),
+        Code.UPSTREAM_GONE,
+    ),
+    "says no more in the stream": (half_closes(f"{STREAM}\r\ndata: {{"), Code.UPSTREAM_GONE),
     "no HTTP": (sends("SSH-2.0-nothing\r\n"), Code.UPSTREAM_INVALID),
     "two lengths": (
         sends(f"{JSON}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"),

@@ -106,8 +106,9 @@ async def test_a_call_is_answered_from_a_sandbox_that_is_gone_afterwards(
         ({"what": "eat"}, 20, Ending.OUT_OF_MEMORY, "memory"),
         ({"what": "hang"}, 3, Ending.TIMED_OUT, "wall"),
         ({"what": "die"}, 20, Ending.UNANSWERED, "upstream_gone"),
+        ({"what": "shut"}, 600, Ending.UNANSWERED, "upstream_gone"),
     ],
-    ids=["memory", "time", "death"],
+    ids=["memory", "time", "death", "output closed"],
 )
 async def test_what_ends_a_server_in_the_middle_of_a_call_is_told(
     sandboxed: Sandboxed, arguments: dict[str, Any], wall_s: int, ending: Ending, hit: str
@@ -116,7 +117,7 @@ async def test_what_ends_a_server_in_the_middle_of_a_call_is_told(
     assert result.ending is ending
     assert hit in result.limits_hit
     assert gone.complete
-    if ending is Ending.UNANSWERED:
+    if arguments["what"] == "die":
         assert (result.exit_code, result.stderr) == (3, b"going\n")
 
 

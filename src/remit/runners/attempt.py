@@ -100,9 +100,8 @@ class Attempt:
         """Resolve whatever waits for this report."""
         message = report.message
         match message.get("ev"):
-            case "piped":
-                if self.dialogue is not None and len(report.fds) == len(PIPED):
-                    self.dialogue.connect(report.fds.pop(0), report.fds.pop(0))
+            case "piped" | "closed" as event:
+                self._speak(event, report)
             case "provisioned" | "parked":
                 if report.fds and self.listener < 0:
                     self.listener = report.fds.pop(0)
@@ -127,6 +126,15 @@ class Attempt:
                 if (refused := waiting.get(str(message.get("op")))) is not None:
                     refused.set(message)
         close_all(report.fds)
+
+    def _speak(self, event: str, report: Report) -> None:
+        """Its standard streams are there, or its output is closed."""
+        if self.dialogue is None:
+            return
+        if event == "closed":
+            self.dialogue.ended()
+        elif len(report.fds) == len(PIPED):
+            self.dialogue.connect(report.fds.pop(0), report.fds.pop(0))
 
     def _take_files(self, report: Report) -> None:
         for told, fd in zip_longest(report.message["files"], report.fds):

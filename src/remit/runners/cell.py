@@ -20,12 +20,16 @@ from collections.abc import Callable, Sequence
 
 from remit.runners import handed, listener
 from remit.runners.handed import Handing
+from remit.runners.holding import let_go, pipe_of
 from remit.runners.launch import Ceilings, Launch, launch, tasks_of
 from remit.runners.life import Life
 from remit.runners.recipe import Order, Pipes
 from remit.runners.wire import close_all
 
 _LOOK_AGAIN_S = 0.0005
+_LISTEN_AGAIN_S = 1.0
+"""How often it is looked whether a command that is spoken with still has its output."""
+
 _CHILD_PID = re.compile(rb'"child-pid": *([0-9]+)[^0-9]')
 
 
@@ -51,6 +55,7 @@ class Cell(Life):
             own.append(os.open(f"/proc/self/fd/{block_r}", os.O_RDWR | os.O_CLOEXEC))
             self._info, info_w = os.pipe()
             own.append(info_w)
+            self._output = pipe_of(fds[1])
             order = self._recipe.order(self.request, self._pipes(fds, *own[1:]), uid=self.uid)
             own += order.own
             self._monitor = launch(self._launch(order))
@@ -243,6 +248,18 @@ class Cell(Life):
         self._released_at = time.monotonic()
         self._deadline = self._released_at + min(float(self.request.wall_s), self.request.left_s)
         self._loop.report({"ev": "started", "lease": self.id})
+        if self.request.dialogue and self._recipe.shows_files:
+            self.later(_LISTEN_AGAIN_S, lambda: self._listen_on(before=False))
+
+    def _listen_on(self, *, before: bool) -> None:
+        """Tell once that the command can say nothing any more; `before`: that seemed so already."""
+        if self.state != "running" or self.why is not None:
+            return
+        now = let_go(self._recipe.told_to_end(self.command()), self._output)
+        if now and before:
+            self._loop.report({"ev": "closed", "lease": self.id})
+        else:
+            self.later(_LISTEN_AGAIN_S, lambda: self._listen_on(before=now))
 
     def _let_go(self) -> None:
         os.write(self._block, b"1")

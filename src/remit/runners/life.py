@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from remit.runners import collected
 from remit.runners.group import Counters, Group
+from remit.runners.holding import Pipe
 from remit.runners.recipe import Recipe
 from remit.runners.removal import Seen, mounts_naming
 from remit.runners.request import Request
@@ -70,6 +71,7 @@ class Life:
         self._end: dict[str, Any] = {}
         self._monitor = self._monitor_fd = self._init = self._init_fd = -1
         self._info = self._block = self._namespace = self._worker_fd = self._orphan = -1
+        self._output: Pipe = (-1, -1)
         self._said = b""
         self._informed = False
         self._status: int | None = None
@@ -105,10 +107,13 @@ class Life:
             self._kill_at = time.monotonic() + grace_s
             self._terminate()
 
-    def _terminate(self) -> None:
+    def command(self) -> list[int]:
+        """The processes of the run that do not make its sandbox."""
         pids = self.group.pids() if self.group is not None else children(self._init)
-        own = {self._monitor, self._init}
-        for pid in self._recipe.told_to_end([pid for pid in pids if pid not in own]):
+        return [pid for pid in pids if pid not in {self._monitor, self._init}]
+
+    def _terminate(self) -> None:
+        for pid in self._recipe.told_to_end(self.command()):
             with contextlib.suppress(OSError):
                 fd = os.pidfd_open(pid)
                 try:

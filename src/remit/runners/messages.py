@@ -40,6 +40,7 @@ From the spawner, as `ev`:
     parked       lease; descriptor as for `provisioned`
     claimed      lease, slot: from here on the cell answers to `lease`
     started      lease
+    closed       lease: no process of a command that is spoken with has its standard output any more
     ended        lease, slot (or null), began, why, code, signal, wall_us, cpu_us, peak_bytes,
                  oom_kills, pids_refused, throttled, files [[path, found]...], evidence {...}
                  descriptors: one for each file

@@ -94,6 +94,10 @@ class Recipe(Protocol):
             OSError: the process is gone.
         """
 
+    @property
+    def shows_files(self) -> bool:
+        """Whether what its processes have open can be seen from outside."""
+
     def told_to_end(self, pids: Iterable[int]) -> list[int]:
         """Which of the processes of a run get the signal that asks it to end."""
 

@@ -62,6 +62,11 @@ class Bubble:
         an empty one, and nothing may be written there."""
         return moved_in(init, JOB_DIR)
 
+    @property
+    def shows_files(self) -> bool:
+        """They are processes of this kernel."""
+        return True
+
     def told_to_end(self, pids: Iterable[int]) -> list[int]:
         """All of the command's."""
         return list(pids)

@@ -191,6 +191,11 @@ class Gvisor:
         """Whether bubblewrap moved into its new root."""
         return moved_in(init, f"{_HOME}/job")
 
+    @property
+    def shows_files(self) -> bool:
+        """gVisor's kernel keeps them, and has every stream of its own open."""
+        return False
+
     def told_to_end(self, pids: Iterable[int]) -> list[int]:
         """gVisor's kernel, which hands a signal on to the command; its other processes must not be
         stopped before it."""

@@ -125,6 +125,10 @@ class PipeDialogue:
         Does not wait for end of file, which a descriptor passed out of the sandbox could withhold.
         """
         self._input.close()
+        self.ended()
+
+    def ended(self) -> None:
+        """The run writes no more: keep what it had written, and close its output."""
         if self._output.fd >= 0:
             with contextlib.suppress(BlockingIOError):
                 for _ in range(_waiting(self._output.fd) // PIECE + 1):

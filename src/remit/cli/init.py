@@ -67,7 +67,9 @@ _SERVICES = {"web": "2.4.1", "checkout": "1.9.0", "search": "3.0.2"}
 @click.option(
     "--accept-hints", is_flag=True, help="Take tools for reads whose server says that they are."
 )
-@click.option("--no-start", is_flag=True, help="Start no server; `remit serve` sees their tools.")
+@click.option(
+    "--no-start", is_flag=True, help="Start and ask no server; `remit serve` sees their tools."
+)
 @click.option("--rewrite", is_flag=True, help="Have the clients speak to Remit only.")
 @click.option("--dry-run", is_flag=True, help="Print what would be imported, and write nothing.")
 @click.option("--undo", is_flag=True, help="Take back the last import, and what it rewrote.")

@@ -1,8 +1,9 @@
-"""Start each imported server once, in a sandbox, and see what tools it has.
+"""Look at each imported server once, and see what tools it has.
 
-A server is given what it would have in every run but its secrets and its way out: no policy has
-decided on anything yet. What it says of its tools is kept as what was seen first, as `remit serve`
-would keep it, and is otherwise only shown.
+One of a command is started in a sandbox with what it would have in every run but its secrets and
+its way out; one at a URL is asked there and shown no credential: no policy has decided on anything
+yet. What it says of its tools is kept as what was seen first, as `remit serve` would keep it, and is
+otherwise only shown.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remit.catalog.server_spec import ServerSpec
 from remit.clock import SystemClock
-from remit.errors import RemitError
-from remit.model import Effect
+from remit.errors import Code, RemitError, UpstreamFault
+from remit.model import Effect, Health
 from remit.servers.asking import Asker, Listing, Silent
 from remit.servers.judging import judge
 from remit.servers.pins import Pinned, PinStore
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 2
 """How many servers are started at once."""
+
+ASKED_AT_A_TIME = 8
+ASKED_WITHIN_S = 20.0
+"""How many servers at a URL are asked at once, and how long each may take for all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,50 +67,121 @@ def pins_of(settings: Settings) -> Path:
 
 
 def look(settings: Settings, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Seen]:
-    """What each server of a command lists, by name; changes nothing that stays.
+    """What each server lists, by name; changes nothing that stays.
 
-    A server that is reached over HTTP is not asked here. One that does not start, or says nothing
-    within a minute, is told of, and costs the others nothing.
+    One that does not start, or says nothing within a minute (20 seconds at a URL), is told of, and
+    costs the others nothing.
     """
-    specs = [ServerSpec.model_validate(dict(entry)) for entry in entries]
-    started = [ServerTools(spec) for spec in specs if spec.command is not None]
-    if not started:
+    servers = [ServerTools(ServerSpec.model_validate(dict(entry))) for entry in entries]
+    if not servers:
+        return {}
+    found = asyncio.run(_look(settings, servers))
+    names = {skeleton(tool.name) for tool in settings.tools}
+    return {each.spec.name: _seen(settings, each, found[each.spec.name], names) for each in servers}
+
+
+async def _look(
+    settings: Settings, servers: Sequence[ServerTools]
+) -> Mapping[str, Listing | Silent]:
+    started = [each for each in servers if each.spec.url is None]
+    reached = [each for each in servers if each.spec.url is not None]
+    some, others = await asyncio.gather(_start(settings, started), _ask(settings, reached))
+    return {**some, **others}
+
+
+async def _start(
+    settings: Settings, servers: Sequence[ServerTools]
+) -> Mapping[str, Listing | Silent]:
+    if not servers:
         return {}
     try:
         with tempfile.TemporaryDirectory(prefix="remit-import-") as state:
-            found = asyncio.run(_ask(settings, started, Path(state)))
+            return await _started(settings, servers, Path(state))
     except RemitError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        return {each.spec.name: Seen(why=error.message + hint) for each in started}
+        why = error.message + (f" ({error.hint})" if error.hint else "")
     except OSError as error:
-        return {each.spec.name: Seen(why=f"{error.strerror}") for each in started}
-    names = {skeleton(tool.name) for tool in settings.tools}
-    return {
-        each.spec.name: _seen(settings, each, answer, names)
-        for each, answer in zip(started, found, strict=True)
-    }
+        why = f"{error.strerror}"
+    return {each.spec.name: Silent(health=Health.UNREACHABLE, why=why) for each in servers}
 
 
-async def _ask(
+async def _started(
     settings: Settings, servers: Sequence[ServerTools], state: Path
-) -> list[Listing | Silent]:
+) -> Mapping[str, Listing | Silent]:
     from remit.processes import sandbox_settings
     from remit.runners.sandbox import SandboxRunner
 
     gateway = f"import-{os.getpid()}"
     chosen = replace(sandbox_settings(settings, state, gateway), classes=())
     runner = await SandboxRunner.open(chosen)
-    places = asyncio.Semaphore(AT_A_TIME)
     asker = Asker(runner, None, SystemClock(), gateway=gateway, profiles=settings.profiles)
+    try:
+        return await _each(servers, asker.ask, AT_A_TIME)
+    finally:
+        await runner.aclose()
+
+
+async def _ask(
+    settings: Settings, servers: Sequence[ServerTools]
+) -> Mapping[str, Listing | Silent]:
+    if not servers:
+        return {}
+    from remit.processes import asked_elsewhere
+
+    try:
+        http = asked_elsewhere(settings, lambda _server, _items: None)
+    except RemitError as error:
+        silent = Silent(health=Health.UNREACHABLE, why=error.message)
+        return {each.spec.name: silent for each in servers}
+
+    async def one(server: ServerTools) -> Listing | Silent:
+        name, url = server.spec.name, server.spec.url
+        assert url is not None, "only servers at a URL are asked"
+        try:
+            async with asyncio.timeout(ASKED_WITHIN_S):
+                items = await http.list_tools(name, url, None, within_s=ASKED_WITHIN_S)
+        except TimeoutError:
+            why = f"it did not list its tools within {ASKED_WITHIN_S:g} s"
+            return Silent(health=Health.UNREACHABLE, why=why)
+        except UpstreamFault as fault:
+            return Silent(health=Health.UNREACHABLE, why=_why(server.spec, fault))
+        return Listing(items=items)
+
+    try:
+        return await _each(servers, one, ASKED_AT_A_TIME)
+    finally:
+        await http.aclose()
+
+
+async def _each(
+    servers: Sequence[ServerTools],
+    ask: Callable[[ServerTools], Awaitable[Listing | Silent]],
+    at_once: int,
+) -> Mapping[str, Listing | Silent]:
+    places = asyncio.Semaphore(at_once)
 
     async def one(server: ServerTools) -> Listing | Silent:
         async with places:
-            return await asker.ask(server)
+            return await ask(server)
 
-    try:
-        return await asyncio.gather(*(one(each) for each in servers))
-    finally:
-        await runner.aclose()
+    found = await asyncio.gather(*(one(each) for each in servers))
+    return {each.spec.name: answer for each, answer in zip(servers, found, strict=True)}
+
+
+def _why(spec: ServerSpec, fault: UpstreamFault) -> str:
+    """Why a server at a URL gave no list, and what to write where it wants to be shown something."""
+    if fault.code is not Code.UPSTREAM_UNAUTHORIZED:
+        return fault.message + (f" ({fault.hint})" if fault.hint else "")
+    if spec.authorization is not None:
+        return (
+            "it lists its tools for a token alone, and none is shown to look; `unsafe_look: true` in "
+            f"runners.credentials.{spec.authorization} lets Remit show it"
+        )
+    return (
+        "it wants to be shown a token: write `authorization: HANDLE` for it, and under "
+        "runners.credentials a section HANDLE with the broker static (a token that you have), "
+        "client_credentials (Remit's own) or authorization_code (each person's own); docs/servers.md "
+        "has each"
+    )
 
 
 def _seen(

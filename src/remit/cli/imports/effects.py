@@ -32,7 +32,8 @@ def with_effects(
     for each in proposals:
         why = seen[each.name].why if each.name in seen else None
         if why is not None:
-            note(f"{each.name} was started and gave no list of tools: {visible(why)}")
+            done = "asked" if "url" in each.entry else "started"
+            note(f"{each.name} was {done} and gave no list of tools: {visible(why)}")
     reads = {(each.name, tool.name) for each, tool in listed if tool.says_read}
     if not reads or not agreed(
         f"Take the {len(reads)} tools that say they only read for reads? (the others: destructive)"

@@ -219,6 +219,37 @@ async def test_each_lie_is_a_fault_that_says_that_the_call_was_sent(lie):
     assert (fault.answer is not None) is (code is Code.UPSTREAM_ERROR)
 
 
+def _result(text: str) -> str:
+    """A good answer to the call, with this in its result."""
+    return f'{{"jsonrpc":"2.0","id":ID,"result":{{"content":[],"_meta":{{"x":{text}}}}}}}'
+
+
+MUCH = "[" * 20 + "0," * 3_000 + "0" + "]" * 20
+TIGHTER = {"values": replace(BOUNDS, values=500), "depth": replace(BOUNDS, depth=16)}
+"""Bounds that `MUCH` is beyond; it is let by where nothing of it is bounded so."""
+WAYS = {
+    "JSON": (f"{JSON}Connection: close\r\n\r\n", "", to_call),
+    "stream": (f"{STREAM}\r\ndata: ", "\n\n", to_call),
+    "JSON, shaken": (f"{JSON}Connection: close\r\n\r\n", "", Handshaking),
+    "stream, shaken": (f"{STREAM}\r\ndata: ", "\n\n", Handshaking),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("bound", [*TIGHTER, "none"])
+async def test_an_answer_is_bounded_in_values_and_depth_whichever_way_it_comes(way, bound):
+    before, after, to = WAYS[way]
+    answer = to(sends(before + _result(MUCH) + after))
+    async with hostile(answer) as there, asking(limits=TIGHTER.get(bound, BOUNDS)) as servers:
+        spec = spec_of(there.url, ITEM, {})
+        if bound == "none":
+            await call(servers, spec)
+            return
+        with pytest.raises(UpstreamFault, match="not strict JSON") as caught:
+            await call(servers, spec)
+        assert (caught.value.code, caught.value.sent) == (Code.UPSTREAM_INVALID, True)
+
+
 @pytest.mark.threat("T-42")
 @pytest.mark.parametrize("refused", ["401 Unauthorized", "403 Forbidden"])
 async def test_a_refused_token_is_told_to_operators_and_the_challenge_to_nobody(refused):

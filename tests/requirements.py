@@ -68,6 +68,8 @@ THREATS: dict[str, str] = {
     "T-52": "An authorization server, or a resource, passes for another one.",
     "T-53": "A page, a link or a question leads a person to give a consent that another gets the use of, "
     "or to a place that Remit did not mean.",
+    "T-54": "A caller is told that something changed which it may not read, or is told on after it no "
+    "longer may.",
     "T-57": "A publisher's `server.json`, or whoever changes it, decides what a gateway starts, "
     "shows or reaches.",
 }

@@ -45,6 +45,7 @@ from remit.runners.artifacts import DirectoryArtifacts
 from remit.runners.credentials.client import KeeperClient
 from remit.secret import kept_key
 from remit.servers.asking import Asker
+from remit.servers.hearing import Opener
 from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
 from remit.settings import lending
@@ -151,9 +152,8 @@ async def open_gateway(
         await stack.enter_async_context(enforced.kept(switch))
         asker = Asker(beside.runner, http, clock, gateway=name, profiles=pipeline.settings.profiles)
         asker.lends(beside.keeper, lending.looks(settings.sections.runners))
-        await stack.enter_async_context(
-            oversight.kept(asker, partial(_offered, pipeline, enforced.point, switch))
-        )
+        offered = partial(_offered, pipeline, enforced.point, switch)
+        await stack.enter_async_context(oversight.kept(asker, offered, Opener(asker)))
         stack.push_async_callback(_drained, pipeline, beside.runner)
         await stack.enter_async_context(_kept(gateway, pipeline.backends))
         yield gateway
@@ -210,7 +210,14 @@ def _with_servers(
     if not settings.servers:
         return beside
     sessions = kept(settings, clock, name, beside)
-    runner = UpstreamRunner(beside.runner, asked=http, seen=oversight.saw, sessions=sessions)
+    runner = UpstreamRunner(
+        beside.runner,
+        asked=http,
+        seen=oversight.saw,
+        sessions=sessions,
+        watches=oversight.watches,
+        consents=beside.keeper,
+    )
     return replace(beside, runner=runner)
 
 
@@ -237,15 +244,16 @@ def _backends(
         identity=KeyIdentity(settings.callers, settings.operators, now=clock.now_ms),
         catalog=oversight.catalog,
         servers=oversight,
+        watches=oversight.watches,
         arguments=SchemaCheck(max_bytes=limits.arguments_bytes, max_depth=limits.arguments_depth),
         policy=policy,
         bundles=ServedBundles(policy),
         runner=beside.runner,
         credentials=beside.keeper,
+        consents=beside.keeper,
         ledger=ledger,
         artifacts=DirectoryArtifacts(
             settings.data_dir / "artifacts",
-        consents=beside.keeper,
             keep_days=settings.sections.runners.artifacts.keep_days,
             max_bytes=settings.sections.runners.artifacts.max_mb * 2**20,
         ),
@@ -278,10 +286,10 @@ def _path_settings(settings: Settings, name: str) -> PathSettings:
         questions_per_minute=settings.sections.policy.questions_per_minute,
         tenant=settings.sections.identity.tenant,
         visible_ttl_s=settings.sections.policy.cache_ttl_s,
+        public_url=settings.public_url,
         state_key=kept_key(settings.data_dir / "keys" / "request-state.key"),
         # With more than one worker, one is always left for calls.
         list_batches=max(1, settings.sections.policy.workers - 1),
-        public_url=settings.public_url,
     )
 
 

@@ -6,12 +6,13 @@ is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from remit.errors import Refused
 from remit.model import PROMPT, Caller, Method, ResourceLists, Tool
 from remit.pipeline import Pipeline
+from remit.ports import Told
 
 
 class Offers:
@@ -21,6 +22,8 @@ class Offers:
         self._catalog = pipeline.backends.catalog
         self._servers = pipeline.backends.servers
         self._visibility = pipeline.visibility
+        self._policy = pipeline.backends.policy
+        self._watches = pipeline.backends.watches
 
     def methods(self) -> frozenset[Method]:
         """By which methods anything is offered to anyone."""
@@ -67,3 +70,40 @@ class Offers:
         assert tool.upstream is not None, "a prompt is a server's"
         own = tool.upstream.tool.removeprefix(PROMPT)
         return f"{Method.COMPLETE}:{tool.upstream.server}", {"type": "ref/prompt", "name": own}
+
+    # --------------------------------------------------------------------------- being told of it
+
+    def watcher(self, uri: str) -> str | None:
+        """Under which name a call subscribes to this URI, if one server has it and tells of it."""
+        return None if self._watches is None else self._servers.watcher(uri)
+
+    def standing(self, uri: str) -> object:
+        """What a call that subscribed to this URI rests on; equal as long as nothing of it is
+        another."""
+        tool = self._catalog.tool(self.watcher(uri) or "")
+        digest = None if tool is None else tool.digest
+        return self._policy.revision, self._visibility.epoch, digest
+
+    def rounds(self, uri: str) -> int:
+        """Another number whenever hearing the server of this URI has begun anew."""
+        server = self._server(uri)
+        return 0 if self._watches is None or server is None else self._watches.rounds(server)
+
+    def hear(self, uri: str, told: Told) -> Callable[[], None]:
+        """Have `told` called when this URI changes, or when hearing of it has begun anew."""
+        server = self._server(uri)
+        if self._watches is None or server is None:
+            return _nothing
+        return self._watches.hear(server, uri, told)
+
+    def listen(self) -> Callable[[], None]:
+        """Have servers heard that tell of changes of their lists; gives what ends that."""
+        return _nothing if self._watches is None else self._watches.listen()
+
+    def _server(self, uri: str) -> str | None:
+        tool = self._catalog.tool(self.watcher(uri) or "")
+        return None if tool is None or tool.upstream is None else tool.upstream.server
+
+
+def _nothing() -> None:
+    """Nothing was begun."""

@@ -150,6 +150,45 @@ class Servers(Protocol):
         """Under which name the catalog has the reading of this URI; None where no server, or more
         than one, listed it or a template that it matches."""
 
+    def watcher(self, uri: str) -> str | None:
+        """Under which name it has being told of changes of this URI; None where nobody may read
+        it (`reader`), or its server tells of no changes."""
+
+
+Told = Callable[[bool], None]
+
+
+class Watches(Protocol):
+    """What MCP servers tell by themselves, heard on connections that are the gateway's own.
+
+    A server is watched as long as somebody waits for what it tells, and no longer.
+    """
+
+    async def subscribe(self, server: str, uri: str, *, within_s: float) -> None:
+        """Have a server tell of changes of this resource; nobody is told of them by this alone.
+
+        Whether the caller may is not looked at here. It is held for a moment, until `hear`.
+
+        Args:
+            within_s: seconds until it is given up.
+
+        Raises:
+            UpstreamFault: it cannot be, or the server does not want to.
+            RunnerFault: no more servers can be watched.
+        """
+
+    def hear(self, server: str, uri: str, told: Told) -> Callable[[], None]:
+        """Have `told` called with True whenever the server says that this resource changed, and
+        with False when hearing it has begun anew; gives what ends that. It returns at once and
+        does not raise."""
+
+    def rounds(self, server: str) -> int:
+        """How often hearing this server was lost and begun again: whoever subscribed under another
+        number has to be asked about again."""
+
+    def listen(self) -> Callable[[], None]:
+        """Somebody waits for lists to change; gives what ends that."""
+
 
 class ArgumentCheck(Protocol):
     """Checks arguments, and structured results, against a tool's schemas."""

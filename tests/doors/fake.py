@@ -79,6 +79,21 @@ class NoOffers:
     def reader(self, uri: str) -> str | None:
         return None
 
+    def watcher(self, uri: str) -> str | None:
+        return None
+
+    def standing(self, uri: str) -> object:
+        return None
+
+    def rounds(self, uri: str) -> int:
+        return 0
+
+    def hear(self, uri: str, told: Callable[[bool], None]) -> Callable[[], None]:
+        return lambda: None
+
+    def listen(self) -> Callable[[], None]:
+        return lambda: None
+
     async def completer(
         self, caller: Caller, source_ip: str, ref: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any]] | None:

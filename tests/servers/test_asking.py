@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from remit.servers.tools import ServerTools
 from remit.testing.runner import NoopRunner
 from remit.upstreams.asking import HttpServers
 from remit.upstreams.lists import Wanted, Words
+from remit.upstreams.notices import Hearing
 from tests.servers.make import Time, item, spec
 from tests.upstreams.played import Message, Program, Server
 
@@ -175,6 +176,12 @@ class Http:
         self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
     ) -> Words:
         return Words()
+
+    async def hear(self, *_: Any, **__: Any) -> Hearing:
+        raise AssertionError("nobody hears it")
+
+    def offers(self, server: str) -> Mapping[str, Any]:
+        return {"tools": {"listChanged": True}}
 
     def doing(self, server: str) -> tuple[str, str | None] | None:
         return None

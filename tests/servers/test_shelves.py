@@ -9,6 +9,7 @@ import pytest
 
 from remit.catalog.server_spec import ServerSpec
 from remit.model import Effect, Method
+from remit.servers.announced import Announced
 from remit.servers.shelves import (
     MAX_EXPRESSIONS,
     MAX_TEMPLATES,
@@ -45,7 +46,7 @@ def offered(name: str) -> ServerSpec:
 
 
 def shelves(folder: Path, **lists: Words) -> Shelves:
-    made = Shelves([offered(name) for name in lists], ShelfStore(folder))
+    made = Shelves([offered(name) for name in lists], ShelfStore(folder), Announced(folder))
     for name, each in lists.items():
         made.take(name, each, 7)
     return made
@@ -126,7 +127,7 @@ def test_a_template_that_two_servers_have_is_listed_for_neither(tmp_path: Path) 
 def test_entries_are_there_once_the_server_was_seen_to_have_them_and_only_read(
     tmp_path: Path,
 ) -> None:
-    made = Shelves([offered("a"), spec("hides")], ShelfStore(tmp_path))
+    made = Shelves([offered("a"), spec("hides")], ShelfStore(tmp_path), Announced(tmp_path))
     assert made.unseen("a")
     assert not made.unseen("hides")
     assert made.entries() == []
@@ -144,13 +145,13 @@ def test_what_was_seen_last_is_there_after_a_restart_and_what_is_damaged_is_aske
 ) -> None:
     listed = words(resource("x://a"), template("y://{id}"), completes=True)
     first = shelves(tmp_path, a=listed)
-    again = Shelves([offered("a")], ShelfStore(tmp_path))
+    again = Shelves([offered("a")], ShelfStore(tmp_path), Announced(tmp_path))
     assert again.resources() == first.resources()
     assert not again.unseen("a")
     file = tmp_path / "a.resources.json"
     for text in (b"{", b"[]", b'{"schema":"remit.resources/1","server":"b"}', b"\xff"):
         file.write_bytes(text)
-        damaged = Shelves([offered("a")], ShelfStore(tmp_path))
+        damaged = Shelves([offered("a")], ShelfStore(tmp_path), Announced(tmp_path))
         assert damaged.unseen("a")
         assert (damaged.entries(), damaged.resources()) == ([], [])
 

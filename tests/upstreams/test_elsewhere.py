@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from remit.upstreams.asking import elsewhere
 from remit.upstreams.elsewhere import MAX_TOKEN_BYTES
 from remit.upstreams.lists import Wanted, Words
 from remit.upstreams.messages import Progress
+from remit.upstreams.notices import Hearing
 from remit.upstreams.runner import UpstreamRunner
 from tests.upstreams.played import call_spec
 
@@ -70,6 +71,12 @@ class Played:
         self.within.append(within_s)
         self.called.set()
         return await self.answer(progress)
+
+    async def hear(self, *_: Any, **__: Any) -> Hearing:
+        raise AssertionError("nobody hears it")
+
+    def offers(self, server: str) -> Mapping[str, Any]:
+        return {}
 
     async def list_tools(
         self, server: str, url: str, authorization: bytes | None, *, within_s: float

@@ -85,10 +85,14 @@ class Beside:
         }
 
     def fit(self, found: types.ServerCapabilities) -> types.ServerCapabilities:
-        """The capabilities without those of which nothing is offered; changes are not told."""
+        """The capabilities without those of which nothing is offered."""
         offered = self._offers.methods()
-        resources = types.ResourcesCapability() if Method.RESOURCES_READ in offered else None
-        prompts = types.PromptsCapability() if Method.PROMPTS_GET in offered else None
+        resources = prompts = None
+        if Method.RESOURCES_READ in offered:
+            subscribe = Method.RESOURCES_SUBSCRIBE in offered or None
+            resources = types.ResourcesCapability(subscribe=subscribe, list_changed=True)
+        if Method.PROMPTS_GET in offered:
+            prompts = types.PromptsCapability(list_changed=True)
         completions = found.completions if Method.COMPLETE in offered else None
         return found.model_copy(
             update={"resources": resources, "prompts": prompts, "completions": completions}
@@ -126,7 +130,7 @@ class Beside:
         # What nobody has is looked for as what is hidden is, and refused alike.
         name = self._offers.reader(uri) or f"{Method.RESOURCES_READ}:"
         reply = await self._make(ctx, Method.RESOURCES_READ, name, {"uri": uri})
-        return _result(
+        return result_beside(
             reply, ctx, missing=MCPError(
                 INVALID_PARAMS, "Resource not found",
                 {"code": Code.UNKNOWN_TOOL.value, "uri": uri},
@@ -140,7 +144,7 @@ class Beside:
         short = len(asked["name"]) <= MAX_NAME
         name = f"{Method.PROMPTS_GET}:{asked['name'] if short else ''}"
         reply = await self._make(ctx, Method.PROMPTS_GET, name, asked.get("arguments") or {})
-        return _result(reply, ctx, missing=_unknown("Unknown prompt"))
+        return result_beside(reply, ctx, missing=_unknown("Unknown prompt"))
 
     async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> Result:
         """`completion/complete`: a call of the server whose prompt or template it is about."""
@@ -153,7 +157,7 @@ class Beside:
         if "context" in asked:
             arguments["context"] = asked["context"]
         reply = await self._make(ctx, Method.COMPLETE, name, arguments)
-        return _result(reply, ctx, missing=_unknown("Unknown prompt or template"))
+        return result_beside(reply, ctx, missing=_unknown("Unknown prompt or template"))
 
     def _served(self, method: Method) -> None:
         if method not in self._offers.methods():
@@ -184,7 +188,7 @@ def _unknown(what: str) -> MCPError:
     return MCPError(INVALID_PARAMS, what, {"code": Code.UNKNOWN_TOOL.value})
 
 
-def _result(reply: Reply, ctx: Context, *, missing: MCPError) -> Result:
+def result_beside(reply: Reply, ctx: Context, *, missing: MCPError) -> Result:
     """The result that a reply holds.
 
     Raises:

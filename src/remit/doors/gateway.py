@@ -37,7 +37,7 @@ from remit.model import (
     ToolStatus,
     Verdict,
 )
-from remit.ports import Progress
+from remit.ports import Progress, Told
 
 
 class Offers(Protocol):
@@ -59,6 +59,23 @@ class Offers(Protocol):
         self, caller: Caller, source_ip: str, ref: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any]] | None:
         """Under which name an argument is completed, and the reference as its server knows it."""
+
+    def watcher(self, uri: str) -> str | None:
+        """Under which name a call subscribes to this URI, if one server has it and tells of it."""
+
+    def standing(self, uri: str) -> object:
+        """What a call that subscribed to this URI rests on: as long as this is equal, policy, what
+        is frozen, and what the catalog has of it are as they were."""
+
+    def rounds(self, uri: str) -> int:
+        """Another number whenever hearing the server of this URI has begun anew."""
+
+    def hear(self, uri: str, told: Told) -> Callable[[], None]:
+        """Have `told` called when this URI changes, or when hearing of it has begun anew; gives
+        what ends that. Whether anybody may be told is not looked at."""
+
+    def listen(self) -> Callable[[], None]:
+        """Have servers heard that tell of changes of their lists; gives what ends that."""
 
 
 class Gateway(Protocol):
@@ -216,6 +233,16 @@ class AdminGateway(Protocol):
             NotFound; Conflict: another definition was seen last.
         """
 
+    async def consents(self, operator: Operator) -> Sequence[Consent]:
+        """What people consented to at MCP servers' authorization servers, as far as it is held."""
+
+    async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
+        """End a consent: whether the authorization server confirmed that it is over there too.
+
+        Raises:
+            NotFound: there is none.
+        """
+
     async def freeze(self, operator: Operator, frozen: bool, reason: str) -> None:
         """Stop all new effects, or let them go on."""
 
@@ -232,16 +259,6 @@ class AdminGateway(Protocol):
         claims: Claims,
     ) -> Decided:
         """What policy says of a call that an enforcement point outside asks about; nothing runs.
-
-    async def consents(self, operator: Operator) -> Sequence[Consent]:
-        """What people consented to at MCP servers' authorization servers, as far as it is held."""
-
-    async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
-        """End a consent: whether the authorization server confirmed that it is over there too.
-
-        Raises:
-            NotFound: there is none.
-        """
 
         Raises:
             Refused: as the call itself would be, or `rate_limited`; InputError: `who` fits several

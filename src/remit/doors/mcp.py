@@ -29,11 +29,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from remit.consenting import ConsentDesk
 from remit.doors import edge
+from remit.doors.changes import LISTS
 from remit.doors.consents import consent_routes
 from remit.doors.edge import Fields, TurnedAway
 from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
 from remit.doors.issuer import PublicIssuer, issuer_routes
+from remit.doors.listening import tell_session
 from remit.doors.protocol import EXCHANGE, INBOUND, Inbound, Protocol, session_claim
 from remit.doors.settings import DoorSettings
 from remit.errors import Code, Refused, RemitError
@@ -106,7 +108,7 @@ class McpDoor:
 
     def end_streams(self) -> None:
         """End every stream on which a client waits for changes."""
-        self._protocol.changes.end()
+        self._protocol.listening.changes.end()
         self._legacy.end_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,14 +198,22 @@ class McpDoor:
             await asyncio.gather(telling, return_exceptions=True)
 
     async def _tell(self, scope: Scope, inbound: Inbound, stream: asyncio.Event) -> None:
-        """Say on the standing stream of a session when its caller's list of tools has changed."""
+        """Say on the standing stream of a session what has changed of what its caller sees."""
         session_id = edge.fields(scope).get(SESSION, "")
-        async with self._protocol.changes.listening(inbound.caller, inbound.source_ip) as listener:
+        if not self._legacy.is_owner(scope["user"], session_id):
+            return  # whoever asks hears from the library that there is no such session
+        listening = self._protocol.listening
+        async with listening.changes.listening(
+            inbound.caller,
+            inbound.source_ip,
+            lists=frozenset(LISTS),
+            book=listening.book(session_id, inbound.caller),
+        ) as listener:
             await stream.wait()
-            while await listener.changed():
+            while (told := await listener.changed()) is not None:
                 session = self._legacy.owned_by(scope["user"], session_id)
                 if session is not None:
-                    await session.send_tool_list_changed()
+                    await tell_session(session, told)
         self._legacy.end_stream(scope["user"], session_id)
 
 
@@ -238,6 +248,7 @@ class Sessions(StreamableHTTPSessionManager):
         )
         self._max_per_caller = settings.max_sessions_per_caller
         self._opened = protocol.opened
+        self._ended = protocol.ended
 
     async def make_room(self, user: AuthenticatedUser) -> None:
         """End this caller's oldest idle session if it has as many as it may have."""
@@ -255,9 +266,13 @@ class Sessions(StreamableHTTPSessionManager):
         for transport in self._server_instances.values():
             transport.close_standalone_sse_stream()
 
+    def is_owner(self, user: AuthenticatedUser, session_id: str) -> bool:
+        """Whether there is such a session, open or just opening, and it is this caller's."""
+        return self._session_owners.get(session_id) == authorization_context(user)
+
     def owned_by(self, user: AuthenticatedUser, session_id: str) -> ServerSession | None:
         """The open session of that id, if it is this caller's."""
-        if self._session_owners.get(session_id) != authorization_context(user):
+        if not self.is_owner(user, session_id):
             return None
         return self._opened.get(session_id)
 
@@ -270,7 +285,7 @@ class Sessions(StreamableHTTPSessionManager):
     async def _discard_session(
         self, session_id: str, transport: StreamableHTTPServerTransport
     ) -> None:
-        self._opened.pop(session_id, None)
+        self._ended(session_id)
         await super()._discard_session(session_id, transport)
 
     def _admit_session(
@@ -281,7 +296,7 @@ class Sessions(StreamableHTTPSessionManager):
         if len(self._opened) > len(self._server_instances):
             # One that said that it is open in the moment in which it was ended.
             for ended in self._opened.keys() - self._server_instances.keys():
-                del self._opened[ended]
+                self._ended(ended)
         return super()._admit_session(requestor)
 
     def _owned(self, owner: AuthorizationContext) -> list[str]:

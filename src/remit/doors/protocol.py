@@ -18,22 +18,21 @@ from mcp.server.lowlevel.server import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
-from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
 from remit.canonical import encode
 from remit.doors.beside import Beside
-from remit.doors.changes import Changes
 from remit.doors.claims import Client, read_claims, read_idempotency_key
 from remit.doors.edge import INTERNAL_ERROR, INVALID_PARAMS
 from remit.doors.elicit import ask, asks_itself, capabilities_of, goes_to, left, unanswered
 from remit.doors.exchange import Exchange
 from remit.doors.gateway import Gateway
+from remit.doors.listening import SESSION_ID, Listening
 from remit.doors.progress import SendProgress, progress_to
 from remit.doors.settings import DoorSettings
 from remit.doors.tracing import ServerSpan
 from remit.doors.under_way import UnderWay
 from remit.doors.wire import WireTools, fit, page, read_cursor, result_of, text_of
-from remit.errors import Code, InputError, Refused
+from remit.errors import Code, InputError
 from remit.model import Call, Caller, Frozen, Method, Question, Reply
 from remit.ports import Now
 from remit.telemetry import logger
@@ -45,7 +44,6 @@ EXCHANGE = "remit.exchange"
 """Where it leaves the `Exchange` of a request on the 2026-07-28 wire."""
 
 MAX_TOOL_NAME = 128
-SESSION_ID = "mcp-session-id"
 
 Context = ServerRequestContext[Any, Any]
 Result = dict[str, Any]
@@ -88,7 +86,7 @@ class Protocol:
         self._settings = settings
         self._now = now
         self._tools = WireTools()
-        self.changes = Changes(gateway, settings)
+        self.listening = Listening(gateway, settings, now, call=self._subscribing, who=_who)
         self.under_way = UnderWay()
         self._beside = Beside(gateway.offers, settings, self._make, _who)
         self.opened: dict[str, ServerSession] = {}
@@ -114,9 +112,7 @@ class Protocol:
         self._beside.serve(server)
         server.add_request_handler("tools/list", types.PaginatedRequestParams, self.list_tools)
         server.add_request_handler("tools/call", types.CallToolRequestParams, self.call_tool)
-        server.add_request_handler(
-            "subscriptions/listen", types.SubscriptionsListenRequestParams, self.listen
-        )
+        self.listening.serve(server)
         server.add_notification_handler(
             "notifications/initialized", types.NotificationParams, self.initialized
         )
@@ -140,38 +136,10 @@ class Protocol:
         result: Result = {"resultType": "complete", "tools": listed}
         return result if cursor is None else {**result, "nextCursor": cursor}
 
-    async def listen(
-        self, ctx: Context, params: types.SubscriptionsListenRequestParams
-    ) -> types.SubscriptionsListenResult:
-        """`subscriptions/listen`: the caller's own list of tools, and nothing else.
-
-        The stream lasts until the client closes it, its credential is no longer valid or the
-        gateway stops. There is no replay: whoever asks again lists again.
-        """
-        inbound = inbound_of(ctx)
-        meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-        wanted = params.notifications.tools_list_changed is True
-        honoured = types.SubscriptionFilter(tools_list_changed=wanted or None)
-        acknowledged = types.SubscriptionsAcknowledgedNotification(
-            params=types.SubscriptionsAcknowledgedNotificationParams(
-                notifications=honoured, _meta=meta
-            )
-        )
-        try:
-            place = self.changes.subscription(inbound.caller)
-            with place:
-                async with self.changes.listening(inbound.caller, inbound.source_ip) as listener:
-                    await ctx.session.send_notification(acknowledged, ctx.request_id)
-                    while await listener.changed():
-                        if wanted:
-                            told = types.ToolListChangedNotification(
-                                params=types.NotificationParams(_meta=meta)
-                            )
-                            await ctx.session.send_notification(told, ctx.request_id)
-        except Refused as refused:
-            data = {"code": refused.code.value}
-            raise MCPError(INTERNAL_ERROR, refused.message, data) from None
-        return types.SubscriptionsListenResult(_meta=meta)
+    def ended(self, session_id: str) -> None:
+        """A session of an earlier revision is over."""
+        self.opened.pop(session_id, None)
+        self.listening.ended(session_id)
 
     async def initialized(self, ctx: Context, _params: types.NotificationParams) -> None:
         """A session of an earlier revision is open; what changes can be said on its GET stream."""
@@ -212,6 +180,15 @@ class Protocol:
             await self._gateway.refuse_at_door(exc.code, inbound.caller.id)
             raise MCPError(INVALID_PARAMS, exc.message, {"code": exc.code.value}) from None
         return await self._carried(ctx, inbound, call)
+
+    def _subscribing(
+        self, ctx: Context, method: Method, name: str, arguments: Mapping[str, Any]
+    ) -> Call:
+        """The call by which a resource is subscribed to; it may be made again later."""
+        inbound = inbound_of(ctx)
+        meta = inbound.message["params"].get("_meta")
+        params = {"name": name, "arguments": arguments, "_meta": meta}
+        return replace(self._call(ctx, inbound, params), method=method, idempotency_key=None)
 
     async def _carried(self, ctx: Context, inbound: Inbound, call: Call) -> Reply:
         """The gateway's reply, its questions on the way asked of a client that has to be asked."""

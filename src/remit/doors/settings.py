@@ -18,7 +18,9 @@ class DoorSettings:
     or none. `tracing` says whether anything records spans: without it the server span is not
     made. Times say their unit; `body_timeout_s` is how long a request's body may take to arrive,
     `keepalive_s` how long a stream may be silent before it is kept alive, `recheck_s` how often
-    the credential of a stream on which nothing happens is looked at.
+    the credential of a stream on which nothing happens is looked at. Resources that are subscribed to:
+    `reask_s` after which their calls are made again, `unheard_s` how long those of a session are
+    kept on whose stream nobody listens, `told_apart_s` how far notices of them are apart at least.
     """
 
     name: str = "remit"
@@ -37,4 +39,9 @@ class DoorSettings:
     max_subscriptions: int = 1_000
     max_subscriptions_per_caller: int = 16
     recheck_s: float = 5.0
+    max_resources: int = 1_000
+    max_resources_per_caller: int = 64
+    reask_s: float = 600.0
+    unheard_s: float = 60.0
+    told_apart_s: float = 0.1
     tracing: bool = True

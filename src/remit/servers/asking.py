@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -28,9 +29,12 @@ from remit.upstreams.conversation import Conversation
 from remit.upstreams.elsewhere import token_of
 from remit.upstreams.lines import ByteStream
 from remit.upstreams.lists import Wanted, Words, words_of
+from remit.upstreams.notices import announced
 from remit.visible import quoted, shown
 
 log = logger()
+
+End = Callable[[], Awaitable[None]]
 
 WITHIN_S = 60.0
 """How long starting a server and listing its tools may take."""
@@ -50,6 +54,8 @@ class Listing:
     revision: str | None = None
     claimed_name: str | None = None
     claimed_version: str | None = None
+    announces: frozenset[str] = frozenset()
+    """Of what changes it says that it tells; see `notices.announced`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +102,8 @@ class Asker:
         profiles: Mapping[str, Profile],
         within_s: float = WITHIN_S,
     ) -> None:
-        self._runner = runner
-        self._http = http
+        self.runner = runner
+        self.http = http
         self._clock = clock
         self._gateway = gateway
         self._profiles = profiles
@@ -125,21 +131,47 @@ class Asker:
             return Silent(health=Health.UNREACHABLE, why=fault.message + hint)
 
     async def _call(self, server: ServerTools, url: str) -> Listing | Silent:
-        if self._http is None:
+        if self.http is None:
             return Silent(health=Health.UNREACHABLE, why="no server can be asked over HTTP here")
         ref = server.spec.authorization
         if self._lends is None or ref is None or ref not in self._shown:
             # A credential is lent to runs alone, and this is none.
-            return await self._listed(self._http, server, url, None)
-        lease = self._lease()
+            return await self._listed(self.http, server, url, None)
+        lease = self.lease(self._within_s)
         try:
             token = token_of((await self._lends.look(lease, ref)).files)
-            found = await self._listed(self._http, server, url, token)
+            found = await self._listed(self.http, server, url, token)
             return await _unspoilt(found, self._lends, lease)
         finally:
-            returned = await asyncio.shield(self._lends.take_back(lease))
-            ended = all(each.revoked for each in returned)
-            log.info("server_looked_at", server=server.spec.name, credential=ref, revoked=ended)
+            await asyncio.shield(self._taken_back(self._lends, lease, server, ref))
+
+    async def shown(self, server: ServerTools) -> tuple[bytes, End] | None:
+        """What a server at a URL is shown outside of calls, and what takes it back; None for
+        nothing.
+
+        Raises:
+            RunnerFault: `credential_unavailable`.
+        """
+        lends, ref = self._lends, server.spec.authorization
+        if lends is None or ref is None or ref not in self._shown:
+            return None
+        lease = self.lease(self._within_s)
+
+        async def back() -> None:
+            with suppress(RunnerFault):  # what is not taken back now ends in its time
+                await self._taken_back(lends, lease, server, ref)
+
+        try:
+            token = token_of((await lends.look(lease, ref)).files)
+        except BaseException:
+            await asyncio.shield(back())
+            raise
+        return None if token is None else (token, back)
+
+    async def _taken_back(self, lends: Looks, lease: Lease, server: ServerTools, ref: str) -> None:
+        returned = await lends.take_back(lease)
+        ended = all(each.revoked for each in returned)
+        log.info("server_looked_at", server=server.spec.name, credential=ref, revoked=ended)
 
     async def _listed(
         self, http: HttpServers, server: ServerTools, url: str, token: bytes | None
@@ -152,10 +184,10 @@ class Asker:
                 words = await http.words(name, url, token, wanted, within_s=self._within_s)
             except UpstreamFault as fault:
                 _not_read(name, fault)
-        return Listing(items=items, words=words)
+        return Listing(items=items, words=words, announces=announced(http.offers(name)))
 
     async def _start(self, server: ServerTools) -> Listing | Silent:
-        process = _Process(self._runner, self._spec(server), self._lease)
+        process = _Process(self.runner, self.process(server), lambda: self.lease(self._within_s))
         try:
             return await process.listing(
                 replace(bounds.Limits(), open_s=self._within_s), server.spec.name, wanted_of(server)
@@ -165,12 +197,14 @@ class Asker:
         finally:
             await process.destroyed()
 
-    def _lease(self) -> Lease:
-        deadline_ms = self._clock.now_ms() + round((self._within_s + _SLACK_S) * 1000)
+    def lease(self, within_s: float) -> Lease:
+        """A lease of its own for so many seconds."""
+        deadline_ms = self._clock.now_ms() + round((within_s + _SLACK_S) * 1000)
         name = self._clock.new_id("look")
         return Lease(id=name, gateway=self._gateway, fence=0, deadline_ms=deadline_ms)
 
-    def _spec(self, server: ServerTools) -> RunSpec:
+    def process(self, server: ServerTools) -> RunSpec:
+        """The process of a server that is started outside of calls."""
         command = command_of(server.spec, writes=False)
         profile = server.spec.runner
         rendered = render_command(command, {})
@@ -214,6 +248,7 @@ class _Process:
             revision=talk.opened.revision.value,
             claimed_name=_claimed(info.get("name")),
             claimed_version=_claimed(info.get("version")),
+            announces=announced(talk.opened.capabilities),
         )
 
     async def _stream(self) -> ByteStream:

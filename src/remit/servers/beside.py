@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from remit.catalog.server_spec import ServerToolSpec
-from remit.model import PROMPT, RISK_OF, Effect, Method, Tool
-from remit.servers.tools import ServerTools
+from remit.model import PROMPT, RISK_OF, Effect, Method, SessionMode, Tool
+from remit.servers.tools import ServerTools, digest
 from remit.upstreams.definitions import Definition, Written
 from remit.upstreams.hints import Standing
 from remit.upstreams.names import offered_name
@@ -77,7 +78,19 @@ class ServerMethods(ServerTools):
             description=_DESCRIBED[method],
             input_schema=Written(json.dumps(_SCHEMAS[method], separators=(",", ":"))),
         )
-        return self.tool(definition)
+        made = self.tool(definition)
+        return watched(made) if method is Method.RESOURCES_SUBSCRIBE else made
+
+
+def watched(tool: Tool) -> Tool:
+    """An entry that is carried out on a connection of the gateway's own: whoever calls it lends it
+    nothing, gives a process of it no way out, and gets nothing of the server's back."""
+    upstream = tool.upstream
+    assert upstream is not None
+    own = replace(upstream, authorization=None, session=SessionMode.PER_CALL)
+    egress = () if upstream.url is None else tool.egress
+    made = replace(tool, upstream=own, egress=egress, credentials=(), returns=(), digest="")
+    return replace(made, digest=digest(made))
 
 
 def _standing(made: ServerTools) -> Standing:
@@ -86,11 +99,18 @@ def _standing(made: ServerTools) -> Standing:
 
 _DESCRIBED: Mapping[Method, str] = {
     Method.RESOURCES_READ: "Reads one resource of the server.",
+    Method.RESOURCES_SUBSCRIBE: "Has the caller told whenever one resource of the server changes.",
     Method.COMPLETE: "Completes an argument of a prompt, or of a template of resources.",
 }
 
 _SCHEMAS: Mapping[Method, dict[str, Any]] = {
     Method.RESOURCES_READ: {
+        "type": "object",
+        "properties": {"uri": dict(_URI)},
+        "required": ["uri"],
+        "additionalProperties": False,
+    },
+    Method.RESOURCES_SUBSCRIBE: {
         "type": "object",
         "properties": {"uri": dict(_URI)},
         "required": ["uri"],

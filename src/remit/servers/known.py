@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from remit.errors import ConfigError
-from remit.model import Health, Noticed, ServerStatus, Tool, ToolState, ToolStatus
+from remit.model import Health, Noticed, PartDifference, ServerStatus, Tool, ToolState, ToolStatus
 from remit.servers.asking import Listing, Silent
 from remit.servers.catalog import Absent, Candidate, Claim
 from remit.servers.judging import Aside, Judged
 from remit.servers.pins import FIRST_SIGHT, Pinned
 from remit.servers.tools import ServerTools
-from remit.visible import shown
+from remit.upstreams.pins import changes
+from remit.visible import shown, visible
 
 
 class Known:
@@ -194,6 +196,26 @@ class Known:
             why=aside.why or None,
             noticed=self._noticed.get(shown(name)),
         )
+
+
+def differences_of(one: Pinned) -> Sequence[PartDifference]:
+    """See `ports.Servers.differences`."""
+    old = None if one.accepted is None else one.accepted.definition
+    new = None if one.seen is None else one.seen.definition
+    if new is None:
+        return ()
+    if old is None:
+        return [
+            PartDifference(part=part, diff="\n".join(f"+{line}" for line in _lines(value)))
+            for part, value in new.parts().items()
+        ]
+    return [PartDifference(part=each.part, diff=each.diff) for each in changes(old, new)]
+
+
+def _lines(value: Any) -> list[str]:
+    """A part of a definition as lines that are safe to look at."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    return [visible(line) for line in text.splitlines()] or [""]
 
 
 def _claim(alias: str | None) -> Claim:

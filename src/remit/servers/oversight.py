@@ -8,7 +8,6 @@ is offered; what is held back is held back at once, whatever the disk does.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -34,20 +33,22 @@ from remit.model import (
     ToolStatus,
 )
 from remit.ports import Clock, Servers
+from remit.servers.announced import Announced
 from remit.servers.asking import Asks, Listing
 from remit.servers.beside import ServerPrompts
 from remit.servers.catalog import Arranged, WholeCatalog, arrange
 from remit.servers.heard import Heard
+from remit.servers.hearing import Opens
 from remit.servers.judging import Judged, judge
-from remit.servers.known import Known
+from remit.servers.known import Known, differences_of
 from remit.servers.pins import Pinned, PinStore
 from remit.servers.shelves import ShelfStore, Shelves
 from remit.servers.tools import ServerTools
+from remit.servers.watches import Watches
 from remit.telemetry import logger
 from remit.upstreams.lists import Words, prompt_book
 from remit.upstreams.names import Skeleton, skeleton
-from remit.upstreams.pins import changes
-from remit.visible import shown, visible
+from remit.visible import shown
 
 Doing = Callable[[str], tuple[str, str | None] | None]
 
@@ -97,7 +98,10 @@ class Oversight:
             if spec.prompts is Beside.OFFER and (book := prompt_book(spec.name))
         }
         self._books = {each.book: each for each in self._each()}
-        self._shelves = Shelves(listed, ShelfStore(store.directory))
+        self._announced = Announced(store.directory)
+        self._shelves = Shelves(listed, ShelfStore(store.directory), self._announced)
+        tools = {name: each.tools for name, each in self._known.items()}
+        self.watches = Watches(tools, self._announced)
         self._prefixes = {name: each.tools.prefix for name, each in self._known.items()}
         self._arranged = Arranged(tools=(), refused={})
         self.catalog = WholeCatalog()
@@ -111,7 +115,7 @@ class Oversight:
 
     @asynccontextmanager
     async def kept(
-        self, asks: Asks, activate: Callable[[], Awaitable[None]]
+        self, asks: Asks, activate: Callable[[], Awaitable[None]], opens: Opens | None = None
     ) -> AsyncIterator[None]:
         """Until the block ends: judge what calls read, and ask servers that were never seen.
 
@@ -119,6 +123,7 @@ class Oversight:
 
         Args:
             activate: puts what the catalog holds in force in the ledger.
+            opens: opens connections to hear servers; None: nobody hears them.
         """
         self._asks, self._activate = asks, activate
         tasks = [asyncio.ensure_future(self._listen())]
@@ -126,10 +131,11 @@ class Oversight:
         tasks += [
             asyncio.ensure_future(self._first(name, places))
             for name, each in self._known.items()
-            if not each.pinned or self._shelves.unseen(name)
+            if not each.pinned or self._shelves.unseen(name) or self._announced.unknown(name)
         ]
         try:
-            yield
+            async with self.watches.kept(opens, self.look):
+                yield
         finally:
             for task in tasks:
                 task.cancel()
@@ -250,18 +256,24 @@ class Oversight:
             prompts.answered(self._clock.now_ms())
             await self._take(prompts, words.prompts or (), Noticed.DISCOVERY)
         async with self._turn:
-            await asyncio.to_thread(self._shelves.take, server, words, self._clock.now_ms())
-            await self._offer()
+            now_ms = self._clock.now_ms()
+            other = await asyncio.to_thread(self._shelves.take, server, words, now_ms)
+            await self._offer(other=other)
 
     def _each(self) -> Iterator[Known]:
         """The tools of each server, and its prompts."""
         yield from self._known.values()
         yield from self._prompts.values()
 
-    async def _offer(self) -> None:
-        """Offer what may be offered now; if that is something else, put it in force."""
-        if self._put():
+    async def _offer(self, *, other: bool = False) -> None:
+        """Offer what may be offered now; if that is something else, put it in force.
+
+        Args:
+            other: something is, in any case, of what is only listed.
+        """
+        if put := self._put():
             await self._activate()
+        if put or other:
             for told in list(self._told):
                 told()
 
@@ -282,6 +294,9 @@ class Oversight:
     def reader(self, uri: str) -> str | None:
         return self._shelves.reader(uri)
 
+    def watcher(self, uri: str) -> str | None:
+        return self._shelves.watcher(uri)
+
     def _status(self, known: Known) -> ServerStatus:
         refused, name = self._arranged.refused, known.book
         beside = self._shelves.status(name)
@@ -295,17 +310,7 @@ class Oversight:
         self._doing = doing
 
     def differences(self, server: str, tool: str) -> Sequence[PartDifference]:
-        one = self._tool(server, tool)
-        old = None if one.accepted is None else one.accepted.definition
-        new = None if one.seen is None else one.seen.definition
-        if new is None:
-            return ()
-        if old is None:
-            return [
-                PartDifference(part=part, diff="\n".join(f"+{line}" for line in _lines(value)))
-                for part, value in new.parts().items()
-            ]
-        return [PartDifference(part=each.part, diff=each.diff) for each in changes(old, new)]
+        return differences_of(self._tool(server, tool))
 
     async def look(self, server: str) -> ServerStatus:
         known = self._server(server)
@@ -313,6 +318,9 @@ class Oversight:
         found = await self._asks.ask(known.tools)
         if isinstance(found, Listing):
             known.answered(self._clock.now_ms(), found)
+            if self._announced.put(server, found.announces):
+                self.watches.announced()
+                await self._offer()
             await self._take(known, found.items, Noticed.DISCOVERY)
             await self._beside(server, found.words)
         else:
@@ -380,12 +388,6 @@ def _unaccepted(judged: Judged, before: Mapping[str, Pinned]) -> Mapping[str, Pi
         else Pinned(name=name, last=one.accepted)
         for name, one in judged.pinned.items()
     }
-
-
-def _lines(value: Any) -> list[str]:
-    """A part of a definition as lines that are safe to look at."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-    return [visible(line) for line in text.splitlines()] or [""]
 
 
 _: type[Servers] = Oversight

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from remit import canonical
 from remit.catalog.server_spec import Beside, ServerSpec
 from remit.errors import InputError, RemitError
 from remit.model import Frozen, Method, ResourceLists, Tool, ToolState, ToolStatus
+from remit.servers.announced import Announced
 from remit.servers.beside import ServerMethods
 from remit.servers.pins import MAX_BYTES, put_down
 from remit.telemetry import logger
 from remit.upstreams.lists import Words
+from remit.upstreams.notices import SUBSCRIBE
 from remit.upstreams.templates import MAX_URI, Template
 from remit.visible import shown, visible
 
@@ -172,10 +174,14 @@ class Shelves:
     Args:
         specs: what the operator says of each.
         store: what was seen before.
+        announced: what each says that it tells by itself.
     """
 
-    def __init__(self, specs: Iterable[ServerSpec], store: ShelfStore) -> None:
+    def __init__(
+        self, specs: Iterable[ServerSpec], store: ShelfStore, announced: Announced
+    ) -> None:
         self._store = store
+        self._announced = announced
         self._methods = {
             spec.name: ServerMethods(spec)
             for spec in specs
@@ -188,20 +194,21 @@ class Shelves:
         """Whether its lists are wanted and were never had."""
         return server in self._held and self._held[server] is None
 
-    def take(self, server: str, words: Words, now_ms: int) -> None:
-        """It listed this; kept on disk if that can be.
+    def take(self, server: str, words: Words, now_ms: int) -> bool:
+        """It listed this; kept on disk if that can be. Whether it is another than before.
 
         Call in a thread of its own: it looks at each of many items.
         """
         if server not in self._held:
-            return
+            return False
         found = shelf_of(words, now_ms)
         try:
             self._store.write(server, found)
         except OSError as error:
             log.error("resources_not_kept", server=server, error=error.strerror)  # noqa: TRY400 - a trace says nothing
-        self._held[server] = found
+        before, self._held[server] = self._held[server], found
         self._arrange()
+        return before is None or replace(before, seen_ms=now_ms) != found
 
     def _arrange(self) -> None:
         """Find the URIs that two servers have."""
@@ -217,16 +224,35 @@ class Shelves:
             for text in each.templates if each else ():
                 whose[text].add(name)
         self._twice = {uri for uri, owners in whose.items() if len(owners) > 1}
+        self._lists = self._listed()
 
     def reader(self, uri: str) -> str | None:
         """See `ports.Servers.reader`."""
-        found = [name for name, each in self._held.items() if each and each.covers(uri)]
-        if len(found) != 1:
+        name = self._owner(uri)
+        return None if name is None else self._methods[name].offered_as(Method.RESOURCES_READ)
+
+    def watcher(self, uri: str) -> str | None:
+        """See `ports.Servers.watcher`."""
+        name = self._owner(uri)
+        if name is None or not self._tells(name):
             return None
-        return self._methods[found[0]].offered_as(Method.RESOURCES_READ)
+        return self._methods[name].offered_as(Method.RESOURCES_SUBSCRIBE)
+
+    def _owner(self, uri: str) -> str | None:
+        """The one server that has it."""
+        found = [name for name, each in self._held.items() if each and each.covers(uri)]
+        return found[0] if len(found) == 1 else None
+
+    def _tells(self, name: str) -> bool:
+        """Whether a server says that it tells of changes of resources."""
+        each = self._held[name]
+        return each is not None and each.has and SUBSCRIBE in self._announced.of(name)
 
     def resources(self) -> Sequence[ResourceLists]:
         """See `ports.Servers.resources`."""
+        return self._lists
+
+    def _listed(self) -> Sequence[ResourceLists]:
         return [
             ResourceLists(
                 server=name,
@@ -254,6 +280,8 @@ class Shelves:
         for name, each in self._held.items():
             if each is not None and each.has:
                 made.append(self._methods[name].of(Method.RESOURCES_READ))
+            if self._tells(name):
+                made.append(self._methods[name].of(Method.RESOURCES_SUBSCRIBE))
             if each is not None and each.completes:
                 made.append(self._methods[name].of(Method.COMPLETE))
         return made
@@ -267,6 +295,8 @@ class Shelves:
         told = []
         if each.has:
             told.append((Method.RESOURCES_READ, _said(each, self._refused(each))))
+        if self._tells(server):
+            told.append((Method.RESOURCES_SUBSCRIBE, ""))
         if each.completes:
             told.append((Method.COMPLETE, ""))
         return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mcp_types import CompleteResult, GetPromptResult, ReadResourceResult
+from mcp_types import CompleteResult, EmptyResult, GetPromptResult, ReadResourceResult
 from pydantic import BaseModel
 
 from remit.model import Method
@@ -17,11 +17,13 @@ from remit.stages.respond import block_shown, masked, printable
 
 _MODEL: Mapping[Method, type[BaseModel]] = {
     Method.RESOURCES_READ: ReadResourceResult,
+    Method.RESOURCES_SUBSCRIBE: EmptyResult,
     Method.PROMPTS_GET: GetPromptResult,
     Method.COMPLETE: CompleteResult,
 }
 _MEMBERS: Mapping[Method, tuple[str, ...]] = {
     Method.RESOURCES_READ: ("contents",),
+    Method.RESOURCES_SUBSCRIBE: (),
     Method.PROMPTS_GET: ("description", "messages"),
     Method.COMPLETE: ("completion",),
 }
@@ -48,6 +50,8 @@ def blocks(method: Method, result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 [{"type": "text", "text": result["description"]}] if "description" in result else []
             )
             return said + [each["content"] for each in result["messages"]]
+        case Method.RESOURCES_SUBSCRIBE:
+            return []
         case _:
             return [{"type": "text", "text": each} for each in result["completion"]["values"]]
 
@@ -70,6 +74,8 @@ def printed(method: Method, result: Mapping[str, Any]) -> dict[str, Any]:
             shown["messages"] = [
                 {**each, "content": block_shown(each["content"])} for each in result["messages"]
             ]
+        case Method.RESOURCES_SUBSCRIBE:
+            return {}
         case _:
             found = result["completion"]
             values = [printable(each.encode()) for each in found["values"]]

@@ -55,6 +55,11 @@ class Visibility:
         self._watching: dict[object, Callable[[], None]] = {}
         self._forget(self._state())
 
+    @property
+    def epoch(self) -> int:
+        """Another number after each freeze and each end of one."""
+        return self._epoch
+
     def freeze_changed(self) -> None:
         """A freeze or its end: no answer from before it is used after it."""
         self._epoch += 1

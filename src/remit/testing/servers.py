@@ -122,6 +122,9 @@ class MemoryServers:
     def resources(self) -> Sequence[ResourceLists]:
         return ()
 
+    def watcher(self, uri: str) -> str | None:
+        return None
+
     def reader(self, uri: str) -> str | None:
         return None
 

@@ -11,6 +11,7 @@ from remit.profile import ELSEWHERE
 from remit.upstreams.definitions import read_definition
 from remit.upstreams.lists import Ask, Kind, Wanted, Words, prompt_book, prompt_item
 from remit.upstreams.messages import Progress
+from remit.upstreams.notices import Hearing, Hears
 
 Seen = Callable[[str, Sequence[dict[str, Any]]], None]
 """Told the server's name and its list of tools, as it sent them, each time one was read; or
@@ -80,6 +81,28 @@ class HttpServers(Protocol):
             UpstreamFault: there is no whole list.
         """
 
+    async def hear(
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        lists: frozenset[str],
+        hears: Hears,
+        *,
+        within_s: float,
+    ) -> Hearing:
+        """A connection that is held open to hear what the server tells; whoever gets it closes it.
+
+        Args:
+            lists: of whose changes is to be heard.
+
+        Raises:
+            UpstreamFault: there is none.
+        """
+
+    def offers(self, server: str) -> Mapping[str, Any]:
+        """What a server said last that it can do; nothing of one that was not asked."""
+
     async def aclose(self) -> None:
         """Close every connection; what is under way ends with a fault. Idempotent."""
 
@@ -127,7 +150,7 @@ async def checked(call: UpstreamCall, ask: Ask, seen: Seen) -> None:
             check_definition(call, items)
         case Method.PROMPTS_GET:
             await check_prompt(call, ask, seen)
-        case Method.RESOURCES_READ | Method.COMPLETE:
+        case Method.RESOURCES_READ | Method.RESOURCES_SUBSCRIBE | Method.COMPLETE:
             return
 
 

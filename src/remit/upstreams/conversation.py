@@ -197,6 +197,29 @@ class Conversation:
         )
         return reply.result
 
+    async def ask(
+        self, method: str, params: Mapping[str, Any], *, within_s: float | None = None
+    ) -> dict[str, Any]:
+        """Ask for something that is no call, such as to be told of changes; gives the result.
+
+        Raises:
+            UpstreamFault: there is none.
+        """
+        reply = await self._exchange.request(
+            method,
+            dressed(params, self.opened.revision, self._capabilities),
+            within_s=self._limits.list_s if within_s is None else within_s,
+        )
+        return reply.result
+
+    def when_told(self, told: Callable[[str, Mapping[str, Any]], None]) -> None:
+        """Have this called with each notification of the server; returns at once, does not raise."""
+        self._exchange.told = told
+
+    async def over(self) -> UpstreamFault:
+        """Wait until it has ended; why."""
+        return await self._exchange.over()
+
     def cancel(self, key: str) -> bool:
         """Give up the calls of this key, tell the server, and say whether there was one.
 

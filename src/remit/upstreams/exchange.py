@@ -69,6 +69,7 @@ class Exchange:
         self.batches = False
         self.tools_changed = False
         self.when_tools_change: Callable[[], None] = _nothing
+        self.told: Callable[[str, Mapping[str, Any]], None] = _untold
 
     @property
     def open(self) -> bool:
@@ -133,6 +134,11 @@ class Exchange:
     async def written(self) -> None:
         """Wait until all that was to be sent is written, or never will be."""
         await self._idle.wait()
+
+    async def over(self) -> UpstreamFault:
+        """Wait until it has ended; why."""
+        await asyncio.wait(self._tasks)
+        return self._fault or UpstreamFault(Code.CANCELLED, "the conversation was closed")
 
     async def close(self) -> None:
         """End it; every request in flight raises `cancelled`."""
@@ -266,6 +272,7 @@ class Exchange:
             if method == "notifications/tools/list_changed" and not self.tools_changed:
                 self.tools_changed = True
                 self.when_tools_change()
+            self.told(method, params)
             return
         number = value["id"]
         if type(number) is not int and not (isinstance(number, str) and len(number) <= _ID_CHARS):
@@ -307,6 +314,10 @@ class Exchange:
 
 
 def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+def _untold(_method: str, _params: Mapping[str, Any]) -> None:
     """Nobody wants to know."""
 
 

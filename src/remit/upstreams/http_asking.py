@@ -25,6 +25,7 @@ from remit.upstreams.http_way import Look, Way, resolve
 from remit.upstreams.limits import Limits
 from remit.upstreams.lists import Wanted, Words
 from remit.upstreams.messages import Progress
+from remit.upstreams.notices import Hearing, Hears, bounded
 
 _ENVELOPE = 64 * 1024
 """Bytes that an answer may have beyond what a call may output."""
@@ -164,6 +165,35 @@ class PooledServers:
             fault = timed_out(within_s, sent=False)
             found.late(fault)
             raise fault from None
+
+    async def hear(
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        lists: frozenset[str],
+        hears: Hears,
+        *,
+        within_s: float,
+    ) -> Hearing:
+        """See `HttpServers.hear`.
+
+        Raises:
+            UpstreamFault: there is none.
+        """
+        found = self._server(server, url)
+        try:
+            async with asyncio.timeout(within_s):
+                return await found.hear(authorization, bounded(self._limits), lists, hears)
+        except TimeoutError:
+            fault = timed_out(within_s, sent=False)
+            found.late(fault)
+            raise fault from None
+
+    def offers(self, server: str) -> Mapping[str, Any]:
+        """See `HttpServers.offers`."""
+        found = self._servers.get(server)
+        return {} if found is None else found.offers
 
     def _server(self, name: str, url: str) -> Server:
         if self._closed:

@@ -74,6 +74,36 @@ class StreamableStream:
             if given_up is not None:
                 given_up.cancel()
 
+    async def hear(self, begun: asyncio.Event) -> None:
+        """Pass on what the server says by itself, until it no longer does (GET, 2025-11-25
+        §Listening for Messages from the Server).
+
+        Args:
+            begun: set once it listens.
+
+        Raises:
+            UpstreamFault: always; the server has no such stream, or it has ended.
+        """
+        events, fruitless = Events(2 * self._limits.line_bytes), 0
+        while fruitless < _TRIES:
+            before = events.last_id
+            again = [("Last-Event-ID", header_value(before.decode("latin-1")))] if before else []
+            request = self._line.request("GET", [*self._headers(), *again], sent=Sent())
+            async with request as (got, head):
+                if head.status != 200 or head.media_type != "text/event-stream":
+                    break
+                begun.set()
+                await self._heard(got, head, events, -1)
+            if not events.last_id:
+                break
+            fruitless = fruitless + 1 if events.last_id == before else 0
+            wait_s = _RETRY_S if events.retry_ms is None else events.retry_ms / 1000
+            await asyncio.sleep(min(max(wait_s, _RETRY_S / 10), _LONGEST_S))
+            events = events.again()
+        if not begun.is_set():
+            raise invalid("the MCP server has no stream on which it could tell what changes")
+        raise UpstreamFault(Code.UPSTREAM_GONE, "the MCP server ended its stream of events")
+
     async def close(self) -> None:
         """Give up what is under way, and tell the server that the session is over."""
         posts, self._posts = self._posts, {}

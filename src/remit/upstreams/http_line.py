@@ -76,6 +76,7 @@ class Line:
         *,
         sent: Sent,
         target: Target | None = None,
+        listens: bool = False,
     ) -> AsyncIterator[tuple[HttpConnection, Head]]:
         """Send a request, and read its answer as long as the context lasts.
 
@@ -84,6 +85,7 @@ class Line:
         Args:
             sent: told that bytes go out, right before they do.
             target: another path of the same server.
+            listens: its answer lasts, as that to each GET does.
 
         Raises:
             UpstreamFault: there is no answer's head.
@@ -91,7 +93,7 @@ class Line:
         head = self._start(method, target or self._target) + head_of(headers)
         if method == "POST":
             head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
-        places = self._listening if method == "GET" else None
+        places = self._listening if listens or method == "GET" else None
         async with self._pool.connection(places) as connection:
             yield connection, await connection.ask(head + b"\r\n" + body, sent)
 

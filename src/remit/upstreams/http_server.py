@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -19,6 +19,7 @@ from remit.upstreams.http_agreed import Agreed, Transport, agree
 from remit.upstreams.http_answer import NO_PLACE, HttpRefusal
 from remit.upstreams.http_background import Background
 from remit.upstreams.http_connection import Sent
+from remit.upstreams.http_hearing import hearing_of
 from remit.upstreams.http_limits import HttpLimits
 from remit.upstreams.http_line import Line
 from remit.upstreams.http_listed import usable
@@ -32,6 +33,7 @@ from remit.upstreams.limits import Limits
 from remit.upstreams.lists import Wanted, Words, words_of
 from remit.upstreams.messages import Progress
 from remit.upstreams.methods import header_name, params_of
+from remit.upstreams.notices import Hearing, Hears
 from remit.upstreams.opening import UNSUPPORTED_VERSION
 from remit.upstreams.revisions import Revision
 
@@ -192,6 +194,28 @@ class Server:
             except UpstreamFault as fault:
                 raise unsent(fault) from None
         return usable(items) if agreed.transport is Transport.STATELESS else items
+
+    async def hear(
+        self, authorization: bytes | None, limits: Limits, lists: frozenset[str], hears: Hears
+    ) -> Hearing:
+        """A connection to hear what it tells; whoever gets it closes it.
+
+        Raises:
+            UpstreamFault: there is none.
+        """
+        async with self._asking(authorization) as peer:
+            agreed = await self._agree(peer, limits)
+            try:
+                return await hearing_of(
+                    peer.line, self._url, agreed, limits, lists=lists, hears=hears
+                )
+            except UpstreamFault as fault:
+                raise unsent(fault) from None
+
+    @property
+    def offers(self) -> Mapping[str, Any]:
+        """What it says that it can do, as far as it was asked."""
+        return {} if self._agreed is None else self._agreed.opened.capabilities
 
     @asynccontextmanager
     async def _asking(self, authorization: bytes | None) -> AsyncIterator[Peer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from remit.errors import Code, UpstreamFault
@@ -11,6 +11,7 @@ from remit.model import UpstreamCall
 from remit.upstreams.answers import extra_of
 from remit.upstreams.conversation import Conversation
 from remit.upstreams.exchange import Exchange
+from remit.upstreams.hearing import hearing
 from remit.upstreams.http_answer import HttpRefusal
 from remit.upstreams.http_connection import Sent
 from remit.upstreams.http_legacy import StreamableStream
@@ -19,6 +20,7 @@ from remit.upstreams.http_sse_stream import EventsStream
 from remit.upstreams.limits import Limits
 from remit.upstreams.lists import Kind
 from remit.upstreams.messages import Progress
+from remit.upstreams.notices import Hearing, Hears
 from remit.upstreams.opening import Opened
 from remit.upstreams.revisions import Revision
 
@@ -29,6 +31,7 @@ class Session:
     def __init__(self, conversation: Conversation, stream: StreamableStream | EventsStream) -> None:
         self._conversation = conversation
         self._stream = stream
+        self._hearing: asyncio.Task[None] | None = None
 
     @classmethod
     async def shaken(cls, line: Line, limits: Limits, revisions: Sequence[Revision]) -> Self:
@@ -83,6 +86,32 @@ class Session:
             await stream.close()
             raise
         return cls(conversation, stream)
+
+    async def hear(self, lists: frozenset[str], hears: Hears) -> Hearing:
+        """Hear in it what the server tells; it is used for nothing else, and closed after that.
+
+        Raises:
+            UpstreamFault: the server tells nothing by itself.
+        """
+        found = hearing(self._conversation, lists, hears)
+        if isinstance(self._stream, StreamableStream):
+            begun = asyncio.Event()
+            self._hearing = asyncio.create_task(self._heard(self._stream, begun))
+            waiting = asyncio.create_task(begun.wait())
+            try:
+                await asyncio.wait({self._hearing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+            if not begun.is_set():
+                fault = self._stream.inbox.fault
+                raise fault or UpstreamFault(Code.UPSTREAM_GONE, "the MCP server tells nothing")
+        return found
+
+    async def _heard(self, stream: StreamableStream, begun: asyncio.Event) -> None:
+        try:
+            await stream.hear(begun)
+        except UpstreamFault as fault:
+            stream.inbox.end(fault)
 
     @property
     def opened(self) -> Opened:
@@ -152,21 +181,32 @@ class Session:
         """The fault of the stream, which says more than what the conversation made of it."""
         told = self._stream.inbox.fault
         if told is None or fault.code is not told.code:
-            return UpstreamFault(
-                fault.code, fault.message, sent=sent, answer=fault.answer, hint=fault.hint
-            )
-        answer = told.answer if isinstance(told, HttpRefusal) else None
-        return UpstreamFault(told.code, told.message, sent=sent, answer=answer, hint=told.hint)
+            return _again(fault, fault.answer, sent=sent)
+        return _again(told, told.answer if isinstance(told, HttpRefusal) else None, sent=sent)
 
     async def close(self) -> None:
         """End it, and tell the server."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+            await asyncio.gather(self._hearing, return_exceptions=True)
         await self._conversation.close()
         await self._stream.close()
 
 
 def unsent(fault: UpstreamFault) -> UpstreamFault:
     """The fault of something that was no call."""
-    return UpstreamFault(fault.code, fault.message, answer=fault.answer, hint=fault.hint)
+    return _again(fault, fault.answer, sent=False)
+
+
+def _again(fault: UpstreamFault, answer: Mapping[str, Any] | None, *, sent: bool) -> UpstreamFault:
+    return UpstreamFault(
+        fault.code,
+        fault.message,
+        sent=sent,
+        answer=answer,
+        challenged=fault.challenged,
+        hint=fault.hint,
+    )
 
 
 def timed_out(within_s: float, *, sent: bool) -> UpstreamFault:

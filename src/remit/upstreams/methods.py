@@ -19,7 +19,7 @@ def params_of(method: Method, name: str, arguments: Mapping[str, Any]) -> dict[s
             return {"name": name, "arguments": dict(arguments)}
         case Method.PROMPTS_GET:
             return {"name": name.removeprefix(PROMPT), "arguments": dict(arguments)}
-        case Method.RESOURCES_READ | Method.COMPLETE:
+        case Method.RESOURCES_READ | Method.RESOURCES_SUBSCRIBE | Method.COMPLETE:
             return dict(arguments)
 
 
@@ -32,5 +32,5 @@ def header_name(call: UpstreamCall) -> str | None:
             return call.tool.removeprefix(PROMPT)
         case Method.RESOURCES_READ:
             return str(call.arguments.value()["uri"])
-        case Method.COMPLETE:
+        case Method.RESOURCES_SUBSCRIBE | Method.COMPLETE:
             return None

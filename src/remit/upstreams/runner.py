@@ -21,11 +21,12 @@ from remit.model import (
     Frame,
     HandedFile,
     Lease,
+    Method,
     RunResult,
     RunSpec,
     SessionMode,
 )
-from remit.ports import Clock, Dialogue, KeepingRunner, Runner
+from remit.ports import Clock, Consents, Dialogue, KeepingRunner, Runner, Watches
 from remit.profile import ELSEWHERE
 from remit.upstreams.asking import HttpServers, Seen
 from remit.upstreams.elsewhere import ElsewhereRun
@@ -34,6 +35,7 @@ from remit.upstreams.reports import Reports
 from remit.upstreams.sessions import MOST, Sessions
 from remit.upstreams.spoken import Eras
 from remit.upstreams.stdio import Means, ProcessRun
+from remit.upstreams.watched import WatchedRun
 
 _GONE_KEPT = 10_000
 
@@ -91,6 +93,8 @@ class UpstreamRunner:
         asked: asks servers over HTTP; None where there are none. Whoever gives it closes it.
         seen: told each list of tools that a server gave, before any of them is called.
         sessions: the processes that are kept; None where none is. `aclose` ends them.
+        watches: hears what servers tell by themselves; None where nobody does.
+        consents: told when a server does not take what a person's consent gave; None where none is.
     """
 
     def __init__(
@@ -100,8 +104,12 @@ class UpstreamRunner:
         asked: HttpServers | None,
         seen: Seen,
         sessions: SessionSettings | None = None,
+        watches: Watches | None = None,
+        consents: Consents | None = None,
     ) -> None:
         self._inner = inner
+        self._consents = consents
+        self._watches = watches
         self._asked = asked
         self._means = Means(inner=inner, seen=seen, eras=Eras())
         self._runs: dict[str, CallRun] = {}
@@ -144,10 +152,14 @@ class UpstreamRunner:
     def _made(self, lease: Lease, spec: RunSpec) -> CallRun:
         call = spec.upstream
         assert call is not None
+        if call.method is Method.RESOURCES_SUBSCRIBE:
+            if self._watches is None:
+                raise RunnerFault(Code.RUNNER_LACKS, "nobody hears here what servers tell")
+            return WatchedRun(self._watches, lease, spec, self.profile(spec.profile))
         if call.url is not None:
             if self._asked is None:
                 raise RunnerFault(Code.RUNNER_LACKS, "no server can be asked over HTTP here")
-            return ElsewhereRun(self._asked, lease, spec, call)
+            return ElsewhereRun(self._asked, lease, spec, call, self._consents)
         if call.session is SessionMode.PER_CALL:
             return ProcessRun(self._means, lease, spec, call)
         if self._sessions is None:

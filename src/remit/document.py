@@ -96,8 +96,7 @@ def call_document(
         "taint": [],
     }
     document["answers"] = _answers(normal.round)
-    document["context"]["environment"] = normal.environment
-    document["context"]["call_digest"] = normal.digest
+    document["context"] |= {"environment": normal.environment, "call_digest": normal.digest}
     document["approvals"] = _votes(approvals)
     own = {plan.profile: capabilities.tier}
     document["plan"] = _plan(plan, capabilities, own if profiles is None else profiles)

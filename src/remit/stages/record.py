@@ -113,10 +113,8 @@ def decision_entry(
         "reasons": [reason.code for reason in decision.reasons],
         "obligations": [obligation.type for obligation in decision.obligations],
     }
-    if isinstance(decided, Unenforced):
-        public["enforced"] = False
-    if about is not None:
-        public |= {"phase": "result", "run": about} | ({"again": True} if again else {})
+    public |= {"enforced": False} if isinstance(decided, Unenforced) else {}
+    public |= _about(about, again=again)
     sealed = {
         "input": evaluation.input.text,
         "reasons": json.dumps([[r.code, r.message] for r in decision.reasons]).encode(),
@@ -125,6 +123,12 @@ def decision_entry(
         public["round"] = {"number": normal.round.number, "run": normal.round.run_id}
         sealed["answers"] = normal.round.answers.text
     return EntryDraft(event="decision", public=public, sealed=sealed)
+
+
+def _about(run: str | None, *, again: bool) -> dict[str, Any]:
+    if run is None:
+        return {}
+    return {"phase": "result", "run": run} | ({"again": True} if again else {})
 
 
 def _policy(evaluation: Evaluation) -> dict[str, Any]:

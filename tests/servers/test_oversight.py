@@ -13,6 +13,7 @@ import pytest
 
 from remit.errors import Code, Conflict, NotFound, RemitError
 from remit.model import Health, Noticed, ServerStatus, ToolState
+from remit.servers import first
 from remit.servers import oversight as module
 from remit.servers.oversight import Oversight
 from remit.servers.pins import PinStore
@@ -103,7 +104,7 @@ async def test_a_server_that_does_not_answer_keeps_nobody_from_being_asked(tmp_p
 async def test_many_servers_that_do_not_answer_keep_nobody_from_being_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(first, "PATIENCE_S", 0.0)
     never = asyncio.Event()
 
     class Stuck(Told):
@@ -112,7 +113,7 @@ async def test_many_servers_that_do_not_answer_keep_nobody_from_being_asked(
                 await never.wait()
             return await super().ask(server)
 
-    specs = [spec(f"s{number}") for number in range(3 * module.AT_A_TIME)]
+    specs = [spec(f"s{number}") for number in range(3 * first.AT_A_TIME)]
     async with kept(oversight(tmp_path, *specs, spec("z")), Stuck(z=[item()])) as world:
         await world.until("z_read")
     assert world.told.asked == ["z"]
@@ -121,7 +122,7 @@ async def test_many_servers_that_do_not_answer_keep_nobody_from_being_asked(
 async def test_a_server_that_cannot_be_reached_is_told_and_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", (0.0,))
+    monkeypatch.setattr(first, "RETRY_S", (0.0,))
 
     class Late(Told):
         async def ask(self, server: Any) -> Any:
@@ -435,17 +436,24 @@ async def test_a_server_whose_lists_take_long_to_judge_rests_and_delays_no_other
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PACE_S", 0)
-    specs = [spec("busy"), spec("calm")]
-    async with kept(oversight(tmp_path, *specs), Told(busy=[item()], calm=[item()])) as world:
-        await world.until("busy_read", "calm_read")
+    specs = [spec("busy"), spec("calm"), spec("last")]
+    told = Told(busy=[item()], calm=[item()], last=[item()])
+    async with kept(oversight(tmp_path, *specs), told) as world:
+        await world.until("busy_read", "calm_read", "last_read")
         monkeypatch.setattr("remit.servers.heard.REST", 10**9)
         world.over.saw("busy", [item(), item("one")])
-        await world.until("busy_one", "busy_read", "calm_read")
+        await world.until("busy_one", "busy_read", "calm_read", "last_read")
         world.over.saw("busy", [item(), item("one"), item("two")])
         world.over.saw("calm", [item(), item("more")])
-        await world.until("busy_one", "busy_read", "calm_more", "calm_read")
+        await world.until("busy_one", "busy_read", "calm_more", "calm_read", "last_read")
+        world.over.saw("last", [item(), item("more")])  # by then it would be its turn again
+        await world.until(
+            "busy_one", "busy_read", "calm_more", "calm_read", "last_more", "last_read"
+        )
         await world.over.look("busy")  # an operator need not wait
-        assert names(world.over) == ["busy_read", "calm_more", "calm_read"]
+        assert names(world.over) == [
+            "busy_read", "calm_more", "calm_read", "last_more", "last_read"
+        ]  # fmt: skip
 
 
 async def test_operators_hear_how_calls_of_a_server_go_as_it_changes(tmp_path: Path) -> None:

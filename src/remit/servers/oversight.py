@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -37,17 +37,19 @@ from remit.servers.announced import Announced
 from remit.servers.asking import Asks, Listing
 from remit.servers.beside import ServerPrompts
 from remit.servers.catalog import Arranged, WholeCatalog, arrange
+from remit.servers.first import FirstLooks
+from remit.servers.gathering import Gathering
 from remit.servers.heard import Heard
 from remit.servers.hearing import Opens
 from remit.servers.judging import Judged, judge
 from remit.servers.known import Known, differences_of
+from remit.servers.named import Names
 from remit.servers.pins import Pinned, PinStore
 from remit.servers.shelves import ShelfStore, Shelves
 from remit.servers.tools import ServerTools
 from remit.servers.watches import Watches
 from remit.telemetry import logger
 from remit.upstreams.lists import Words, prompt_book
-from remit.upstreams.names import Skeleton, skeleton
 from remit.visible import shown
 
 Doing = Callable[[str], tuple[str, str | None] | None]
@@ -55,15 +57,6 @@ Doing = Callable[[str], tuple[str, str | None] | None]
 PACE_S = 1.0
 """How often, at most, lists that calls have read are judged: a server can make each of them
 another, and what is offered is written down each time it changes."""
-
-RETRY_S = (30.0, 60.0, 120.0, 300.0, 900.0)
-"""How long until a server that was never seen is asked again; the last from then on."""
-
-AT_A_TIME = 2
-"""How many servers that were never seen are asked at once."""
-
-PATIENCE_S = 3.0
-"""How long one of them keeps the next from being asked; if it takes longer, it is asked beside them."""
 
 log = logger()
 
@@ -103,6 +96,10 @@ class Oversight:
         tools = {name: each.tools for name, each in self._known.items()}
         self.watches = Watches(tools, self._announced)
         self._prefixes = {name: each.tools.prefix for name, each in self._known.items()}
+        self._names = Names(self._commands)
+        for each in self._each():
+            self._names.add(each, each.pinned)
+        self._gathering, self._other = Gathering(), False
         self._arranged = Arranged(tools=(), refused={})
         self.catalog = WholeCatalog()
         self._put()
@@ -126,13 +123,13 @@ class Oversight:
             opens: opens connections to hear servers; None: nobody hears them.
         """
         self._asks, self._activate = asks, activate
-        tasks = [asyncio.ensure_future(self._listen())]
-        places = asyncio.Semaphore(AT_A_TIME)
-        tasks += [
-            asyncio.ensure_future(self._first(name, places))
+        unseen = (
+            name
             for name, each in self._known.items()
             if not each.pinned or self._shelves.unseen(name) or self._announced.unknown(name)
-        ]
+        )
+        tasks = FirstLooks(unseen, self._answers, self._gathering).begin()
+        tasks += [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._gather())]
         try:
             async with self.watches.kept(opens, self.look):
                 yield
@@ -170,30 +167,21 @@ class Oversight:
                     log.exception("server_not_judged", server=server)
             await asyncio.sleep(PACE_S)
 
-    async def _first(self, name: str, places: asyncio.Semaphore) -> None:
-        """Ask a server that was never seen, until it has answered once."""
-        waits = iter(RETRY_S)
-        wait_s = 0.0
-        while self._known[name].listed is None:
-            try:
-                await self._look_beside(name, places)
-            except Exception:
-                log.exception("server_not_asked", server=name)
-            wait_s = next(waits, wait_s)
-            if self._known[name].listed is None:
-                await asyncio.sleep(wait_s)
+    async def _answers(self, server: str) -> bool:
+        """Ask a server that was never seen; whether it has ever given a list."""
+        if self._known[server].listed is None:
+            await self._look(server, first=True)
+        return self._known[server].listed is not None
 
-    async def _look_beside(self, name: str, places: asyncio.Semaphore) -> None:
-        """Ask one of several servers; a slow one gives its place to the next."""
-        await places.acquire()
-        place = ExitStack()
-        place.callback(places.release)
-        late = asyncio.get_running_loop().call_later(PATIENCE_S, place.close)
-        try:
-            await self.look(name)
-        finally:
-            late.cancel()
-            place.close()
+    async def _gather(self) -> None:
+        """Offer what has waited for long enough."""
+        while True:
+            await self._gathering.due()
+            try:
+                async with self._turn:
+                    await self._offer()
+            except Exception:
+                log.exception("tools_not_offered")
 
     async def _take(
         self,
@@ -202,16 +190,22 @@ class Oversight:
         noticed: Noticed,
         *,
         whole: bool = True,
+        first: bool = False,
     ) -> None:
-        """Judge a list, keep what came of it, and offer what may be offered."""
+        """Judge a list, keep what came of it, and offer what may be offered.
+
+        Args:
+            first: nobody waits for it; if nothing is known of the server so far, and no name in
+                the list is taken, it may be offered a little later, together with others'.
+        """
         async with self._turn:
-            name = known.book
+            name, first = known.book, first and not known.pinned
             judged = await asyncio.to_thread(
                 judge,
                 name,
                 known.pinned,
                 items,
-                others=self._others(known, items),
+                others=self._names.but(known, (str(item.get("name")) for item in items)),
                 now_ms=self._clock.now_ms(),
                 whole=whole,
             )
@@ -219,15 +213,8 @@ class Oversight:
                 judged = replace(judged, pinned=_unaccepted(judged, known.pinned))
             known.judged(items, judged, noticed, whole=whole)
             self._tell(name, judged)
-            await self._offer()
-
-    def _others(self, known: Known, items: Sequence[Mapping[str, Any]]) -> frozenset[Skeleton]:
-        """The names of tools that are not this server's, for what a description speaks of."""
-        names = {skeleton(tool.name) for tool in self.catalog.tools()}
-        names |= {skeleton(name) for each in self._known.values() for name in each.pinned}
-        own = {str(item.get("name")) for item in items} | known.pinned.keys()
-        names -= {skeleton(name) for name in own}
-        return frozenset(names - {skeleton(known.tools.offered_as(name)) for name in own})
+            taken = self._names.add(known, judged.fresh)
+            await self._offer_soon(len(judged.fresh), first=first and not taken)
 
     def _tell(self, server: str, judged: Judged) -> None:
         for name in judged.held:
@@ -248,34 +235,37 @@ class Oversight:
             return False
         return True
 
-    async def _beside(self, server: str, words: Words | None) -> None:
+    async def _beside(self, server: str, words: Words | None, *, first: bool) -> None:
         """Take what a server lists beside its tools, if it could be read."""
         if words is None:
             return
         if (prompts := self._prompts.get(server)) is not None:
             prompts.answered(self._clock.now_ms())
-            await self._take(prompts, words.prompts or (), Noticed.DISCOVERY)
+            await self._take(prompts, words.prompts or (), Noticed.DISCOVERY, first=first)
         async with self._turn:
             now_ms = self._clock.now_ms()
             other = await asyncio.to_thread(self._shelves.take, server, words, now_ms)
-            await self._offer(other=other)
+            self._other |= other
+            await self._offer_soon(1, first=first)
 
     def _each(self) -> Iterator[Known]:
         """The tools of each server, and its prompts."""
         yield from self._known.values()
         yield from self._prompts.values()
 
-    async def _offer(self, *, other: bool = False) -> None:
-        """Offer what may be offered now; if that is something else, put it in force.
+    async def _offer_soon(self, more: int, *, first: bool) -> None:
+        """Offer so many more; what is seen for the first time waits for others, if not for long."""
+        if not first or self._gathering.add(more, len(self._arranged.tools)):
+            await self._offer()
 
-        Args:
-            other: something is, in any case, of what is only listed.
-        """
-        if put := self._put():
-            await self._activate()
-        if put or other:
-            for told in list(self._told):
-                told()
+    async def _offer(self) -> None:
+        """Offer what may be offered now; if that is something else, put it in force."""
+        with self._gathering.offering():
+            other, self._other = self._other, False
+            if put := self._put():
+                await self._activate()
+        for told in list(self._told) if put or other else ():
+            told()
 
     def _put(self) -> bool:
         candidates = (one for each in self._each() for one in each.candidates())
@@ -313,6 +303,9 @@ class Oversight:
         return differences_of(self._tool(server, tool))
 
     async def look(self, server: str) -> ServerStatus:
+        return await self._look(server)
+
+    async def _look(self, server: str, *, first: bool = False) -> ServerStatus:
         known = self._server(server)
         assert self._asks is not None, "nobody asks before `kept`"
         found = await self._asks.ask(known.tools)
@@ -320,9 +313,9 @@ class Oversight:
             known.answered(self._clock.now_ms(), found)
             if self._announced.put(server, found.announces):
                 self.watches.announced()
-                await self._offer()
-            await self._take(known, found.items, Noticed.DISCOVERY)
-            await self._beside(server, found.words)
+                await self._offer_soon(1, first=first)
+            await self._take(known, found.items, Noticed.DISCOVERY, first=first)
+            await self._beside(server, found.words, first=first)
         else:
             known.silent(found)
             log.warning("server_silent", server=server, health=found.health.value, why=found.why)

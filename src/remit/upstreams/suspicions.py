@@ -122,10 +122,10 @@ def _signs(text: str, others: AbstractSet[Skeleton], own: Skeleton) -> Iterator[
         if match:
             yield Sign.INSTRUCTION, _excerpt(plain, match.start(), match.end())
             break
-    for match in _RATHER.finditer(plain) if others else ():
+    for match in _RATHER.finditer(plain):
         near = plain[max(0, match.start() - _NEAR) : match.end() + _NEAR]
         named = {skeleton(word.strip(".-")) for word in _WORD.findall(near)} - {own}
-        if not named.isdisjoint(others):
+        if any(name in others for name in named):
             yield Sign.OTHER_TOOL, _excerpt(plain, match.start(), match.end(), _NEAR)
             break
     for match in _URL.finditer(plain):

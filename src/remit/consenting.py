@@ -60,6 +60,28 @@ class ConsentDesk:
         self._bell = pipeline.consenting.bell
         self.public_url = pipeline.settings.public_url
 
+    async def ask(self, ref: str, principal: Principal) -> Mapping[str, Any]:
+        """A page on which this principal, and nobody else, can consent; where it is and leads.
+
+        Raises:
+            NotFound: no such credential is lent by consent.
+            Refused: `consent_unavailable`, `rate_limited`.
+        """
+        if not self._backends.consents.asks(ref):
+            raise NotFound(
+                Code.NOT_FOUND,
+                "no credential of that name is lent by people's consent",
+                hint="runners.credentials in remit.yaml has them, of the broker authorization_code",
+            )
+        page = await self._pipeline.consenting.page(ref, principal, (), server=ref)
+        return {
+            "url": self._pipeline.consenting.address(page),
+            "subject": principal.subject,
+            "authorization_server": page.leads.host,
+            "scopes": list(page.leads.scopes),
+            "ends_ms": page.leads.ends_ms,
+        }
+
     def now_ms(self) -> int:
         return self._backends.clock.now_ms()
 

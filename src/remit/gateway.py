@@ -142,13 +142,25 @@ class Gateway(Administration):
         require(operator, Permission.READ)
         return await self._backends.consents.listed()
 
+    async def ask_consent(
+        self, operator: Operator, ref: str, principal: Principal
+    ) -> Mapping[str, Any]:
+        """A page on which this person, and nobody else, can consent; nothing is given by it.
+
+        Raises:
+            NotFound: no such credential is lent by consent. Refused: `consent_unavailable`,
+                `rate_limited`.
+        """
+        require(operator, Permission.CONSENT)
+        return await self.desk.ask(ref, principal)
+
     async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
         """End a consent: whether the authorization server confirmed that it is over there too.
 
         Raises:
             NotFound: there is none.
         """
-        require(operator, Permission.REVOKE)
+        require(operator, Permission.CONSENT)
         return await self.desk.revoke(operator, ref, principal)
 
     async def status(self, operator: Operator) -> Mapping[str, Any]:

@@ -87,8 +87,8 @@ class Permission(StrEnum):
     EVALUATE = "evaluate"
     PIN = "pin"
     """Accept what an MCP server says its tools are, and have a server asked again."""
-    REVOKE = "revoke"
-    """End what a person consented to at an MCP server's authorization server."""
+    CONSENT = "consent"
+    """Have people asked for their consent at MCP servers, and end what they gave; give none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,15 @@ async def test_one_subject_in_several_tenants_has_to_be_told_apart(house: Any) -
     assert [principal for _, principal in consents.held] == [ALICE]
 
 
+async def test_a_link_is_given_for_one_person_and_nothing_is_given_by_it(house: Any) -> None:
+    consents, remit = house
+    ended = await remit("ask", "crm", "alice", "--tenant", "acme")
+    assert (ended.code, ended.out.strip()) == (0, "http://127.0.0.1:8700/consents/x")
+    assert "for alice" in ended.err
+    assert "login.example.com" in ended.err
+    assert consents.held == {}
+
+
 async def test_who_may_only_read_ends_nothing(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     consents, remit = house
     await give(consents, ALICE, "read")
@@ -91,5 +100,6 @@ async def test_who_may_only_read_ends_nothing(house: Any, monkeypatch: pytest.Mo
     assert (await remit("list")).code == 0
     ended = await remit("revoke", "crm", "alice")
     assert ended.code == 1
-    assert "may not revoke" in ended.err
+    assert "may not consent" in ended.err
+    assert (await remit("ask", "crm", "alice")).code == 1
     assert len(consents.held) == 1

@@ -40,7 +40,7 @@ from remit.model import (
     Vote,
 )
 from remit.stages.quarantine import find
-from remit.testing.consents import MemoryConsents
+from remit.testing.consents import REDIRECT, MemoryConsents
 from remit.testing.servers import MemoryServers
 from tests.doors.fake import tool
 
@@ -261,9 +261,23 @@ class FakeAdmin:
     async def consents(self, operator: Operator) -> Sequence[Consent]:
         return await self.consents_held.listed()
 
+    async def ask_consent(
+        self, operator: Operator, ref: str, principal: Principal
+    ) -> Mapping[str, Any]:
+        if Permission.CONSENT not in operator.may:
+            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not consent")
+        page = await self.consents_held.begin(ref, principal, (), REDIRECT, None)
+        return {
+            "url": "http://127.0.0.1:8700/consents/x",
+            "subject": principal.subject,
+            "authorization_server": page.host,
+            "scopes": list(page.scopes),
+            "ends_ms": page.ends_ms,
+        }
+
     async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
-        if Permission.REVOKE not in operator.may:
-            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not revoke")
+        if Permission.CONSENT not in operator.may:
+            raise Refused(Code.APPROVAL_NOT_ELIGIBLE, "this credential may not consent")
         if (ref, principal) not in self.consents_held.held:
             raise NotFound(Code.NOT_FOUND, "there is no such consent")
         return await self.consents_held.revoke(ref, principal)

@@ -14,7 +14,7 @@ import pytest
 from remit.backends import Delivery
 from remit.canonical import encode
 from remit.consenting import ConsentDesk, Given
-from remit.errors import Code, LedgerFault, Refused
+from remit.errors import Code, LedgerFault, NotFound, Refused
 from remit.identity.keys import CallerKey, new_key
 from remit.model import (
     Actor,
@@ -277,7 +277,11 @@ async def test_the_same_page_is_given_while_it_waits_and_another_once_it_is_used
     assert world.desk.page(world.page(first)) is None
 
 
-@pytest.mark.parametrize("key", [EVES.token, BOTS.token, new_key("dana").token, "", "x" * 5_000])
+@pytest.mark.parametrize(
+    "key",
+    [EVES.token, BOTS.token, new_key("dana").token, "", "x" * 5_000],
+    ids=["another's", "an agent's of theirs", "unknown", "none", "long"],
+)
 async def test_a_page_opens_to_no_key_but_one_of_whom_it_asks(
     make_path: MakePath, key: str
 ) -> None:
@@ -383,6 +387,21 @@ async def test_what_is_given_and_taken_back_is_in_the_log_without_code_or_state(
     for secret in ("c0de", leaving.state, leaving.browser, DANAS.token):
         assert secret not in said
     assert code(await world.call()) == "consent_required"
+
+
+async def test_an_operator_has_a_person_asked_who_alone_can_answer(make_path: MakePath) -> None:
+    world = await a_world(make_path)
+    asked = await world.desk.ask(REF, DANA)
+    assert asked["authorization_server"] == "login.example.com"
+    page = asked["url"].removeprefix(f"{URL}/consents/")
+    with pytest.raises(Refused):
+        await world.desk.open(page, EVES.token, "127.0.0.1")
+    leaving = await world.desk.open(page, DANAS.token, "127.0.0.1")
+    assert leaving is not None
+    await world.desk.finish({"state": leaving.state, "code": "abc"}, leaving.browser)
+    assert code(await world.call()) == "ok"
+    with pytest.raises(NotFound):
+        await world.desk.ask("plain", DANA)
 
 
 async def test_a_consent_that_cannot_be_written_down_is_not_held(make_path: MakePath) -> None:

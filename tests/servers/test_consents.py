@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import mcp_types as types
 import pytest
+from anyio import to_thread
 from mcp.client.client import Client
 from mcp.server.lowlevel.server import Server
 from starlette.responses import Response
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from remit.identity.keys import NewKey, new_key
 from remit.model import Operator, Permission, Principal
+from tests.cli.serving import Serving
 from tests.doors.browsing import Browser, browser
 from tests.doors.serving import LEGACY, MODERN, client, served
 from tests.path.conftest import HEAD
@@ -64,7 +66,7 @@ class Behind(World):
         tool = {"name": "find", "effect": "read"}
         server = {"name": "crm", "url": f"{url}/mcp", "authorization": "crm", "tools": [tool]}
         super().__init__(folder, server, policy=GIVE)
-        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening: socket.socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         self.keys: dict[str, NewKey] = {name: new_key(name) for name in ("ann", "ben", "eve")}
         whole = json.loads((folder / "remit.yaml").read_text())
@@ -249,3 +251,26 @@ async def test_an_answer_of_another_server_or_of_another_browser_gives_nothing(
         assert not (await it.call(agent)).is_error
         given = [e for e in await it.world.log() if e["event"] == "consent.given"]
     assert len(given) == 1
+
+
+async def test_a_served_gateway_names_the_port_that_the_system_gave_it(tmp_path: Path) -> None:
+    login = FakeConsentServer()
+    with serving(login) as login.url:
+        async with served(Protected(login)) as url:
+            world = Behind(tmp_path / "g", url, login.url)
+            world.listening.close()
+            config = world.folder / "remit.yaml"
+            whole = json.loads(config.read_text())
+            whole["server"] |= {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+            whole["telemetry"] = {"log_format": "json"}
+            del whole["server"]["public_url"]
+            config.write_text(json.dumps(whole))
+            with Serving(config) as gateway:
+                await to_thread.run_sync(gateway.until, "tools_seen")
+                at = (await to_thread.run_sync(gateway.until, "serving"))["mcp"]
+                async with client(at.removesuffix("/mcp"), MODERN, key=world.key.token) as agent:
+                    told = machine(await agent.call_tool("crm_find", {"who": "ada"}))
+                assert told["consent"]["url"].startswith(at.removesuffix("/mcp") + "/consents/")
+                async with browser() as person:
+                    assert (await person.open(told["consent"]["url"])).status_code == 200
+                assert await to_thread.run_sync(gateway.stop) == 0

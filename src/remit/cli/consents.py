@@ -48,6 +48,25 @@ def list_consents(client: AdminClient, form: str) -> None:
 @consents.command()
 @click.argument("credential")
 @click.argument("subject")
+@click.option("--tenant", default="default", show_default=True, help="Theirs.")
+@output_option
+@admin_options
+def ask(client: AdminClient, credential: str, subject: str, tenant: str, form: str) -> None:
+    """Give a link on which SUBJECT, and nobody else, can consent to the use of CREDENTIAL.
+
+    Good for ten minutes, once. A call that needs the consent gives such a link by itself.
+    """
+    asked = client.ask_consent(credential, tenant, subject)
+    ends = away(asked["ends_ms"], int(time.time() * 1000))
+    where = visible(asked["authorization_server"])
+    print_one(form, asked, lambda: asked["url"])
+    if form == "text":
+        note(f"for {subject}, who shows a Remit key there and signs in at {where}; ends {ends}")
+
+
+@consents.command()
+@click.argument("credential")
+@click.argument("subject")
 @click.option("--tenant", help="Theirs, where consents of several have this subject.")
 @output_option
 @admin_options

@@ -12,7 +12,7 @@ from remit.doors.visit import Act, Visit
 from remit.model import Consent, Principal
 
 
-class RevokeBody(values.Body):
+class WhoseBody(values.Body):
     """Whose consent for which credential."""
 
     credential: str = Field(min_length=1, max_length=256)
@@ -38,14 +38,26 @@ async def _consents(visit: Visit) -> Response:
     return JSONResponse({"consents": [consent_json(one) for one in found]})
 
 
+async def _ask(visit: Visit) -> Response:
+    body = visit.read(WhoseBody)
+    return JSONResponse(
+        await visit.gateway.ask_consent(visit.operator, body.credential, _whose(body))
+    )
+
+
 async def _revoke(visit: Visit) -> Response:
-    body = visit.read(RevokeBody)
-    whose = Principal(tenant=body.tenant, subject=body.subject)
-    confirmed = await visit.gateway.revoke_consent(visit.operator, body.credential, whose)
+    body = visit.read(WhoseBody)
+    gateway = visit.gateway
+    confirmed = await gateway.revoke_consent(visit.operator, body.credential, _whose(body))
     return JSONResponse({"revoked": True, "confirmed": confirmed})
+
+
+def _whose(body: WhoseBody) -> Principal:
+    return Principal(tenant=body.tenant, subject=body.subject)
 
 
 CONSENT_ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", "/v1/consents", _consents),
+    ("POST", "/v1/consents/ask", _ask),
     ("POST", "/v1/consents/revoke", _revoke),
 )

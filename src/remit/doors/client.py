@@ -184,6 +184,11 @@ class AdminClient:
         """What people consented to at MCP servers' authorization servers."""
         return self._list("/v1/consents", "consents")
 
+    def ask_consent(self, credential: str, tenant: str, subject: str) -> Json:
+        """A page on which this person can consent."""
+        body = {"credential": credential, "tenant": tenant, "subject": subject}
+        return self._json("POST", "/v1/consents/ask", body)
+
     def revoke_consent(self, credential: str, tenant: str, subject: str) -> Json:
         """End a consent; `confirmed` says whether the authorization server did too."""
         body = {"credential": credential, "tenant": tenant, "subject": subject}

@@ -236,6 +236,15 @@ class AdminGateway(Protocol):
     async def consents(self, operator: Operator) -> Sequence[Consent]:
         """What people consented to at MCP servers' authorization servers, as far as it is held."""
 
+    async def ask_consent(
+        self, operator: Operator, ref: str, principal: Principal
+    ) -> Mapping[str, Any]:
+        """A page on which this person, and nobody else, can consent; nothing is given by it.
+
+        Raises:
+            NotFound: no such credential is lent by consent.
+        """
+
     async def revoke_consent(self, operator: Operator, ref: str, principal: Principal) -> bool:
         """End a consent: whether the authorization server confirmed that it is over there too.
 

@@ -105,7 +105,7 @@ class OperatorEntry(Strict):
     )
     may: list[Permission] = Field(
         default_factory=lambda: [Permission.READ],
-        description="What it may do: read, approve, resolve, freeze, evaluate, pin, revoke.",
+        description="What it may do: read, approve, resolve, freeze, evaluate, pin, consent.",
     )
     expires: Instant | None = Field(
         default=None, description="When the key ends (RFC 3339, with offset); never if left out."

@@ -19,6 +19,7 @@ from remit.model import (
     Call,
     Caller,
     Consented,
+    ConsentPage,
     ConsentState,
     CredentialRule,
     Decided,
@@ -93,7 +94,9 @@ class Consenting:
         principal = principal_of(decided.planned.admitted.normal.call.caller)
         for rule in decided.planned.plan.credentials:
             if self._consents.asks(rule.ref) and await self._needed(rule, principal):
-                page = await self._page(rule, principal, decided)
+                upstream = decided.planned.admitted.normal.tool.upstream
+                server = rule.ref if upstream is None else upstream.server
+                page = await self.page(rule.ref, principal, rule.scopes, server=server)
                 return Wanted(decided=decided, rule=rule, page=page)
         return Consented(decided=decided)
 
@@ -107,11 +110,15 @@ class Consenting:
         normal = wanted.decided.planned.admitted.normal
         if normal.consenting and await self._comes(wanted, progress):
             return
-        url = f"{self._public_url}{PATH}/{wanted.page.id}"
+        url = self.address(wanted.page)
         question = self._rounds.consent(
             normal, _asked(wanted.page, url), wanted.page.id, self._clock.now_ms()
         )
         raise _required(wanted, url, question)
+
+    def address(self, page: Page) -> str:
+        """Where a browser finds the page."""
+        return f"{self._public_url}{PATH}/{page.id}"
 
     async def _comes(self, wanted: Wanted, progress: Progress) -> bool:
         event = self.bell.listen(wanted.page.id)
@@ -140,15 +147,23 @@ class Consenting:
         found = await self._consents.status(rule.ref, principal, rule.scopes)
         return found is not ConsentState.HELD
 
-    async def _page(self, rule: CredentialRule, principal: Principal, decided: Decided) -> Page:
-        """The page that asks for this; another one only where none waits already."""
-        key = (rule.ref, principal)
-        turn = self._asking.setdefault(key, asyncio.Lock())
-        async with turn:
-            page = self.pages.waiting(rule.ref, principal, rule.scopes)
-            return page if page is not None else await self._begun(rule, principal, decided)
+    async def page(
+        self, ref: str, principal: Principal, scopes: tuple[str, ...], *, server: str
+    ) -> Page:
+        """The page that asks for this; another one only where none waits already.
 
-    async def _begun(self, rule: CredentialRule, principal: Principal, decided: Decided) -> Page:
+        Raises:
+            Refused: `consent_unavailable`, `rate_limited`.
+        """
+        turn = self._asking.setdefault((ref, principal), asyncio.Lock())
+        async with turn:
+            page = self.pages.waiting(ref, principal, scopes)
+            if page is not None:
+                return page
+            leads = await self._begun(ref, principal, scopes)
+            return self.pages.put(leads, server, scopes)
+
+    async def _begun(self, ref: str, principal: Principal, scopes: tuple[str, ...]) -> ConsentPage:
         base = self._public_url
         if base is None:
             raise Refused(
@@ -160,15 +175,13 @@ class Consenting:
         document = f"{base}{DOCUMENT}" if base.startswith("https://") else None
         try:
             async with asyncio.timeout(BEGIN_WITHIN_S):
-                leads = await self._consents.begin(
-                    rule.ref, principal, rule.scopes, f"{base}{CALLBACK}", document
+                return await self._consents.begin(
+                    ref, principal, scopes, f"{base}{CALLBACK}", document
                 )
         except TimeoutError:
             raise Refused(
                 Code.CONSENT_UNAVAILABLE, "the authorization server was not found in time"
             ) from None
-        upstream = decided.planned.admitted.normal.tool.upstream
-        return self.pages.put(leads, rule.ref if upstream is None else upstream.server, rule.scopes)
 
 
 def _required(wanted: Wanted, url: str, question: Question) -> ConsentRequired:

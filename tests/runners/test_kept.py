@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,10 +74,11 @@ class Kept:
     keeper: socket.socket
     seen: list[bytes] = field(default_factory=list)
     session: Lease = field(default_factory=lambda: new_lease("kept"))
+    profile: str = "sandbox"
 
     def spec(self, path: str = "/", **more) -> RunSpec:
         rule = EgressRule(host="127.0.0.1", port=self.port, path_prefix=path)
-        return replace(python(SERVER), egress=(rule,), **more)
+        return replace(python(SERVER), egress=(rule,), profile=self.profile, **more)
 
     @property
     def dialogue(self) -> Dialogue:
@@ -115,6 +116,16 @@ class Kept:
 
 @pytest.fixture
 async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    async with keeping_one(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def keeping_one(
+    tmp_path: Path,
+    profile: Profile = Profile(),  # noqa: B008 - frozen
+) -> AsyncIterator[Kept]:
+    """A server that is kept in this profile, and whatever it reaches."""
     seen: list[bytes] = []
     writers: list[asyncio.StreamWriter] = []
 
@@ -136,8 +147,11 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     place = (f"127.0.0.1:{port}",)
     settings = EgressSettings(internal=place, unsafe_plain=place)
     proxy = await EgressProxy.open(settings, keeper_socket)
-    runner = await SandboxRunner.open(SandboxSettings(state_dir=tmp_path, gateway=GATEWAY), proxy)
-    made = Kept(runner, proxy, port, ours, seen)
+    settings_of = SandboxSettings(
+        state_dir=tmp_path, gateway=GATEWAY, profiles={"sandbox": Profile(), profile.name: profile}
+    )
+    runner = await SandboxRunner.open(settings_of, proxy)
+    made = Kept(runner, proxy, port, ours, seen, profile=profile.name)
     await runner.keep(made.session, replace(made.spec(), dialogue=True))
     await runner.start(made.session)
     yield made

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remit import canonical
 from remit.catalog.server_spec import ServerSpec
 from remit.model import Effect, Method
 from remit.servers.announced import Announced
@@ -154,6 +156,16 @@ def test_what_was_seen_last_is_there_after_a_restart_and_what_is_damaged_is_aske
         damaged = Shelves([offered("a")], ShelfStore(tmp_path), Announced(tmp_path))
         assert damaged.unseen("a")
         assert (damaged.entries(), damaged.resources()) == ([], [])
+
+
+@pytest.mark.parametrize(("key", "value"), [("server", "b"), ("schema", "remit.resources/0")])
+def test_what_was_kept_of_another_server_or_in_another_way_is_not_read(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    shelves(tmp_path, a=words(resource("x://a")))
+    file = tmp_path / "a.resources.json"
+    file.write_bytes(canonical.encode({**json.loads(file.read_bytes()), key: value}))
+    assert ShelfStore(tmp_path).read("a") is None
 
 
 def test_a_server_that_has_no_resources_any_more_has_none_to_read(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def _result(text: str) -> str:
 MUCH = "[" * 20 + "0," * 3_000 + "0" + "]" * 20
 TIGHTER = {"values": replace(BOUNDS, values=500), "depth": replace(BOUNDS, depth=16)}
 """Bounds that `MUCH` is beyond; it is let by where nothing of it is bounded so."""
-WAYS = {
+WAYS: dict[str, tuple[str, str, Callable[[Answer], Any]]] = {
     "JSON": (f"{JSON}Connection: close\r\n\r\n", "", to_call),
     "stream": (f"{STREAM}\r\ndata: ", "\n\n", to_call),
     "JSON, shaken": (f"{JSON}Connection: close\r\n\r\n", "", Handshaking),

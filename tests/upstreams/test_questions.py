@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from remit.canonical import encode
 from remit.errors import Code, UpstreamFault
 from remit.model import Ending, Frozen, Round, RunResult, RunSpec
-from remit.upstreams.questions import MAX_MESSAGE, MAX_QUESTIONS, MAX_STATE, checked
+from remit.upstreams.questions import MAX_MESSAGE, MAX_NAME, MAX_QUESTIONS, MAX_STATE, checked
 from remit.upstreams.runner import UpstreamRunner
 from remit.upstreams.sessions import session_key
 from tests.upstreams.played import Message, Program, Server, call_spec, gives, world
@@ -123,6 +123,9 @@ INVALID = {
     "words that are no text": asks(q=form(message=["x"])),
     "no form": asks(q=form(schema=None)),
     "a form of an array": asks(q=form({"type": "array"})),
+    "a form that is said to be an array": asks(q=form({"type": "array", "properties": {}})),
+    "a form of no type": asks(q=form({"properties": {"a": {"type": "string"}}})),
+    "a field that is none": asks(q=form({"type": "object", "properties": {"a": True}})),
     "a form without fields": asks(q=form({"type": "object"})),
     "a field that is an object": asks(
         q=form({"type": "object", "properties": {"a": {"type": "object"}}})
@@ -147,6 +150,8 @@ INVALID = {
             "https://user:pw@a.example/",
             "https://a.example/ x",
             "https://a.example\\@evil.example",
+            "https://a.example\\.evil.example/",
+            "https://a.example/\x1b[1m",
             "https://ex\u0430mple.com/",
             "https://a.example/\n",
             "https://a.example:port/",
@@ -154,6 +159,10 @@ INVALID = {
         )
     },
     "an id that is no text": asks(q=page(elicitationId=1)),
+    "an id of nothing": asks(q=page(elicitationId="")),
+    "a long id": asks(q=page(elicitationId="x" * (MAX_NAME + 1))),
+    "an id of a control": asks(q=page(elicitationId="a\x1b[1m")),
+    "a long name": asks(**{"x" * (MAX_NAME + 1): form()}),
 }
 
 

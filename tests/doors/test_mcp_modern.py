@@ -144,6 +144,10 @@ async def test_a_name_longer_than_any_tools_is_not_carried_further() -> None:
         ({"method": "prompts/list"}, 404, -32601),
         ({"method": "initialize"}, 404, -32601),
         ({"method": "resources/subscribe"}, 404, -32601),
+        ({"method": "logging/setLevel"}, 404, -32601),
+        ({"method": "sampling/createMessage"}, 404, -32601),
+        ({"method": "roots/list"}, 404, -32601),
+        ({"method": "ping"}, 404, -32601),
     ],
 )
 async def test_each_protocol_error_has_its_http_status(

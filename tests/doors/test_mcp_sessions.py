@@ -69,6 +69,28 @@ def result(answer: httpx2.Response) -> Any:
     return json.loads(data)
 
 
+@REVISIONS
+async def test_logging_sampling_and_roots_are_no_methods_and_a_change_of_roots_is_left_alone(
+    revision: str,
+) -> None:
+    async with served(mcp_app(FakeGateway(), DoorSettings())) as url, http() as client:
+        own = Session(url, client)
+        offered = result(await own.open(revision))["result"]["capabilities"]
+        assert "logging" not in offered
+        asked = [
+            ("logging/setLevel", {"level": "debug"}),
+            ("sampling/createMessage", {"messages": [], "maxTokens": 1}),
+            ("roots/list", {}),
+        ]
+        for number, (method, params) in enumerate(asked, start=7):
+            answer = await own.send(method, params, id_=number)
+            assert answer.status_code == 200
+            error = result(answer)
+            assert (error["id"], error["error"]["code"]) == (number, -32601)
+        assert (await own.send("notifications/roots/list_changed")).status_code == 202
+        assert "result" in result(await own.send("ping", id_=99))
+
+
 @asynccontextmanager
 async def session(
     gateway: FakeGateway, settings: DoorSettings | None = None

@@ -50,7 +50,7 @@ class Play:
 
     async def discovery(self) -> None:
         self._say.act("Discovery: the agent asks what it may do")
-        tools = [tool.name for tool in (await self._client.list_tools()).tools]
+        tools = await self.offered()
         self._say.fact("gateway", "  ".join(tools))
         self._say.expect("rotate_root_key exists and is not shown", "rotate_root_key" not in tools)
         hidden, missing = await self._error("rotate_root_key"), await self._error("no_such_tool")
@@ -62,12 +62,12 @@ class Play:
 
     async def read(self) -> None:
         self._say.act("An allowed read")
-        result = await self._call("read_status", environment="production")
-        self._say.expect("the live state came back", "checkout" in self._text(result))
+        result = await self.call("read_status", environment="production")
+        self._say.expect("the live state came back", "checkout" in self.text(result))
 
     async def write(self) -> None:
         self._say.act("A constrained write")
-        result = await self._call(
+        result = await self.call(
             "restart_service", service="web", environment="staging", replicas=2
         )
         self._say.expect("web was restarted", not result.is_error)
@@ -76,36 +76,36 @@ class Play:
 
     async def denied(self) -> None:
         self._say.act("An argument that policy does not allow")
-        result = await self._call("restart_service", service="ledger-db", environment="staging")
+        result = await self.call("restart_service", service="ledger-db", environment="staging")
         self._say.expect("nothing ran", result.is_error is True)
         self._say.expect("it is policy that refused", self._code(result) == "policy_denied")
 
     async def approved(self) -> None:
         self._say.act("A destructive change: previewed, approved by somebody else, run once")
         self._world.edit("desired", "production", "web", version="2.5.0")
-        first = await self._call("apply_infra", environment="production")
-        machine = self._machine(first)
+        first = await self.call("apply_infra", environment="production")
+        machine = self.machine(first)
         self._say.expect("a person has to agree first", machine["code"] == "approval_required")
-        self._decide(machine["approval_id"])
-        second = await self._call("apply_infra", environment="production")
+        self.decide(machine["approval_id"])
+        second = await self.call("apply_infra", environment="production")
         self._say.expect("approved, it ran", second.is_error is not True)
         commits = git(self._world.state, "rev-list", "--count", "HEAD")
-        third = await self._call("apply_infra", environment="production")
+        third = await self.call("apply_infra", environment="production")
         again = git(self._world.state, "rev-list", "--count", "HEAD")
         self._say.expect(
-            "the repeated call got the stored result", self._machine(third).get("replayed") is True
+            "the repeated call got the stored result", self.machine(third).get("replayed") is True
         )
         self._say.expect("and nothing ran a second time", commits == again)
 
     async def changed_meanwhile(self) -> None:
         self._say.act("An approval whose target changes before it runs")
         self._world.edit("desired", "staging", "search", replicas=5)
-        first = self._machine(await self._call("apply_infra", environment="staging"))
-        self._decide(first["approval_id"])
+        first = self.machine(await self.call("apply_infra", environment="staging"))
+        self.decide(first["approval_id"])
         self._world.edit("desired", "staging", "search", replicas=50)
         self._say.fact("dana", "pushes another change: search goes to 50 replicas")
-        second = await self._call("apply_infra", environment="staging")
-        machine = self._machine(second)
+        second = await self.call("apply_infra", environment="staging")
+        machine = self.machine(second)
         self._say.expect("it did not run", second.is_error is True)
         fresh = machine.get("approval_id")
         self._say.expect("a new approval was opened", fresh not in (None, first["approval_id"]))
@@ -120,8 +120,8 @@ class Play:
 
     async def lent(self, tickets: Tickets) -> None:
         self._say.act("A credential that the run uses and never holds")
-        result = await self._call("open_ticket", title="disk of checkout is full")
-        text = self._text(result)
+        result = await self.call("open_ticket", title="disk of checkout is full")
+        text = self.text(result)
         self._say.expect("the ticket system took the token", len(tickets.opened) == 1)
         self._say.expect(
             "and sent it back; what came into the sandbox was blanked",
@@ -129,7 +129,7 @@ class Play:
         )
         closed = ("/admin: path", "192.0.2.1/: not_allowed", "169.254.169.254/: not_allowed")
         self._say.expect("other paths and places are closed", all(word in text for word in closed))
-        run = self._operator.run(self._machine(result)["run_id"])
+        run = self._operator.run(self.machine(result)["run_id"])
         self._record(self._operator.entry(run["outcome_index"])["entry"])
 
     def _record(self, outcome: dict[str, Any]) -> None:
@@ -150,12 +150,12 @@ class Play:
 
     async def hostile(self) -> None:
         self._say.act("A tool that tries to read the host, reach the network and fork without end")
-        result = await self._call("escape_attempt")
-        text = self._text(result)
+        result = await self.call("escape_attempt")
+        text = self.text(result)
         words = ("LEAKED", "FILES SEEN", "CONNECTED", "CHILDREN", "BECAME ROOT")
         self._say.expect("nothing got out", not any(word in text for word in words))
         self._say.expect("the fork bomb met the limit", "stopped after" in text)
-        reads = await self._call("read_status", environment="staging")
+        reads = await self.call("read_status", environment="staging")
         self._say.expect("the gateway goes on serving", reads.is_error is not True)
 
     async def refused_without_runner(self) -> None:
@@ -170,18 +170,23 @@ class Play:
 
     # ------------------------------------------------------------------------------------- details
 
-    async def _call(self, tool: str, **arguments: Any) -> CallToolResult:
+    async def offered(self) -> list[str]:
+        """The names of the tools that the agent is shown now."""
+        listed = await self._client.list_tools(cache_mode="refresh")
+        return [tool.name for tool in listed.tools]
+
+    async def call(self, tool: str, **arguments: Any) -> CallToolResult:
         words = ", ".join(f"{name}={json.dumps(value)}" for name, value in arguments.items())
         self._say.asked(f"{tool}({words})")
         began = time.perf_counter()
         result = await self._client.call_tool(tool, arguments)
         took = 1000 * (time.perf_counter() - began)
-        self._say.fact("gateway", self._text(result))
+        self._say.fact("gateway", self.text(result))
         self._tell(result, took)
         return result
 
     def _tell(self, result: CallToolResult, took: float) -> None:
-        machine = self._machine(result)
+        machine = self.machine(result)
         parts = []
         if "policy_revision" in machine:
             parts.append(f"policy {short(machine['policy_revision'])}")
@@ -197,10 +202,11 @@ class Play:
             parts.append(f"log entry {receipt['index']}")
         self._say.fact("", f"[{machine['code']} | {' | '.join([*parts, f'{took:.0f} ms'])}]")
 
-    def _decide(self, approval_id: str) -> None:
+    def decide(self, approval_id: str) -> None:
         approval = self._operator.approval(approval_id)
         shown = approval["shown"]
-        self._say.fact("olga sees", f"{shown['consequence']}\n{shown['preview']['text'].strip()}")
+        preview = shown["preview"]["text"].strip() if shown["preview"] else ""
+        self._say.fact("olga sees", f"{shown['consequence']}\n{preview}".strip())
         self._operator.vote(approval_id, approval["plan_hash"], "approve", "planned change")
         self._say.fact("olga", f"approves plan {short(approval['plan_hash'])}, and no other")
 
@@ -211,13 +217,13 @@ class Play:
             return f"{error.error.code} {error.error.message}"
         return "no error"
 
-    def _text(self, result: CallToolResult) -> str:
+    def text(self, result: CallToolResult) -> str:
         texts = [block.text for block in result.content if isinstance(block, TextContent)]
         return "\n".join(texts)
 
-    def _machine(self, result: CallToolResult) -> dict[str, Any]:
+    def machine(self, result: CallToolResult) -> dict[str, Any]:
         found = (result.meta or {}).get(DECISION)
         return dict(found) if isinstance(found, dict) else {"code": "none"}
 
     def _code(self, result: CallToolResult) -> str:
-        return str(self._machine(result)["code"])
+        return str(self.machine(result)["code"])

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from remit.cli.demo.acts import Play, agent
+from remit.cli.demo.behind import Behind, until_tool
 from remit.cli.demo.tickets import Tickets, serving
 from remit.cli.demo.transcript import Transcript
 from remit.cli.demo.world import World, gateway, make
@@ -55,6 +56,8 @@ def play(root: Path, say: Transcript, tickets: Tickets) -> int:
         if runner["tier"] not in ("sandbox", "gvisor", "remote"):
             asyncio.run(_up_to_the_runner(world, say))
             return _without_runner(say)
+        for tool in ("read", "add"):
+            until_tool(admin, "notes", tool, "offered")
         asyncio.run(_acts(world, say, tickets))
         exported = root / "export.jsonl"
         exported.write_bytes(b"".join(admin.export()))
@@ -78,6 +81,7 @@ async def _acts(world: World, say: Transcript, tickets: Tickets) -> None:
         await acts.approved()
         await acts.changed_meanwhile()
         await acts.lent(tickets)
+        await Behind(world, acts, say).act()
         await acts.hostile()
         (world.root / "receipt.json").write_text(json.dumps(acts.receipt))
 

@@ -49,6 +49,18 @@ class World:
     admin_port: int
 
     @property
+    def notes(self) -> Path:
+        """Where the demo's MCP server and its board are."""
+        return self.root / "notes"
+
+    def change_server(self, was: str, now: str) -> None:
+        """Put another version of the demo's MCP server in its place, as its publisher would."""
+        path = self.notes / "server" / "notes.py"
+        text = path.read_text("utf-8")
+        assert was in text, "the server says what it is changed in"
+        path.write_text(text.replace(was, now), "utf-8")
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.mcp_port}/mcp"
 
@@ -97,10 +109,12 @@ def make(root: Path, tickets: Tickets) -> World:
     templates = resources.files("remit") / "templates"
     with resources.as_file(templates / "policy") as starter:
         shutil.copytree(starter, policy)
+    _notes(root / "notes", policy / "data.json")
     mcp_port, admin_port = _free_port(), _free_port()
     tools = (templates / "demo" / "tools.yaml").read_text()
     tools = tools.replace("@state@", str(state)).replace("@port@", str(admin_port))
     tools = tools.replace("@tickets@", str(tickets.server_port))
+    tools = tools.replace("@notes@", str(root / "notes"))
     config = _config(agent, operator, mcp_port, admin_port)
     config["catalog"] = yaml.safe_load(tools)
     config["runners"] = _way_out(tickets)
@@ -190,6 +204,20 @@ def _repository(state: Path) -> None:
     git(state, "add", ".")
     git(state, "commit", "-qm", "the services")
     share(state)
+
+
+def _notes(notes: Path, data: Path) -> None:
+    """The demo's MCP server with its board, and the agents' grants for its tools."""
+    (notes / "server").mkdir(parents=True)
+    (notes / "board").mkdir()
+    templates = resources.files("remit") / "templates"
+    text = (templates / "demo" / "notes.py").read_text("utf-8")
+    (notes / "server" / "notes.py").write_text(text, "utf-8")
+    (notes / "board" / "notes.txt").write_text("dana: checkout moves to new disks on Friday\n")
+    share(notes / "board")
+    facts = json.loads(data.read_text("utf-8"))
+    facts["grants"]["agents"] |= {"notes_read": [""], "notes_add": [""]}
+    data.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
 
 
 def _free_port() -> int:

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.ports import free_port
+
 from bench.gateway import make_world
 from bench.load import Figure, load, post
 from bench.spawn import bare_bubblewrap, bare_subprocess
@@ -50,12 +52,6 @@ def request(port: int, path: str, tool: str, arguments: dict[str, str], token: s
         "Mcp-Name": tool,
     }
     return post(port, path, body, headers)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -26,7 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.__main__ import free_port, machine, request, server
+from tests.ports import free_port
+
+from bench.__main__ import machine, request, server
 from bench.fronts.process import listening
 from bench.fronts.remit import write_world
 from bench.load import Figure, cpu_seconds, load

@@ -14,7 +14,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from bench.__main__ import META, free_port, machine, request, run, server
+from tests.ports import free_port
+
+from bench.__main__ import META, machine, request, run, server
 from bench.gateway import make_world
 from bench.load import Figure, post
 

@@ -23,7 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.__main__ import META, free_port, machine, server
+from tests.ports import free_port
+
+from bench.__main__ import META, machine, server
 from bench.fronts.contextforge import contextforge
 from bench.fronts.process import listening
 from bench.fronts.remit import remit

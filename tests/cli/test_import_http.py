@@ -20,6 +20,7 @@ from remit.config import load
 from remit.servers.pins import PinStore
 from tests.cli.conftest import Ended, Remit
 from tests.cli.test_import import TOKEN, claude, held_nowhere, project, written
+from tests.ports import free_port
 
 __all__ = ["project"]
 
@@ -92,9 +93,7 @@ def crm() -> Iterator[tuple[str, list[str | None]]]:
 
 def nobody() -> str:
     """An address at which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/mcp"
+    return f"http://127.0.0.1:{free_port()}/mcp"
 
 
 def imported(remit: Remit, project: Path, *words: str) -> Ended:

@@ -33,9 +33,9 @@ from tests.path.conftest import HEAD, MakePath
 from tests.path.test_handing_on import KEY, gateway_of
 from tests.plugins.machine import OPA_VERSION, ROOT
 from tests.policy.opa.certificates import Authority
-from tests.policy.opa.test_remote import free_port
 from tests.policy.opa.world import opa, pointing, serving, supervised, written
 from tests.policy.world import code_of, question
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs("opa")]
 

@@ -31,6 +31,7 @@ from tests.policy.opa.world import (
     written,
 )
 from tests.policy.world import ask, code_of, policy, when
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -49,13 +50,6 @@ allow if {
     input.path in [["v1", "data", "remit", "decision"], ["v1", "data", "remit", "visible"]]
 }
 """
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def guarded(directory: Path, identity: str, bundle: PolicyBundle = BUNDLE) -> list[str]:

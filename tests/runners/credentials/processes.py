@@ -8,7 +8,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,15 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.plugins.machine import moto_python, openbao_binary, postgres_programs
+from tests.ports import free_port
 
 READY_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

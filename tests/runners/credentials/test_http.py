@@ -18,8 +18,8 @@ from remit.runners.credentials import http
 from remit.runners.credentials.broker import BrokerFault
 from remit.runners.credentials.http import Service, bounded
 from tests.policy.opa.certificates import Authority
+from tests.ports import free_port
 from tests.runners.credentials.fakes import Reply, Request, Scripted, serving
-from tests.runners.credentials.processes import free_port
 
 pytestmark = pytest.mark.anyio
 

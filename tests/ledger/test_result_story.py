@@ -104,6 +104,25 @@ def late(entries: Entries) -> None:
     entries.append(entries[ABOUT] | {"decision": "dec_other"})
 
 
+def again(at: int = OUTCOME + 1, **fields: Any) -> Callable[[Entries], object]:
+    """Policy is asked about the stored result, as if it were asked for once more."""
+
+    def change(entries: Entries) -> None:
+        said = {"decision": "dec_again", "verdict": "allow", "again": True, **fields}
+        entries.insert(at, entries[ABOUT] | said)
+
+    return change
+
+
+async def test_log_in_which_a_stored_result_was_judged_again_verifies(
+    entries: Entries, key: VerifierKey, signer: FileSigner
+) -> None:
+    for name in ("dec_again", "dec_once_more"):
+        again(len(entries), decision=name)(entries)
+    report = check(resign([encode(entry) for entry in entries], signer), key)
+    assert report.ok, report.problem
+
+
 def asking(entries: Entries) -> None:
     """People are asked because of what was said of a result."""
     about = entries[ABOUT]
@@ -133,6 +152,11 @@ FORGED: dict[str, tuple[Callable[[Entries], object], int, str]] = {
     ),
     "it is said twice": (twice, ABOUT + 1, "of no run"),
     "it is said after the outcome": (late, OUTCOME + 1, "of no run"),
+    "it is said again before the outcome": (again(OUTCOME), OUTCOME, "no run that ended"),
+    "it is said again of another run": (again(run="run_x"), OUTCOME + 1, "no run that ended"),
+    "it is said again of another plan": (
+        again(plan_hash=sample.plan("other").hash), OUTCOME + 1, "no run that ended",
+    ),
     "something runs on it": (used, ABOUT + 1, "is about a result"),
     "people are asked because of it": (asking, OUTCOME + 1, "not before it"),
 }  # fmt: skip

@@ -383,8 +383,11 @@ def test_check_doubts_consents_for_which_no_browser_finds_the_gateway(
     assert ended.code == 0, ended.out
     assert "runners.credentials.crm: people consent in a browser, and none finds" in ended.err
     whole["server"]["public_url"] = "https://remit.example.com"
+    whole["runners"]["credentials"]["crm"]["unsafe_look_as"] = "ann"
     path.write_text(yaml.safe_dump(whole))
-    assert "people consent" not in remit("check").err
+    said = remit("check").err
+    assert "people consent" not in said
+    assert "unsafe_look_as is set" in said
     for odd in ("http://remit.example.com", "https://remit.example.com/path", "remit.example.com"):
         whole["server"]["public_url"] = odd
         path.write_text(yaml.safe_dump(whole))

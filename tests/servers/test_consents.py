@@ -42,15 +42,17 @@ OLGA = Operator(subject="olga", may=frozenset(Permission))
 class Protected:
     """An MCP server that lets calls pass with a token of its authorization server, and says whose."""
 
-    def __init__(self, login: FakeConsentServer) -> None:
+    def __init__(self, login: FakeConsentServer, *, lists: bool = True) -> None:
         self.login = login
+        self.lists = lists
         self.shown: list[str] = []
         crm: Server[Any] = Server("crm", on_list_tools=list_tools, on_call_tool=call_tool)
         self.app: ASGIApp = crm.streamable_http_app(json_response=True, stateless_http=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {k.decode(): v.decode() for k, v in scope.get("headers", ())}
-        if scope["type"] == "http" and headers.get("mcp-method") == "tools/call":
+        calls = headers.get("mcp-method") == "tools/call"
+        if scope["type"] == "http" and (calls or not self.lists):
             token = headers.get("authorization", "").removeprefix("Bearer ")
             self.shown.append(token)
             if self.login.live(token) is None:
@@ -62,7 +64,9 @@ class Protected:
 class Behind(World):
     """A gateway whose server is shown what the caller's person gave."""
 
-    def __init__(self, folder: Path, url: str, login: str, **approvals: Any) -> None:
+    def __init__(
+        self, folder: Path, url: str, login: str, look_as: str | None = None, **approvals: Any
+    ) -> None:
         tool = {"name": "find", "effect": "read"}
         server = {"name": "crm", "url": f"{url}/mcp", "authorization": "crm", "tools": [tool]}
         super().__init__(folder, server, policy=GIVE)
@@ -85,6 +89,8 @@ class Behind(World):
             "scopes": ["read"],
             "file": {"name": "token", "content": "{token}"},
         }
+        if look_as is not None:
+            credential["unsafe_look_as"] = look_as
         whole["runners"] = {"credentials": {"crm": credential}}
         (folder / "remit.yaml").write_text(json.dumps(whole))
 
@@ -274,3 +280,28 @@ async def test_a_served_gateway_names_the_port_that_the_system_gave_it(tmp_path:
                 async with browser() as person:
                     assert (await person.open(told["consent"]["url"])).status_code == 200
                 assert await to_thread.run_sync(gateway.stop) == 0
+
+
+async def test_a_server_that_lists_its_tools_for_a_token_alone_is_looked_at_as_who_is_written(
+    tmp_path: Path,
+) -> None:
+    login = FakeConsentServer()
+    with serving(login) as login.url:
+        server = Protected(login, lists=False)
+        async with served(server) as url:
+            world = Behind(tmp_path / "g", url, login.url, look_as="eve")
+            async with world.open(), browser() as eve:
+                it = Town(world, login, server)
+                before = await world.servers.look("crm")
+                assert before.tools == ()
+                assert "has not consented" in (before.why or "")
+                eves = Principal(tenant="default", subject="eve")
+                asked = await world.gateway.ask_consent(OLGA, "crm", eves)
+                await it.consents(eve, asked["url"], "eve")
+                await world.servers.look("crm")
+                await world.until("crm_find")
+                # What shows the tools makes nobody's calls but its own person's.
+                told = machine(await it.call(world.agent))
+                assert (told["code"], told["consent"]["subject"]) == ("consent_required", "ann")
+                async with client(world.address, MODERN, key=world.keys["eve"].token) as own:
+                    assert not (await it.call(own)).is_error

@@ -83,7 +83,7 @@ class Opener:
             inject=inject,
             file=file,
             ttl_s=section.get("ttl_s"),
-            looks=section.get("unsafe_look") is True,
+            looks=section.get("unsafe_look") is True or bool(section.get("unsafe_look_as")),
         )
 
     def _broker(self, ref: str, section: Mapping[str, Any]) -> Broker:

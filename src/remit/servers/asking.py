@@ -299,7 +299,8 @@ def _not_read(server: str, fault: UpstreamFault) -> None:
 def _silent(fault: UpstreamFault, ended: RunResult | None = None) -> Silent:
     why = fault.message
     if fault.code is Code.UPSTREAM_UNAUTHORIZED:
-        why += "; whether it is shown a credential to list its tools, unsafe_look says"
+        why += "; whether it is shown a credential to list its tools, unsafe_look says (or "
+        why += "unsafe_look_as, for one that people consent to)"
     if ended is not None and ended.ending is Ending.EXIT and ended.exit_code:
         why += f"; it exited with {ended.exit_code}"
     tail = b"" if ended is None else ended.stderr[-_TAIL:].strip()

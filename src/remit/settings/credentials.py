@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from remit.catalog.spec import Count, Strict
-from remit.settings.fields import FilePath, Reference
+from remit.settings.fields import FilePath, Reference, Subject
 
 Url = Annotated[str, Field(pattern=r"^https?://[!-~]{1,2000}$")]
 Word = Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
@@ -246,6 +246,11 @@ class ConsentCredential(_Credential):
         default_factory=list,
         max_length=64,
         description="The most that people are asked for; all of it, where a tool names no scopes.",
+    )
+    unsafe_look_as: Subject | None = Field(
+        default=None,
+        description="Show an MCP server at a url what this person gave also to list its tools: "
+        "without a call, a policy's word and a record.",
     )
 
 

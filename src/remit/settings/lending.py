@@ -232,7 +232,7 @@ def check_tools(
 
 def unsafe(section: RunnersSection) -> Mapping[str, bool]:
     """The unsafe choices of credentials, by the name of their key."""
-    names = ("unsafe_keep_s", "unsafe_look")
+    names = ("unsafe_keep_s", "unsafe_look", "unsafe_look_as")
     found = [(name, each) for name in names for each in section.credentials.values()]
     return {
         name: any(bool(getattr(e, name, None)) for n, e in found if n == name) for name in names
@@ -241,8 +241,9 @@ def unsafe(section: RunnersSection) -> Mapping[str, bool]:
 
 def looks(section: RunnersSection) -> frozenset[str]:
     """The handles that are lent to look at servers too."""
+    names = ("unsafe_look", "unsafe_look_as")
     found = section.credentials.items()
-    return frozenset(ref for ref, each in found if getattr(each, "unsafe_look", False))
+    return frozenset(ref for ref, each in found if any(getattr(each, n, None) for n in names))
 
 
 _Told = Iterator[tuple[str, str]]

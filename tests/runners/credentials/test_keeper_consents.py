@@ -13,7 +13,7 @@ import pytest
 
 from remit.canonical import encode
 from remit.errors import Code, RunnerFault
-from remit.model import ConsentPage, ConsentState, HandedFile, Principal
+from remit.model import ConsentPage, ConsentState, HandedFile, Lease, Principal
 from remit.ports import Consents
 from remit.runners.wire import read_file
 from remit.testing.consents import REDIRECT, ConsentsContract, Visit
@@ -241,3 +241,31 @@ async def test_no_answer_of_the_keeper_to_the_gateway_has_a_token(
     for text in heard:
         assert grant.refresh.encode() not in text
         assert not any(token.encode() in text for token in grant.access)
+
+
+@pytest.mark.threat("T-38")
+async def test_a_look_is_lent_what_the_person_gave_who_is_written_and_nobody_elses(
+    tmp_path: Path, server: FakeConsentServer
+) -> None:
+    look = Lease(id="look_" + "a" * 26, gateway="gw-1", fence=0, deadline_ms=0)
+    plainly = sections(server)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    async with keeping(tmp_path / "one", plainly) as world:
+        await given(world)
+        with pytest.raises(RunnerFault) as alone:
+            await world.keeper.look(look, "contract")
+        assert "to runs alone" in alone.value.message
+    as_ada = {**plainly, "contract": {**plainly["contract"], "unsafe_look_as": "ada"}}
+    async with keeping(tmp_path / "two", as_ada) as world:
+        await given(world, Principal(tenant="acme", subject="bob"))
+        with pytest.raises(RunnerFault) as missing:
+            await world.keeper.look(look, "contract")
+        assert "has not consented" in missing.value.message
+        await given(world)
+        other = Lease(id="look_" + "b" * 26, gateway="gw-1", fence=0, deadline_ms=0)
+        token = _token((await world.keeper.look(other, "contract")).files)
+        live = server.live(token)
+        assert live is server.grants[-1]
+        await world.keeper.take_back(other)
+        assert server.live(token) is not None

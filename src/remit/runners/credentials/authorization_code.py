@@ -39,6 +39,7 @@ from remit.runners.credentials.http import bounded, seconds_left
 OFFLINE = "offline_access"
 NOTE = "belongs to a person's consent: it outlives the run, and further runs are lent it"
 MAX_CODE = 4_096
+LOOK = "look"
 
 _BINDING = ("resource", "issuer", "authorization_url", "token_url", "client_id")
 """With another of these, what was given for the section is not for it any more."""
@@ -70,6 +71,7 @@ class AuthorizationCodeBroker:
         self._most = frozenset(map(str, section.get("scopes") or ()))
         self._where = Whereabouts(kit, resolve=resolve)
         self._clients = Clients(kit, kit.sealed, kit.now)
+        self._look_as: str | None = section.get("unsafe_look_as")
         self._assertion_audience: str | None = section.get("assertion_audience")
         self._bound = digest_of(
             "remit.consent.bound/1",
@@ -90,7 +92,7 @@ class AuthorizationCodeBroker:
         seconds_left(order.ends_ms, self._now())
         if order.shortened or order.audience is not None:
             raise BrokerFault("what a person gave has its own life and resource, and no other")
-        principal = principal_of(order)
+        principal = principal_of(order) if order.kind != LOOK else self._looked_as()
         if self._state(principal, order.scopes) is ConsentState.NEEDED:
             raise NoConsent("the person for whom this is done has not consented to it")
         given = await self._renewal.usable(principal)
@@ -104,6 +106,13 @@ class AuthorizationCodeBroker:
             expires_ms=given.expires_ms,
             note=NOTE,
         )
+
+    def _looked_as(self) -> Principal:
+        """Whose consent is used to look at the server: whom the operator wrote."""
+        found = {each.principal for each in self._store if each.principal.subject == self._look_as}
+        if self._look_as is None or len(found) != 1:
+            raise NoConsent("the person as whom the server is looked at has not consented to it")
+        return found.pop()
 
     async def revoke(self, held: Held) -> bool:
         """A run's end is not a consent's."""

@@ -119,6 +119,8 @@ async def test_log_in_which_a_stored_result_was_judged_again_verifies(
 ) -> None:
     for name in ("dec_again", "dec_once_more"):
         again(len(entries), decision=name)(entries)
+    for number, entry in enumerate(entries):
+        entry["seq"] = number
     report = check(resign([encode(entry) for entry in entries], signer), key)
     assert report.ok, report.problem
 

@@ -218,7 +218,8 @@ class UpstreamFault(RemitError):
 
     `sent` says whether any byte of the call had gone out, so that it may have run. `answer` is
     the JSON-RPC error object, where the server gave one: text of an untrusted server, which is
-    never part of `message`.
+    never part of `message`. `challenged` says that what it was shown did not do: empty where it is not
+    accepted any more (HTTP 401), else with the scopes that it wants (403 `insufficient_scope`).
     """
 
     def __init__(
@@ -228,12 +229,14 @@ class UpstreamFault(RemitError):
         *,
         sent: bool = False,
         answer: Mapping[str, Any] | None = None,
+        challenged: tuple[str, ...] | None = None,
         place: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(code, message, place=place, hint=hint)
         self.sent = sent
         self.answer = answer
+        self.challenged = challenged
 
 
 class LedgerFault(RemitError):

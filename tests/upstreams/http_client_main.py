@@ -1,26 +1,33 @@
 """Remit's side towards servers over HTTP, as the client that the official suite starts.
 
 The suite gives the url of its own server as the last argument, and says in the environment which
-scenario it is and, of some, which calls to make.
+scenario it is and, of some, which calls to make; see `http_client_turn`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from remit.canonical import encode
+from remit.model import Frozen, Round, RunSpec
 from remit.runners.credentials import http
 from remit.runners.credentials.client_credentials import ClientCredentialsBroker
 from remit.runners.credentials.discovery import Discovery
 from remit.runners.credentials.guarded import Guard
 from remit.upstreams.http_asking import PooledServers
+from remit.upstreams.limits import Limits
 from tests.runners.credentials.world import kit, order, section
 from tests.upstreams.http_asked import call, spec_of
+from tests.upstreams.http_client_consent import Person
 
+T = TypeVar("T")
+
+WITHIN_S = 60.0
+
+FORM: dict[str, Any] = {"elicitation": {"form": {}}}
 _EXAMPLES: dict[str, Any] = {"number": 2, "integer": 2, "string": "us-west1", "boolean": True}
 
 
@@ -55,7 +62,6 @@ async def token_for(url: str, context: dict[str, Any]) -> bytes:
     found = section(broker="client_credentials", unsafe_keep_s=60, **written)
     names = {"client_secret": "client_secret", "private_key": "private_key_pem"}
     secrets = {name: context[key] for name, key in names.items() if key in context}
-    http.TOTAL_S = http.TRY_S = 30.0  # a slow machine is no finding
     broker = ClientCredentialsBroker(kit(found, secrets=secrets))
     try:
         return (await broker.lend(order())).fields["token"].encode()
@@ -63,12 +69,47 @@ async def token_for(url: str, context: dict[str, Any]) -> bytes:
         await broker.aclose()
 
 
+def answers_to(result: dict[str, Any]) -> Round:
+    """What somebody who agrees to everything answers, with the server's own state."""
+    said = {"action": "accept", "content": {"confirmed": True}}
+    return Round(
+        answers=Frozen(encode(dict.fromkeys(result["inputRequests"], said))),
+        number=1,
+        run_id="before",
+        state=result.get("requestState"),
+    )
+
+
+async def answered(
+    servers: PooledServers, spec: RunSpec, ask: Callable[..., Awaitable[dict[str, Any]]]
+) -> None:
+    """Make the call, and once more with answers where the server asks something."""
+    result = await ask(spec)
+    if result.get("resultType") == "input_required":
+        assert spec.upstream is not None
+        again = replace(spec, upstream=replace(spec.upstream, round=answers_to(result)))
+        await ask(again)
+
+
 async def main(url: str, scenario: str, context: dict[str, Any]) -> None:
     """List the tools, and call those that the scenario is about, or all."""
-    servers = PooledServers()
+    http.TOTAL_S = http.TRY_S = http.CONNECT_S = WITHIN_S  # a slow machine is no finding
+    servers = PooledServers(limits=Limits(open_s=WITHIN_S, list_s=WITHIN_S, unanswered_s=WITHIN_S))
     token = await token_for(url, context) if "client-credentials" in scenario else None
+    person = None
+    if scenario.startswith("auth/") and token is None:
+        person = await Person.at(url, scenario, context)
+
+    async def with_token(ask: Callable[[bytes | None], Awaitable[T]]) -> T:
+        return await ask(token) if person is None else await person.asking(ask)
+
+    async def asked(spec: RunSpec) -> dict[str, Any]:
+        return await with_token(lambda shown: call(servers, spec, token=shown, within_s=WITHIN_S))
+
     try:
-        found = await servers.list_tools("suite", url, token, within_s=60)
+        found = await with_token(
+            lambda shown: servers.list_tools("suite", url, shown, within_s=WITHIN_S)
+        )
         items = {str(item["name"]): item for item in found}
         calls = context.get("toolCalls")
         if scenario == "json-schema-ref-no-deref":
@@ -79,16 +120,14 @@ async def main(url: str, scenario: str, context: dict[str, Any]) -> None:
             calls = [{"name": n, "arguments": arguments_for(i)} for n, i in items.items()]
         for each in calls:
             spec = spec_of(url, items[each["name"]], each["arguments"], server="suite")
-            await call(servers, spec, token=token, within_s=60)
+            await answered(servers, able(spec) if scenario.startswith("sep-2322") else spec, asked)
     finally:
         await servers.aclose()
+        if person is not None:
+            await person.aclose()
 
 
-if __name__ == "__main__":
-    asyncio.run(
-        main(
-            sys.argv[1],
-            os.environ.get("MCP_CONFORMANCE_SCENARIO", ""),
-            json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}")),
-        )
-    )
+def able(spec: RunSpec) -> RunSpec:
+    """A call for somebody who can be asked."""
+    assert spec.upstream is not None
+    return replace(spec, upstream=replace(spec.upstream, capabilities=Frozen(encode(FORM))))

@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from remit.errors import Code, RunnerFault
+from remit.errors import Code, RunnerFault, UpstreamFault
 from remit.model import Destruction, HandedFile, Lease, RunResult, RunSpec, UpstreamCall
+from remit.ports import Consents
 from remit.profile import ELSEWHERE
 from remit.upstreams.asked import Asked
 from remit.upstreams.asking import HttpServers
@@ -26,9 +27,15 @@ class ElsewhereRun:
     """One call of one server over HTTP."""
 
     def __init__(
-        self, servers: HttpServers, lease: Lease, spec: RunSpec, call: UpstreamCall
+        self,
+        servers: HttpServers,
+        lease: Lease,
+        spec: RunSpec,
+        call: UpstreamCall,
+        consents: Consents | None = None,
     ) -> None:
         self._servers = servers
+        self._consents = consents
         self._lease = lease
         self._spec = spec
         self._call = call
@@ -65,15 +72,28 @@ class ElsewhereRun:
         async def ask(asked: Asked) -> dict[str, Any]:
             # Nobody here sees when its first byte goes, so all of it counts as sent.
             asked.sending(asked.abandon)
-            return await self._servers.call(
-                self._spec,
-                self._lease,
-                token,
-                within_s=self._within_s(),
-                progress=asked.reports.add,
-            )
+            try:
+                return await self._servers.call(
+                    self._spec,
+                    self._lease,
+                    token,
+                    within_s=self._within_s(),
+                    progress=asked.reports.add,
+                )
+            except UpstreamFault as fault:
+                await self._tell(fault)
+                raise
 
         self._asked = Asked(ask, self._spec)
+
+    async def _tell(self, fault: UpstreamFault) -> None:
+        """Have it known that the server did not take what a person's consent gave."""
+        consents, challenged = self._consents, fault.challenged
+        if consents is None or challenged is None:
+            return
+        if any(consents.asks(rule.ref) for rule in self._spec.credentials):
+            with suppress(RunnerFault):  # the call has failed anyway, and the next one will too
+                await consents.unaccepted(self._lease, challenged or None)
 
     def _within_s(self) -> float:
         left_s = self._lease.deadline_ms / 1000 - time.time()

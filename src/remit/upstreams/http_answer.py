@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from remit import canonical
+from remit.challenge import bearer_challenge
 from remit.errors import Code, InputError, UpstreamFault
 from remit.upstreams.http_connection import Head, HttpConnection
 from remit.upstreams.http_limits import HttpLimits
@@ -24,12 +25,25 @@ NO_PLACE = (400, 404, 405, 406, 410, 415, 422, 501)
 class HttpRefusal(UpstreamFault):
     """An answer whose status is no success, with no JSON-RPC error in it."""
 
-    def __init__(self, code: Code, message: str, *, status: int, hint: str | None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        status: int,
+        hint: str | None,
+        challenged: tuple[str, ...] | None = None,
+    ) -> None:
         # A refusal by status is an answer of the server, as a JSON-RPC error is; only those that
         # speak of the server's own failing leave open whether the call was made.
         answer = {"code": status, "message": f"HTTP status {status}"}
         super().__init__(
-            code, message, sent=True, answer=answer if status in _SAID else None, hint=hint
+            code,
+            message,
+            sent=True,
+            answer=answer if status in _SAID else None,
+            challenged=challenged,
+            hint=hint,
         )
         self.status = status
 
@@ -108,10 +122,22 @@ async def refusal(
             value = None
         if isinstance(value, dict) and value.get("jsonrpc") == "2.0" and "error" in value:
             return value
-    return _by_status(head.status)
+    return _by_status(head.status, _challenged(head))
 
 
-def _by_status(status: int) -> HttpRefusal:
+def _challenged(head: Head) -> tuple[str, ...] | None:
+    """What it says of the token that it was shown (RFC 6750 §3.1); see `UpstreamFault`."""
+    if head.status == 401:
+        return ()
+    if head.status != 403:
+        return None
+    said = bearer_challenge(head.headers.get("www-authenticate", ""))
+    if said is None or said.error not in (None, "insufficient_scope"):
+        return None
+    return said.scopes or None
+
+
+def _by_status(status: int, challenged: tuple[str, ...] | None) -> HttpRefusal:
     code, hint = Code.UPSTREAM_ERROR, "read the server's own log"
     message = f"the MCP server answered with the HTTP status {status}"
     if status in (401, 403):
@@ -133,7 +159,7 @@ def _by_status(status: int) -> HttpRefusal:
     elif status < 300:
         code = Code.UPSTREAM_INVALID
         message = f"the MCP server answered a request with the HTTP status {status}"
-    return HttpRefusal(code, message, status=status, hint=hint)
+    return HttpRefusal(code, message, status=status, hint=hint, challenged=challenged)
 
 
 def head_of(pairs: Iterable[tuple[str, str]]) -> bytes:

@@ -39,7 +39,11 @@ async def everything(
         raise UpstreamFault(Code.UPSTREAM_TIMEOUT, message) from None
     except UpstreamFault as fault:
         raise UpstreamFault(
-            fault.code, fault.message, answer=fault.answer, hint=fault.hint
+            fault.code,
+            fault.message,
+            answer=fault.answer,
+            challenged=fault.challenged,
+            hint=fault.hint,
         ) from None
 
 

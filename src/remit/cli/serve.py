@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from remit.account import same_user
 from remit.app import SAME_USER, door_settings, open_gateway
 from remit.cli.invocation import pass_settings
+from remit.cli.together import DoorProtocol
 from remit.config import Settings
 from remit.consenting import ConsentDesk
 from remit.doors.admin import admin_app
@@ -51,7 +52,7 @@ def door(app: ASGIApp) -> Door:
             log_config=None,
             access_log=False,
             loop="none",
-            http="httptools",
+            http=DoorProtocol,
             proxy_headers=False,
             server_header=False,
             date_header=False,

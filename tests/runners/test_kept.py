@@ -23,6 +23,7 @@ from remit.runners.egress.client import EgressProxy
 from remit.runners.egress.settings import EgressSettings
 from remit.runners.sandbox import SandboxRunner, SandboxSettings
 from remit.runners.wire import receive, send
+from tests.ports import free_port
 from tests.runners.support import GATEWAY, groups_naming, new_lease, python
 
 pytestmark = [
@@ -78,7 +79,7 @@ class Kept:
 
     def spec(self, path: str = "/", **more) -> RunSpec:
         rule = EgressRule(host="127.0.0.1", port=self.port, path_prefix=path)
-        return replace(python(SERVER), egress=(rule,), profile=self.profile, **more)
+        return replace(python(SERVER), egress=(rule,), **{"profile": self.profile, **more})
 
     @property
     def dialogue(self) -> Dialogue:
@@ -342,7 +343,7 @@ async def test_what_has_ended_or_has_no_way_out_has_no_turn(kept: Kept) -> None:
 
 @pytest.mark.threat("T-32")
 def test_a_socket_that_rests_refuses_forgets_its_queue_and_can_be_robbed_of_nothing() -> None:
-    place = ("127.77.3.128", 3128)
+    place = ("127.77.3.128", free_port("127.77.3.128"))
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)  # a port that is named stays its own

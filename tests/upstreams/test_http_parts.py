@@ -159,3 +159,23 @@ def test_lines_that_say_nothing_are_not_read_for_ever(
 def test_lines_that_say_something_are_not_counted() -> None:
     said = b'data: {"a":\ndata: 1}\n\n'
     assert len(list(Events(10_000).feed(said * BURST))) == BURST
+
+
+@pytest.mark.parametrize(
+    ("lines", "last", "retry"),
+    [
+        (b"id: 7\nretry: 250\n", b"7", 250),
+        (b"id: 7\nid: a\0b\n", b"7", None),
+        (b"id: 7\nid: " + b"x" * 1_025 + b"\n", b"7", None),
+        (b"id: 7\nid\n", b"", None),
+        (b"retry: 1234567890\nretry: -1\nretry: 1.5\nretry\nid2: 9\nagain: 3\n", b"", None),
+    ],
+)
+def test_where_a_stream_goes_on_and_when_are_taken_within_bounds(
+    lines: bytes, last: bytes, retry: int | None
+) -> None:
+    reader = Events(10_000)
+    assert list(reader.feed(lines + b"\n")) == []
+    assert (reader.last_id, reader.retry_ms) == (last, retry)
+    again = reader.again()
+    assert (again.last_id, again.retry_ms) == (last, retry)

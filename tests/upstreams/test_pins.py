@@ -1,4 +1,4 @@
-"""What was accepted, held against what a server says now."""
+"""What differs between what was accepted and what a server says now."""
 
 from __future__ import annotations
 
@@ -10,65 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.upstreams.definitions import PARTS, read_definition
-from remit.upstreams.pins import MAX_DIFF_LINES, Pin, changes, judge, pin
+from remit.upstreams.pins import MAX_DIFF_LINES, changes
 from tests.upstreams import listing
-
-SERVERS = st.sampled_from(["a", "b"])
-FEW = st.builds(
-    lambda server, name, title: listing.defined(server, name=name, title=title),
-    SERVERS,
-    st.sampled_from(["x", "y", "z"]),
-    st.sampled_from(["one", "two"]),
-)
-PINS = st.lists(FEW.map(pin), max_size=6)
-
-
-@given(PINS, st.lists(FEW, max_size=6))
-def test_every_tool_pinned_or_listed_is_judged_once(pins: Any, found: Any) -> None:
-    told = judge(pins, found)
-    parts = [told.new, told.same, told.changed, told.repeated, told.gone]
-    keys = [{(each.server, each.name) for each in part} for part in parts]  # type: ignore[attr-defined]
-    every = {(each.server, each.name) for each in [*pins, *found]}
-    assert set().union(*keys) == every
-    assert sum(map(len, keys)) == len(every)
-    listed = [*told.new, *told.same, *told.changed, *told.repeated]
-    assert sorted(map(id, listed)) == sorted(map(id, found))
-
-
-@given(PINS, st.lists(FEW, max_size=6))
-def test_only_what_has_exactly_its_pin_is_the_same(pins: Any, found: Any) -> None:
-    for each in judge(pins, found).same:
-        assert {p for p in pins if (p.server, p.name) == (each.server, each.name)} == {pin(each)}
-        assert found.count(each) == 1
 
 
 @pytest.mark.parametrize("part", PARTS[1:])
-def test_a_tool_that_changed_in_one_part_is_in_quarantine(part: str) -> None:
+def test_a_tool_that_changed_in_one_part_differs_in_that_part(part: str) -> None:
     old = listing.defined(description="Reads.", annotations={"readOnlyHint": True})
     value = "Reads and sends." if part in ("title", "description") else {"type": "object", "x": 1}
     new = read_definition("files", {**old.parts(), part: value})
-    told = judge([pin(old)], [new])
-    assert told.changed == (new,)
-    assert told.same == ()
     assert [each.part for each in changes(old, new)] == [part]
-
-
-def test_new_gone_and_repeated_tools_are_told_apart() -> None:
-    one, two = listing.defined(name="one"), listing.defined(name="two")
-    lost = Pin(server="files", name="lost", digest=one.digest)
-    told = judge([pin(two), lost], [one, two, two])
-    assert told.new == (one,)
-    assert told.same == ()
-    assert told.repeated == (two, two)
-    assert told.gone == (lost,)
-
-
-def test_a_pin_of_one_server_says_nothing_of_another() -> None:
-    mine, other = listing.defined("mine"), listing.defined("other")
-    assert mine.digest == other.digest
-    told = judge([pin(mine)], [other])
-    assert told.new == (other,)
-    assert told.gone == (pin(mine),)
 
 
 @given(listing.TOOLS, listing.TOOLS, st.randoms())

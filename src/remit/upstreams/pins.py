@@ -1,12 +1,10 @@
-"""Which definition of each tool an operator has accepted, and what has become of it since."""
+"""What differs between the definition of a tool that was accepted and the one that is listed now."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,81 +23,11 @@ _SENTENCE = re.compile(r"(?<=[.!?;:] )")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
-    """One tool of one server, as accepted."""
-
-    server: str
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """One part that changed: its name as in `tools/list`, and a unified diff safe to look at."""
 
     part: str
     diff: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """Every tool that is pinned or listed, each in exactly one of these, in the order given."""
-
-    new: tuple[Definition, ...] = ()
-    """Listed and never pinned."""
-    same: tuple[Definition, ...] = ()
-    """As pinned: the only ones that may be offered."""
-    changed: tuple[Definition, ...] = ()
-    """Pinned otherwise: in quarantine until an operator has looked."""
-    repeated: tuple[Definition, ...] = ()
-    """Listed more than once under one name, so that no one definition could be meant: in quarantine
-    too, even where all of them are alike. Each listing is here."""
-    gone: tuple[Pin, ...] = ()
-    """Pinned and no longer listed; the pin stays."""
-
-
-def pin(definition: Definition) -> Pin:
-    """The pin that accepts this definition."""
-    return Pin(server=definition.server, name=definition.name, digest=definition.digest)
-
-
-def judge(pins: Iterable[Pin], definitions: Iterable[Definition]) -> Judgement:
-    """Hold what servers list against what was accepted. Never raises.
-
-    A tool with two different pins is `changed` whatever it is now.
-
-    Args:
-        pins: those of the servers that were asked; pins of a server that could not be asked would
-            be told as gone.
-        definitions: everything that these servers list.
-    """
-    pinned: dict[tuple[str, str], list[Pin]] = defaultdict(list)
-    listed: dict[tuple[str, str], list[Definition]] = defaultdict(list)
-    for each in pins:
-        pinned[each.server, each.name].append(each)
-    for definition in definitions:
-        listed[definition.server, definition.name].append(definition)
-    new: list[Definition] = []
-    same: list[Definition] = []
-    changed: list[Definition] = []
-    repeated: list[Definition] = []
-    for key, found in listed.items():
-        digests = {each.digest for each in pinned.get(key, ())}
-        if len(found) > 1:
-            repeated += found
-        elif not digests:
-            new += found
-        elif digests == {found[0].digest}:
-            same += found
-        else:
-            changed += found
-    return Judgement(
-        new=tuple(new),
-        same=tuple(same),
-        changed=tuple(changed),
-        repeated=tuple(repeated),
-        gone=tuple(each for key, held in pinned.items() if key not in listed for each in held),
-    )
 
 
 def changes(old: Definition, new: Definition) -> tuple[Difference, ...]:

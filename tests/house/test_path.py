@@ -79,10 +79,11 @@ def test_only_the_execute_stage_provisions_and_starts_a_runner() -> None:
     trial = "src/remit/toolcheck.py"
     # The runner of calls of MCP servers is a runner around one, and only hands on.
     around = "src/remit/upstreams/"
-    # Asking a server what tools it has is no call: it has no caller and no argument, and a
-    # credential only where the operator's `unsafe_look` says so.
+    # Asking a server what tools it has, or hearing what it tells, is no call: it has no caller and
+    # no argument, and a credential only where the operator's `unsafe_look` says so.
     looked = "src/remit/servers/asking.py"
-    given = (trial, around, looked, RUNNERS, TESTING)
+    heard = "src/remit/servers/hearing.py"
+    given = (trial, around, looked, heard, RUNNERS, TESTING)
     assert _outside(starts, "src/remit/stages/execute.py", *given) == set()
 
 

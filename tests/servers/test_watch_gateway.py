@@ -2,17 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import mcp_types as types
 import pytest
-from mcp.server.subscriptions import ResourceUpdated
+from mcp.client.client import Client
+from mcp.client.subscriptions import Subscription
+from mcp.server.subscriptions import PromptsListChanged, ResourcesListChanged, ResourceUpdated
+from mcp.shared.exceptions import MCPError
 
-from tests.servers.watched import EVENTS, MODERN, Notes, world
+from remit.errors import Code
+from remit.model import ToolState
+from tests.doors.serving import client
+from tests.servers.watched import EVENTS, MODERN, RULES, Heard, Notes, world
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.threat("T-54")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.slow,
+    pytest.mark.threat("T-54"),
+    # The library calls old what clients of earlier revisions still do.
+    pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning"),
+]
 
 REVISIONS = (MODERN, "2025-11-25", EVENTS)
+WITHIN_S = 30
+
+
+async def next_of(heard: Subscription) -> Any:
+    with anyio.fail_after(WITHIN_S):
+        return await anext(heard)
+
+
+class Legacy:
+    """A client of an earlier revision, and what it was told."""
+
+    def __init__(self) -> None:
+        self.client: Client
+        self._send, self._told = anyio.create_memory_object_stream[str](100)
+
+    async def take(self, message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            self._send.send_nowait(str(message.params.uri))
+        elif isinstance(message, types.ServerNotification):
+            self._send.send_nowait(message.method)
+
+    async def told(self) -> str:
+        with anyio.fail_after(WITHIN_S):
+            return await self._told.receive()
+
+    def close(self) -> None:
+        self._send.close()
+        self._told.close()
+
+
+@asynccontextmanager
+async def legacy(made: Heard, key: str | None = None) -> AsyncIterator[Legacy]:
+    one = Legacy()
+    token = made.key.token if key is None else key
+    try:
+        async with client(made.url, "legacy", key=token, message_handler=one.take) as one.client:
+            yield one
+    finally:
+        one.close()
+
+
+def refused(fault: pytest.ExceptionInfo[MCPError]) -> tuple[int, str]:
+    return fault.value.error.code, fault.value.error.data["code"]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -22,10 +81,117 @@ async def test_a_change_at_a_server_of_each_revision_reaches_who_subscribed(
     notes = Notes(revision)
     async with world(notes, tmp_path) as made:
         uris = ["note://a", "note://kept", "note://none"]
-        async with made.agent.listen(resource_subscriptions=uris) as heard:
+        async with made.agent.listen(resource_subscriptions=uris) as heard, legacy(made) as old:
             assert heard.honored.resource_subscriptions == ["note://a"]
-            await notes.until_subscribed("note://a")
-            await notes.update("note://b", about="note://a")
+            await old.client.session.subscribe_resource("note://b")
+            await notes.until_subscribed("note://a", "note://b")
             await notes.update("note://a")
-            with anyio.fail_after(20):
+            await notes.update("note://b")
+            assert await next_of(heard) == ResourceUpdated("note://a")
+            assert await old.told() == "note://b"  # and nothing of the other's
+            if revision != MODERN:  # in which a server tells of exactly what was asked about
+                await notes.update("note://b/part", about="note://b")
+                assert await old.told() == "note://b"
+            for uri in ("note://kept", "note://none"):
+                with pytest.raises(MCPError) as no:
+                    await old.client.session.subscribe_resource(uri)
+                code = Code.POLICY_DENIED if uri == "note://kept" else Code.UNKNOWN_TOOL
+                assert refused(no)[1] == code
+            await old.client.session.unsubscribe_resource("note://b")
+            await notes.until_subscribed("note://a")
+        entries = await made.log()
+    subscribed = [each for each in entries if each["event"] == "call.outcome"]
+    assert {each["state"] for each in subscribed} == {"succeeded"}
+    named = {each["tool"]["name"] for each in entries if each["event"] == "call.intent"}
+    assert named == {"resources/subscribe:notes"}
+
+
+async def test_what_policy_no_longer_allows_is_told_no_more(tmp_path: Path) -> None:
+    notes = Notes()
+    async with world(notes, tmp_path) as made, legacy(made) as old:
+        await old.client.session.subscribe_resource("note://a")
+        await old.client.session.subscribe_resource("note://b")
+        async with made.agent.listen(resource_subscriptions=["note://a"]) as heard:
+            await notes.until_subscribed("note://a", "note://b")
+            await made.rule(RULES.replace('"note://kept"}', '"note://kept", "note://a"}'))
+            await notes.update("note://a")
+            with anyio.fail_after(
+                WITHIN_S
+            ):  # the stream ends: its client asks again, and is refused
+                assert [event async for event in heard] == []
+            await notes.update("note://b")
+            assert await old.told() == "note://b"
+            await notes.until_subscribed("note://b")
+        async with made.agent.listen(resource_subscriptions=["note://a"]) as again:
+            assert again.honored.resource_subscriptions in (None, [])
+
+
+async def test_whose_session_has_ended_or_key_is_not_valid_is_told_nothing(tmp_path: Path) -> None:
+    notes = Notes()
+    async with world(notes, tmp_path) as made:
+        async with legacy(made) as old:
+            await old.client.session.subscribe_resource("note://a")
+            await notes.until_subscribed("note://a")
+        await notes.until_subscribed()  # by DELETE of the session
+
+
+async def test_lists_that_changed_are_judged_at_once_and_told_to_whom_they_concern(
+    tmp_path: Path,
+) -> None:
+    notes = Notes()
+    async with (
+        world(notes, tmp_path) as made,
+        made.agent.listen(prompts_list_changed=True, resources_list_changed=True) as heard,
+    ):
+        await notes.until_open()
+        notes.uris.append("note://new")
+        await notes.relisted("resources")
+        assert await next_of(heard) == ResourcesListChanged()
+        assert "note://new" in {each.uri for each in (await made.agent.list_resources()).resources}
+        notes.about = "Greets somebody, and more."
+        await notes.relisted("prompts")
+        assert await next_of(heard) == PromptsListChanged()
+        (stays,) = (await made.agent.list_prompts()).prompts
+        assert stays.name == "notes_stays"
+        assert made.state("prompts/get:greet") is ToolState.CHANGED
+
+
+async def test_a_server_that_went_away_is_heard_again_and_callers_are_asked_about(
+    tmp_path: Path,
+) -> None:
+    notes = Notes()
+    async with (
+        world(notes, tmp_path) as made,
+        made.agent.listen(resource_subscriptions=["note://a"]) as heard,
+    ):
+        await notes.until_subscribed("note://a")
+        notes.cut()
+        await notes.until_subscribed()
+        await notes.until_subscribed("note://a")
+        for _ in range(100):
+            await notes.update("note://a")
+            with anyio.move_on_after(0.3):
                 assert await anext(heard) == ResourceUpdated("note://a")
+                break
+        else:
+            pytest.fail("nothing was heard again")
+
+
+async def test_nothing_is_left_of_subscriptions_in_the_next_life_of_a_gateway(
+    tmp_path: Path,
+) -> None:
+    notes = Notes()
+    async with (
+        world(notes, tmp_path) as made,
+        made.agent.listen(resource_subscriptions=["note://a"]) as heard,
+    ):
+        await notes.until_subscribed("note://a")
+        made.end_streams()
+        with anyio.fail_after(WITHIN_S):
+            assert [event async for event in heard] == []
+    assert notes.subscribed == []
+    async with made.open(), legacy(made) as old:
+        assert notes.subscribed == []
+        resources = old.client.server_capabilities.resources
+        assert resources is not None
+        assert resources.subscribe is True  # without having asked the server again

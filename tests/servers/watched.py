@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from remit.app import door_settings
+from remit.config import Settings
+from remit.doors.mcp import end_streams, mcp_app
+from remit.identity.keys import new_key
 from remit.model import Health
 from tests.doors.serving import served
 from tests.path.conftest import HEAD
@@ -61,6 +65,7 @@ class Notes:
     sessions: dict[str, ServerSession] = field(default_factory=dict)
     bus: InMemorySubscriptionBus = field(default_factory=InMemorySubscriptionBus)
     refuses: set[str] = field(default_factory=set)
+    listens: list[ListenHandler] = field(default_factory=list)
     open: int = 0
     asked: anyio.Event = field(default_factory=anyio.Event)
 
@@ -73,6 +78,17 @@ class Notes:
         with anyio.fail_after(20):
             while set(self.subscribed) != set(uris):
                 await self.asked.wait()
+
+    async def until_open(self) -> None:
+        """Until somebody listens."""
+        with anyio.fail_after(20):
+            while not self.open:
+                await self.asked.wait()
+
+    def cut(self) -> None:
+        """End every stream on which somebody listens."""
+        for each in self.listens:
+            each.close()
 
     async def list_tools(self, _: Any, __: Any) -> types.ListToolsResult:
         made = [types.Tool(name=each, input_schema={"type": "object"}) for each in self.tools]
@@ -93,7 +109,8 @@ class Notes:
         return types.ReadResourceResult(contents=[text])
 
     async def prompts(self, _: Any, __: Any) -> types.ListPromptsResult:
-        return types.ListPromptsResult(prompts=[types.Prompt(name="greet", description=self.about)])
+        greet = types.Prompt(name="greet", description=self.about)
+        return types.ListPromptsResult(prompts=[greet, types.Prompt(name="stays")])
 
     async def prompt(self, _: Any, __: Any) -> types.GetPromptResult:
         said = types.TextContent(type="text", text="Greet.")
@@ -115,12 +132,15 @@ class Notes:
 
     async def listen(self, ctx: Any, params: Any) -> types.SubscriptionsListenResult:
         uris = list(params.notifications.resource_subscriptions or ())
+        handler = ListenHandler(self.bus)
+        self.listens.append(handler)
         self.subscribed += uris
         self.open += 1
         self._moved()
         try:
-            return await ListenHandler(self.bus)(ctx, params)
+            return await handler(ctx, params)
         finally:
+            self.listens.remove(handler)
             self.open -= 1
             for uri in uris:
                 self.subscribed.remove(uri)
@@ -226,13 +246,57 @@ class Notes:
         )
 
 
+class Heard(World):
+    """A gateway whose door looks often, with two agents' keys and policy that can be changed."""
+
+    door: Starlette
+    bob: str
+
+    def _door(self, settings: Settings) -> ASGIApp:
+        self.door = mcp_app(self.gateway, replace(door_settings(settings), **DOOR))
+        return self.door
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def bobs(self) -> str:
+        """Let a second agent in, before the gateway is opened; its key."""
+        key = new_key("k2")
+        written = self.folder / "remit.yaml"
+        whole = json.loads(written.read_text())
+        facts = {"id": "k2", "subject": "bob", "kind": "agent", "sha256": key.sha256}
+        whole["identity"]["keys"].append(facts)
+        written.write_text(json.dumps(whole))
+        return key.token
+
+    async def rule(self, rego: str) -> None:
+        """Put another policy in force."""
+        upkeep = self.gateway._upkeep
+        assert upkeep is not None
+        before = upkeep.layers
+        (self.folder / "policy" / "policy.rego").write_text(rego)
+        upkeep.look()
+        with anyio.fail_after(60):
+            while upkeep.layers == before:
+                await anyio.sleep(0.01)
+
+    def end_streams(self) -> None:
+        """As a gateway does that is asked to stop."""
+        end_streams(self.door)
+
+
+DOOR: dict[str, Any] = {"recheck_s": 0.1, "told_apart_s": 0.01, "max_resources_per_caller": 3}
+
+
 @asynccontextmanager
-async def world(notes: Notes, folder: Path, **more: Any) -> AsyncIterator[World]:
+async def world(notes: Notes, folder: Path, **more: Any) -> AsyncIterator[Heard]:
     """A gateway with the server, which was looked at."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(served(notes.app()))
         server = {"name": "notes", "url": f"{url}/mcp", "effect": "read", **OFFERED, **more}
-        made = World(folder / "gateway", server)
+        made = Heard(folder / "gateway", server)
+        made.bob = made.bobs()
         (folder / "gateway" / "policy" / "policy.rego").write_text(RULES)
         await stack.enter_async_context(made.open())
         assert (await made.servers.look("notes")).health is Health.READY

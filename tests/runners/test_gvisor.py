@@ -199,7 +199,7 @@ def test_a_fork_bomb_stays_in_its_group(spawner: Wired) -> None:
     began = time.monotonic()
     script = "while :; do sleep 30 & done"
     _, end = _run(spawner, "/bin/sh", "-c", script, limits={"wall_s": 4, "pids": 16})
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert end["evidence"]["processes_left"] == 0
 
 

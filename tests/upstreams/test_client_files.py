@@ -405,10 +405,10 @@ def _no_other_end(client: Client, text: str) -> None:
     ],
 )  # fmt: skip
 def test_hostile_text_takes_no_long_time(client: Client, text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with contextlib.suppress(ConfigError):
         _read(client, text)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_names_of_secrets_are_told_from_names_about_them() -> None:

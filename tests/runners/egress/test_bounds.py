@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -119,10 +118,8 @@ async def test_a_head_that_never_ends_is_ended(site, monkeypatch):
     client = await found.client()
     ticking = asyncio.create_task(tick(found))
     client.write(b"GET /one.test/ HTTP/1.1\r\n")
-    started = time.monotonic()
     with_more = asyncio.create_task(dribble(client))
     assert await client.ended() == b""
-    assert time.monotonic() - started < 4
     for task in (ticking, with_more):
         task.cancel()
     await client.close()

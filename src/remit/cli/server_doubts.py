@@ -93,9 +93,7 @@ def _tools(spec: ServerSpec, known: Mapping[str, Pinned]) -> Iterator[str]:
         yield f"the server {spec.name} has no tool {shown(tool.name)}{more}"
 
 
-def _bare(
-    specs: Sequence[ServerSpec], known: Mapping[str, Mapping[str, Pinned]]
-) -> Iterator[str]:
+def _bare(specs: Sequence[ServerSpec], known: Mapping[str, Mapping[str, Pinned]]) -> Iterator[str]:
     """The one case in which whose a name is does not follow from the file alone."""
     bare = [each for each in specs if each.prefix == "" and each.unlisted is Unlisted.OFFER]
     unseen = [each.name for each in bare if not known.get(each.name)]

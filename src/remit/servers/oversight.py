@@ -126,7 +126,7 @@ class Oversight:
         unseen = (
             name
             for name, each in self._known.items()
-            if not each.pinned or self._shelves.unseen(name) or self._announced.unknown(name)
+            if not each.pinned or self._shelves.unseen(name)
         )
         tasks = FirstLooks(unseen, self._answers, self._gathering).begin()
         tasks += [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._gather())]

@@ -191,8 +191,9 @@ class Shelves:
         self._arrange()
 
     def unseen(self, server: str) -> bool:
-        """Whether its lists are wanted and were never had."""
-        return server in self._held and self._held[server] is None
+        """Whether its lists are wanted and were never had, or what it tells of them is not known."""
+        unknown = self._held.get(server) is None or self._announced.unknown(server)
+        return server in self._held and unknown
 
     def take(self, server: str, words: Words, now_ms: int) -> bool:
         """It listed this; kept on disk if that can be. Whether it is another than before.

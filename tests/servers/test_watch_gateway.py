@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -195,3 +197,54 @@ async def test_nothing_is_left_of_subscriptions_in_the_next_life_of_a_gateway(
         resources = old.client.server_capabilities.resources
         assert resources is not None
         assert resources.subscribe is True  # without having asked the server again
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with the program of a server and its notes, which the user of runs can read."""
+    with tempfile.TemporaryDirectory(prefix="remit-teller-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        shutil.copy(Path(__file__).parent / "teller.py", place / "teller.py")
+        (place / "uris.json").write_text('["note://a", "note://b"]')
+        yield place
+
+
+def written(place: Path, name: str, text: str) -> None:
+    """A file of that text, as a whole."""
+    (place / "new").write_text(text)
+    (place / "new").chmod(0o644)
+    (place / "new").rename(place / name)
+
+
+@pytest.mark.needs("bwrap")
+async def test_a_server_that_is_started_is_heard_in_its_sandbox_and_ended_after(
+    place: Path, tmp_path: Path
+) -> None:
+    server = {
+        "name": "notes",
+        "command": {
+            "argv": ["/usr/bin/python3", "/mnt/notes/teller.py", "/mnt/notes"],
+            "mounts": [{"name": "notes", "source": str(place), "writable": True}],
+        },
+        "effect": "read",
+        "resources": "offer",
+    }
+    made = Heard(tmp_path / "gateway", server)
+    (tmp_path / "gateway" / "policy" / "policy.rego").write_text(RULES)
+    async with made.open():
+        await made.servers.look("notes")
+        async with made.agent.listen(
+            resources_list_changed=True, resource_subscriptions=["note://a"]
+        ) as heard:
+            assert heard.honored.resource_subscriptions == ["note://a"]
+            leases = tmp_path / "gateway" / "data" / "runners"
+            assert list(leases.rglob("look_*")) != []  # its process
+            written(place, "a", "changed")
+            assert await next_of(heard) == ResourceUpdated("note://a")
+            written(place, "uris.json", '["note://a", "note://b", "note://c"]')
+            assert await next_of(heard) == ResourcesListChanged()
+        entries = await made.log()
+    (intent,) = (each for each in entries if each["event"] == "call.intent")
+    assert intent["tool"]["name"] == "resources/subscribe:notes"
+    assert [each.name for each in leases.rglob("look_*")] == []

@@ -329,6 +329,14 @@ def test_what_a_server_may_only_read_and_what_is_not_there_is_said(
     assert ended.code == 0, ended.err
     assert f"/env/MEMORY: {absent} is not there, so no run sees it" in ended.err
     assert f"it may only read {project / 'data'}; --writable" in ended.err
+    # What it would write in a directory that it may write to need not be there.
+    ended = remit("init", "fresh", "--no-start", "--import", ".mcp.json", "--writable", "data")
+    assert "is not there" not in ended.err
+    command = written(project / "fresh")["one"].command
+    assert command.env == {"MEMORY": "/mnt/data/memory.json"}
+    assert [(each.source, each.writable) for each in command.mounts] == [
+        (str(project / "data"), True)
+    ]
     absent.write_text("{}")
     ended = remit("init", "other", "--no-start", "--import", ".mcp.json", "--writable", "data")
     assert "is not there" not in ended.err
@@ -337,6 +345,17 @@ def test_what_a_server_may_only_read_and_what_is_not_there_is_said(
     (project / "data").chmod(0o777)
     ended = remit("init", "third", "--no-start", "--import", ".mcp.json", "--writable", "data")
     assert "let others write" not in ended.err
+
+
+def test_the_command_that_installs_names_the_gateway_that_was_meant(
+    project: Path, remit: Remit
+) -> None:
+    claude(project / ".mcp.json", one={"command": "npx", "args": ["-y", "small"]})
+    ended = remit("init", "my gateway", "--no-start", "--import", ".mcp.json")
+    root = project / "my gateway"
+    assert f"remit init '{root}' --import .mcp.json --server one --install" in ended.err
+    ended = remit("init", "--no-start", "--import", ".mcp.json")
+    assert "remit init --import .mcp.json --server one --install" in ended.err
 
 
 def test_a_directory_may_be_named_by_way_of_another(project: Path, remit: Remit) -> None:

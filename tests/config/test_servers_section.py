@@ -228,3 +228,14 @@ def test_a_server_whose_tools_are_said_to_read_is_wholly_in_shadow_mode(tmp_path
     assert settings is not None
     (said,) = settings.warnings()
     assert said.endswith("Still enforced: its destructive tools")
+
+
+@pytest.mark.parametrize("tools", [[], [{"name": "a"}, {"name": "b", "effect": "destructive"}]])
+def test_a_server_none_of_whose_tools_is_in_shadow_mode_is_told_of(
+    tmp_path: Path, tools: list[dict[str, Any]]
+) -> None:
+    settings, _ = read(tmp_path, server("b", mode="shadow", tools=tools))
+    assert settings is not None
+    (said,) = settings.warnings()
+    assert "no tool is in shadow mode" in said
+    assert "write `effect`" in said

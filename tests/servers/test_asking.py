@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from remit.errors import Code, UpstreamFault
-from remit.model import Destruction, Health, Lease, Limits, Mount
+from remit.model import Destruction, Health, Lease, Lent, Limits, Loan, Mount
 from remit.profile import Ceilings, Profile
 from remit.servers.asking import Asker, Listing, Silent
 from remit.servers.tools import ServerTools
@@ -212,6 +212,59 @@ async def test_what_is_wrong_with_a_server_over_http_is_told(code: Code, health:
     server = ServerTools(spec(url="https://crm.example/mcp"))
     found = await asker(NoopRunner(), Http(UpstreamFault(code, "why"))).ask(server)
     assert found == Silent(health=health, why="why")
+
+
+class Purse:
+    """Is asked for what a server is shown, and has nothing."""
+
+    def __init__(self) -> None:
+        self.told: list[Sequence[str] | None] = []
+
+    async def look(self, lease: Lease, ref: str) -> Lent:
+        return Lent()
+
+    async def take_back(self, lease: Lease) -> Sequence[Loan]:
+        return ()
+
+    async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]:
+        return data, 0
+
+    async def unaccepted(self, lease: Lease, scopes: Sequence[str] | None = None) -> None:
+        self.told.append(scopes)
+
+
+@pytest.mark.parametrize(
+    ("challenged", "told"), [((), [None]), (("read",), [("read",)]), (None, [])]
+)
+async def test_a_look_that_is_not_accepted_is_told_to_who_lent_for_it(
+    challenged: tuple[str, ...] | None, told: list[tuple[str, ...] | None]
+) -> None:
+    fault = UpstreamFault(Code.UPSTREAM_UNAUTHORIZED, "no", challenged=challenged)
+    one, purse = asker(NoopRunner(), Http(fault)), Purse()
+    one.lends(purse, frozenset({"crm"}))
+    server = ServerTools(spec(url="https://crm.example/mcp", authorization="crm"))
+    assert isinstance(await one.ask(server), Silent)
+    assert purse.told == told
+
+
+@pytest.mark.parametrize(
+    ("authorization", "shown", "said"),
+    [
+        (None, frozenset(), "write `authorization` for it"),
+        ("crm", frozenset(), "whether it is shown crm to list its tools, unsafe_look says"),
+        ("crm", frozenset({"crm"}), "it was shown crm; a secret that was changed is read when"),
+    ],
+)
+async def test_where_a_server_wants_another_token_the_next_step_is_told(
+    authorization: str | None, shown: frozenset[str], said: str
+) -> None:
+    fault = UpstreamFault(Code.UPSTREAM_UNAUTHORIZED, "no")
+    one = asker(NoopRunner(), Http(fault))
+    one.lends(Purse(), shown)
+    server = ServerTools(spec(url="https://crm.example/mcp", authorization=authorization))
+    found = await one.ask(server)
+    assert isinstance(found, Silent)
+    assert said in found.why
 
 
 async def test_without_anything_that_speaks_http_no_server_is_asked_over_it() -> None:

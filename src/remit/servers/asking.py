@@ -79,6 +79,7 @@ class Looks(Protocol):
     async def look(self, lease: Lease, ref: str) -> Lent: ...
     async def take_back(self, lease: Lease) -> Sequence[Loan]: ...
     async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]: ...
+    async def unaccepted(self, lease: Lease, scopes: Sequence[str] | None = None) -> None: ...
 
 
 class Asker:
@@ -125,10 +126,22 @@ class Asker:
             why = f"it did not list its tools within {self._within_s:g} s"
             return Silent(health=Health.UNREACHABLE, why=why)
         except UpstreamFault as fault:
-            return _silent(fault)
+            return _silent(fault, wants=self._wants(server))
         except RunnerFault as fault:
             hint = "" if fault.hint is None else f" ({fault.hint})"
             return Silent(health=Health.UNREACHABLE, why=fault.message + hint)
+
+    def _wants(self, server: ServerTools) -> str:
+        """What an operator can do where a server does not accept who asks it for its tools."""
+        ref = server.spec.authorization
+        if ref is None:
+            return "write `authorization` for it, and the credential that it is to be shown"
+        if self._lends is None or ref not in self._shown:
+            return (
+                f"whether it is shown {ref} to list its tools, unsafe_look says (or unsafe_look_as, "
+                "for one that people consent to)"
+            )
+        return f"it was shown {ref}; a secret that was changed is read when the gateway starts"
 
     async def _call(self, server: ServerTools, url: str) -> Listing | Silent:
         if self.http is None:
@@ -142,6 +155,11 @@ class Asker:
             token = token_of((await self._lends.look(lease, ref)).files)
             found = await self._listed(self.http, server, url, token)
             return await _unspoilt(found, self._lends, lease)
+        except UpstreamFault as fault:
+            if fault.challenged is not None:  # what a person gave may be got anew
+                with suppress(RunnerFault):
+                    await self._lends.unaccepted(lease, fault.challenged or None)
+            raise
         finally:
             await asyncio.shield(self._taken_back(self._lends, lease, server, ref))
 
@@ -296,11 +314,10 @@ def _not_read(server: str, fault: UpstreamFault) -> None:
     log.warning("server_words_not_listed", server=server, why=fault.message)
 
 
-def _silent(fault: UpstreamFault, ended: RunResult | None = None) -> Silent:
+def _silent(fault: UpstreamFault, ended: RunResult | None = None, *, wants: str = "") -> Silent:
     why = fault.message
-    if fault.code is Code.UPSTREAM_UNAUTHORIZED:
-        why += "; whether it is shown a credential to list its tools, unsafe_look says (or "
-        why += "unsafe_look_as, for one that people consent to)"
+    if fault.code is Code.UPSTREAM_UNAUTHORIZED and wants:
+        why += f"; {wants}"
     if ended is not None and ended.ending is Ending.EXIT and ended.exit_code:
         why += f"; it exited with {ended.exit_code}"
     tail = b"" if ended is None else ended.stderr[-_TAIL:].strip()

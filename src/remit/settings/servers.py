@@ -248,6 +248,13 @@ def warnings(specs: Sequence[ServerSpec]) -> list[str]:
 
 def _shadowed(spec: ServerSpec) -> str:
     named = [said.name for said in spec.tools if said.shadow]
+    effects = {spec.effect, *(said.effect for said in spec.tools if said.effect is not None)}
+    if not named and effects == {Effect.DESTRUCTIVE}:
+        return (
+            f"the server {spec.name} has `mode: shadow`, and no tool is in shadow mode: destructive "
+            "tools stay enforced, and so do those whose effect is not written; write `effect` for its "
+            "tools, or for the server"
+        )
     more = f" and {len(named) - 5} more" if len(named) > 5 else ""
     but = f", except {', '.join(map(shown, named[:5]))}{more}" if named else ""
     unsaid = spec.effect is Effect.DESTRUCTIVE

@@ -218,7 +218,7 @@ def _installed(one: _Import, server: FoundServer, name: str) -> Installed | None
             "/command",
             f"is fetched at each start: {launch}. A sandbox without network cannot, and what is "
             "fetched could be another program each time",
-            f"have it installed once, at one version: remit init --import {_quoted(server)}"
+            f"have it installed once, at one version: remit init {_quoted(server, one.root)}"
             f"{'' if one.wanted.choice is None else f' --choice {one.wanted.choice}'} --install",
         )
     directory = one.environment(name)
@@ -235,12 +235,13 @@ def _installed(one: _Import, server: FoundServer, name: str) -> Installed | None
     return installed
 
 
-def _quoted(server: FoundServer) -> str:
+def _quoted(server: FoundServer, root: Path) -> str:
     import shlex
 
+    where = "" if root == Path.cwd() else f"{shlex.quote(str(root))} "
     path = visible(server.place.path)
     only = "" if shown(server.name) != server.name else f" --server {shlex.quote(server.name)}"
-    return shlex.quote(path) + visible(only)
+    return visible(f"{where}--import {shlex.quote(path)}{only}")
 
 
 def _asked(question: str) -> bool:
@@ -366,6 +367,8 @@ def _say_what_was_written(
         found = seen.get(proposal.name)
         if found is not None and found.why is None:
             facts.append(f"{len(found.tools)} tools pinned")
+        elif found is not None:
+            facts.append("no tools pinned, as said above")
         else:
             facts.append("its tools are pinned when `remit serve` first sees them")
         click.echo(f"  {proposal.name:<16} {', '.join(facts)}")

@@ -156,6 +156,10 @@ class Sight:
         except OSError:
             return text
         if not there and plain and path.parent.is_dir() and not _of_system(path):
+            folder = path.parent.resolve()
+            given = next((each for each in self._writable if folder.is_relative_to(each)), None)
+            if given is not None:
+                return before + self._seen(path, given, part, shown=True)
             self._absent.append((part, path))
         if not there or _of_system(path):
             return text

@@ -120,6 +120,14 @@ async def test_metadata_of_another_resource_is_not_believed(place: Place) -> Non
     assert "about another resource" in await refused(place)
 
 
+@pytest.mark.threat("T-41")
+async def test_metadata_of_what_the_resource_is_below_is_not_that_of_the_resource(
+    place: Place,
+) -> None:
+    place.resource.resource = place.resource.url
+    assert "about another resource" in await refused(place)
+
+
 @pytest.mark.parametrize("servers", [[], None, ["https://a.example", "https://b.example"], "x"])
 async def test_a_resource_has_to_name_one_server(place: Place, servers: Any) -> None:
     place.resource.servers = servers
@@ -228,6 +236,22 @@ async def test_a_name_of_the_operators_may_be_private_and_never_a_metadata_servi
     guard = Guard(named, resolve=resolving("169.254.169.254"))
     with pytest.raises(BrokerFault, match="may be reached"):
         await guard.look("login.example.com", 443)
+
+
+@pytest.mark.threat("T-41")
+async def test_localhost_is_this_machine_or_nothing() -> None:
+    named = frozenset({"localhost"})
+    assert await Guard(named, resolve=resolving("127.0.0.1")).look("localhost", 80) == "127.0.0.1"
+    for addresses in (("10.0.0.1",), ("93.184.216.34",), ("127.0.0.1", "10.0.0.1")):
+        with pytest.raises(BrokerFault, match="may be reached"):
+            await Guard(named, resolve=resolving(*addresses)).look("localhost", 80)
+
+
+@pytest.mark.threat("T-41")
+@pytest.mark.parametrize("url", ["http://a.example/x", "https://10.0.0.1/x", "https://127.0.0.1/x"])
+async def test_nothing_that_may_not_be_reached_is_made_a_service(url: str) -> None:
+    with pytest.raises(BrokerFault, match="may be reached"):
+        Discovery(Guard(frozenset())).service(url, "it", "x")
 
 
 @pytest.mark.threat("T-41")

@@ -141,6 +141,18 @@ async def test_another_address_for_answers_registers_anew(place: Town) -> None:
     assert [each["application_type"] for each in place.server.clients.values()] == ["native", "web"]
 
 
+async def test_a_client_by_which_nobody_consents_any_more_registers_anew(place: Town) -> None:
+    await given(place.broker())
+    place.ahead_ms = 6 * 86_400_000
+    await given(place.broker())
+    place.ahead_ms = 12 * 86_400_000
+    await place.broker().begin(ALICE, (), REDIRECT, None)
+    assert len(place.server.clients) == 1
+    place.ahead_ms = 14 * 86_400_000
+    await place.broker().begin(ALICE, (), REDIRECT, None)
+    assert len(place.server.clients) == 2
+
+
 async def test_a_client_may_be_the_address_of_its_metadata(place: Town) -> None:
     place.server.metadata["client_id_metadata_document_supported"] = True
     await given(place.broker(), document=DOCUMENT)
@@ -485,6 +497,23 @@ async def test_a_server_that_always_wants_more_is_asked_for_a_few_times(place: T
     assert asked == 4
 
 
+async def test_whoever_declines_more_keeps_what_they_gave_and_is_asked_no_more(place: Town) -> None:
+    broker = place.broker()
+    await given(broker)
+    await broker.lend(run_of(loan_id="one"))
+    await broker.unaccepted("one", ["write"])
+    page = await broker.begin(ALICE, ("read",), REDIRECT, None)
+    answer = await browse(page)
+    with pytest.raises(Refused) as refused:
+        await broker.finish(page.state, {**answer, "error": "access_denied"})
+    assert refused.value.code is Code.CONSENT_REFUSED
+    assert await broker.status(ALICE, ("read",)) is ConsentState.HELD
+    await broker.lend(run_of(loan_id="two"))
+    await broker.unaccepted("two", ["write"])
+    assert await broker.status(ALICE, ("read",)) is ConsentState.HELD
+    assert await broker.status(ALICE, ("write",)) is ConsentState.NEEDED
+
+
 async def test_nobody_is_asked_for_more_than_the_operator_wrote(place: Town) -> None:
     broker = place.broker(scopes=["read"])
     await given(broker)
@@ -499,6 +528,30 @@ async def test_a_plan_with_another_life_or_audience_is_lent_nothing(place: Town)
     for wrong in (run_of(shortened=True), run_of(audience="https://else.example")):
         with pytest.raises(BrokerFault):
             await broker.lend(wrong)
+
+
+@pytest.mark.parametrize(
+    ("scope", "held"), [("read  write", ("read", "write")), ("", ("read",)), (None, ("read",))]
+)
+async def test_the_scopes_that_are_held_are_those_that_were_given(
+    place: Town, scope: str | None, held: tuple[str, ...]
+) -> None:
+    place.server.change = lambda body: {**body, "scope": scope} if "access_token" in body else body
+    assert (await given(place.broker())).scopes == held
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scope": 7}, {"scope": 'a"b'}, {"token_type": "DPoP"}, {"access_token": "a b"},
+              {"expires_in": "soon"}, {"refresh_token": 7}],
+)  # fmt: skip
+async def test_tokens_that_are_not_of_the_documented_form_are_not_kept(
+    place: Town, wrong: dict[str, Any]
+) -> None:
+    place.server.change = lambda body: body | wrong if "access_token" in body else body
+    with pytest.raises(Refused) as refused:
+        await given(place.broker())
+    assert refused.value.code is Code.CONSENT_FAILED
+    assert [each for each in place.kept.files.values() if "access_token" in each] == []
 
 
 # ------------------------------------------------------------------------------ ending

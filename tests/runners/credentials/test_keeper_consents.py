@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.runners.credentials.keeping import FILE, World, keeping, kill, lease,
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
+UID = 299_998
 _NUMBERS = itertools.count()
 
 ADA = Principal(tenant="acme", subject="ada")
@@ -70,8 +72,6 @@ async def lent(world: World) -> tuple[str, str]:
 
 
 def _token(files: tuple[HandedFile, ...]) -> str:
-    import os
-
     (file,) = files
     try:
         return read_file(file.fd, 4_096).decode()
@@ -269,3 +269,21 @@ async def test_a_look_is_lent_what_the_person_gave_who_is_written_and_nobody_els
         assert live is server.grants[-1]
         await world.keeper.take_back(other)
         assert server.live(token) is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give it a user; to run it: sudo")
+async def test_a_keeper_of_its_own_user_keeps_consents_too(
+    server: FakeConsentServer, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    for life in range(2):
+        async with keeping(home, sections(server), uid=UID) as world:
+            if life == 0:
+                await given(world)
+            _, run = await lent(world)
+            if life == 0:
+                await world.keeper.unaccepted(_lease(run))
+        (kept,) = (home / "keeper/consents").iterdir()
+        assert kept.stat().st_uid == UID
+    assert server.refreshes == 1

@@ -41,6 +41,15 @@ NOTE = "belongs to a person's consent: it outlives the run, and further runs are
 MAX_CODE = 4_096
 LOOK = "look"
 
+_ERRORS = {
+    "invalid_scope": "the authorization server does not give these scopes",
+    "invalid_target": "the authorization server does not give tokens for this resource",
+    "unauthorized_client": "the authorization server does not let this client act for people",
+    "server_error": "the authorization server failed",
+    "temporarily_unavailable": "the authorization server is not available now",
+}
+"""What it may answer (RFC 6749 §4.1.2.1) in our words."""
+
 _BINDING = ("resource", "issuer", "authorization_url", "token_url", "client_id")
 """With another of these, what was given for the section is not for it any more."""
 
@@ -167,9 +176,15 @@ class AuthorizationCodeBroker:
         """See `ports.Consents.finish`."""
         begun = self._begun.take(state)
         question, endpoints = begun.question, begun.question.where.endpoints
+        try:
+            code = _code(begun, answer)
+        except Refused as refused:
+            if refused.code is Code.CONSENT_REFUSED:
+                self._renewal.declined(question.principal, question.scopes)
+            raise
         form = {
             "grant_type": "authorization_code",
-            "code": _code(begun, answer),
+            "code": code,
             "redirect_uri": question.redirect_uri,
             "code_verifier": begun.verifier,
             "resource": question.where.resource,
@@ -186,6 +201,7 @@ class AuthorizationCodeBroker:
             raise _failed(fault.message) from None
         given = self._given(begun, tokens)
         self._store.put(given)
+        self._clients.used(endpoints.issuer, question.redirect_uri, question.client)
         return given.consent
 
     async def listed(self) -> Sequence[Consent]:
@@ -300,7 +316,7 @@ def _code(begun: Begun, answer: Mapping[str, str]) -> str:
     if (error := answer.get("error")) is not None:
         if error == "access_denied":
             raise Refused(Code.CONSENT_REFUSED, "the person, or their server, said no")
-        raise _failed(f"{SERVER} answered with an error")
+        raise _failed(_ERRORS.get(error, f"{SERVER} answered with an error"))
     code = answer.get("code", "")
     if not 0 < len(code) <= MAX_CODE or not code.isascii() or not code.isprintable():
         raise _failed("the answer has no code")

@@ -23,6 +23,10 @@ GRANTS = ["authorization_code", "refresh_token"]
 WAYS = ("client_secret_basic", "client_secret_post", "none")
 """How a client that registers shows itself, the first that the server takes."""
 
+UNUSED_MS = 7 * 86_400_000
+"""A registered client by which nobody consented for so long registers anew: servers forget clients,
+and tell it only to the person who is sent there."""
+
 HOW = "register Remit there, and write client_id and client_auth"
 
 
@@ -60,10 +64,17 @@ class Clients:
         if kept is not None and kept.get("redirect_uri") == redirect_uri and self._good(kept):
             return dict(kept["client"])
         facts = await self._register(where, discovery, redirect_uri)
-        self._sealed.write(
-            self._name(where.issuer), {"redirect_uri": redirect_uri, "client": dict(facts)}
-        )
+        self._keep(where.issuer, redirect_uri, facts)
         return facts
+
+    def used(self, issuer: str, redirect_uri: str, facts: Mapping[str, Any]) -> None:
+        """Somebody consented by this client."""
+        if facts["kind"] == "registered":
+            self._keep(issuer, redirect_uri, facts)
+
+    def _keep(self, issuer: str, redirect_uri: str, facts: Mapping[str, Any]) -> None:
+        kept = {"redirect_uri": redirect_uri, "client": dict(facts), "used_ms": self._now()}
+        self._sealed.write(self._name(issuer), kept)
 
     def client(self, facts: Mapping[str, Any]) -> Client:
         """What shows itself at the server.
@@ -111,6 +122,8 @@ class Clients:
         return _registered(answer, way)
 
     def _good(self, kept: Mapping[str, Any]) -> bool:
+        if int(kept.get("used_ms", 0)) + UNUSED_MS < self._now():
+            return False
         ends_s = kept["client"].get("ends_s")
         return ends_s is None or 1000 * int(ends_s) > self._now()
 

@@ -120,6 +120,13 @@ class Renewal:
             both = tuple(sorted({*given.wanted, *scopes}))
             self._store.put(replace(given, wanted=both, tries_ms=(*tries, self._now())))
 
+    def declined(self, principal: Principal, scopes: tuple[str, ...]) -> None:
+        """The person said no: what they gave before is lent on, and this is not asked for again."""
+        given = self._store.get(principal)
+        if given is not None and given.wanted:
+            asked = tuple(sorted({*given.asked, *scopes}))
+            self._store.put(replace(given, wanted=(), asked=asked))
+
     def tries(self, principal: Principal) -> tuple[int, ...]:
         """When this person was asked for more."""
         given = self._store.get(principal)

@@ -73,9 +73,6 @@ class TokenServer:
         found = answer.facts()
         if str(found.get("token_type", "")).lower() != "bearer":
             raise BrokerFault(f"{SERVER} gave a token that is no bearer token")
-        scope = found.get("scope")
-        if scope is not None and not isinstance(scope, str):
-            raise BrokerFault(f"{SERVER} answered without a usable scope")
         lives_s = (
             answer.seconds(found, "expires_in") if found.get("expires_in") is not None else None
         )
@@ -86,7 +83,7 @@ class TokenServer:
             access_token=answer.text(found, "access_token"),
             refresh_token=refresh,
             expires_ms=None if lives_s is None else self.now() + 1000 * lives_s,
-            scopes=None if scope is None else scopes_in(scope.split(" ")),
+            scopes=_scopes(found.get("scope")),
         )
 
     async def end(self, token: str, hint: str) -> bool:
@@ -110,6 +107,16 @@ class TokenServer:
             )
         finally:
             await service.aclose()
+
+
+def _scopes(scope: object) -> tuple[str, ...] | None:
+    """Those of an answer; None where it names none (RFC 6749 §5.1)."""
+    if scope is None or scope == "":
+        return None
+    found = scopes_in(scope.split(" ")) if isinstance(scope, str) else ()
+    if not found:
+        raise BrokerFault(f"{SERVER} answered without a usable scope")
+    return found
 
 
 def _refusal(answer: Answer) -> Refusal:

@@ -30,7 +30,7 @@ LISTEN = "subscriptions/listen"
 
 def bounded(limits: Limits) -> Limits:
     """The bounds on a conversation in which a server is only heard: it has less to say."""
-    return replace(limits, burst=2_000, per_s=100.0)
+    return replace(limits, burst=min(limits.burst, 2_000), per_s=min(limits.per_s, 100.0))
 
 
 class Hears(Protocol):

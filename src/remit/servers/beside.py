@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from remit.catalog.server_spec import ServerToolSpec
+from remit.catalog.server_spec import ServerSpec, ServerToolSpec
 from remit.model import PROMPT, RISK_OF, Effect, Method, SessionMode, Tool
 from remit.servers.tools import ServerTools, digest
 from remit.upstreams.definitions import Definition, Written
@@ -52,6 +52,10 @@ class ServerPrompts(ServerTools):
 class ServerMethods(ServerTools):
     """Makes the entries by which one server's resources are read, and arguments completed."""
 
+    def __init__(self, spec: ServerSpec) -> None:
+        super().__init__(spec)
+        self._made: dict[Method, Tool] = {}
+
     def said(self, name: str) -> ServerToolSpec:
         return _READS
 
@@ -71,7 +75,13 @@ class ServerMethods(ServerTools):
         return Method(name)
 
     def of(self, method: Method) -> Tool:
-        """The entry of one method; its schema is Remit's."""
+        """The entry of one method, made once; its schema is Remit's."""
+        made = self._made.get(method)
+        if made is None:
+            made = self._made[method] = self._make(method)
+        return made
+
+    def _make(self, method: Method) -> Tool:
         definition = Definition(
             server=self.spec.name,
             name=method.value,

@@ -7,7 +7,6 @@ lists it or covers it too, because of two servers nobody could say whose words i
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from remit.errors import InputError, RemitError
 from remit.model import Frozen, Method, ResourceLists, Tool, ToolState, ToolStatus
 from remit.servers.announced import Announced
 from remit.servers.beside import ServerMethods
+from remit.servers.owners import Owners
 from remit.servers.pins import MAX_BYTES, put_down
 from remit.telemetry import logger
 from remit.upstreams.lists import Words
@@ -188,6 +188,10 @@ class Shelves:
             if Beside.OFFER in (spec.resources, spec.prompts)
         }
         self._held = {name: store.read(name) for name in self._methods}
+        self._owners = Owners()
+        for name, each in self._held.items():
+            if each is not None:
+                self._owners.put(name, each.resources, each.templates)
         self._arrange()
 
     def unseen(self, server: str) -> bool:
@@ -208,23 +212,13 @@ class Shelves:
         except OSError as error:
             log.error("resources_not_kept", server=server, error=error.strerror)  # noqa: TRY400 - a trace says nothing
         before, self._held[server] = self._held[server], found
+        self._owners.put(server, found.resources, found.templates)
         self._arrange()
         return before is None or replace(before, seen_ms=now_ms) != found
 
     def _arrange(self) -> None:
         """Find the URIs that two servers have."""
-        whose: dict[str, set[str]] = defaultdict(set)
-        for name, each in self._held.items():
-            for uri in each.resources if each else ():
-                whose[uri].add(name)
-        for name, each in self._held.items():
-            for template in each.patterns if each else ():
-                for uri, owners in whose.items():
-                    if template.covers(uri):
-                        owners.add(name)
-            for text in each.templates if each else ():
-                whose[text].add(name)
-        self._twice = {uri for uri, owners in whose.items() if len(owners) > 1}
+        self._twice = self._owners.twice()
         self._lists = self._listed()
 
     def reader(self, uri: str) -> str | None:

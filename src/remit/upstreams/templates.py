@@ -40,6 +40,11 @@ class Template:
         self._wide = [operator in _WIDE for operator in operators]
 
     @property
+    def head(self) -> str:
+        """What each of them begins with."""
+        return self._literals[0]
+
+    @property
     def expressions(self) -> int:
         """How many there are in it, by which looking takes its time."""
         return len(self._wide)

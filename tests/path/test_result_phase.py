@@ -38,6 +38,13 @@ WATCHED = replace(
     digest="sha256:watched",
     upstream=Upstream(server="old", tool="watched", definition="sha256:0", shadow=True),
 )
+NESTED = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer"},
+        "in": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
+    },
+}
 TOOLS: list[Tool] = [
     tool("as_json", result="json"),
     tool("as_mcp", result="mcp"),
@@ -45,6 +52,7 @@ TOOLS: list[Tool] = [
     tool("keeps", result="json", result_files=["out.txt"]),
     tool("previewed", "destructive", result="json",
          preview={"command": {"argv": ["/bin/echo", "p"]}}),
+    tool("nested", result="json", output_schema=NESTED),
     SERVER,
     WATCHED,
 ]  # fmt: skip
@@ -150,6 +158,23 @@ async def test_answer_about_a_result_is_given_again_by_a_replay(make_path: MakeP
     found = await replay({MAIN: bundle_of({"test.rego": WITHHOLDS}, {})}, recorded, document)
     assert found.outcome is Outcome.SAME
     assert found.recorded.verdict == "deny"
+
+
+async def test_only_what_a_call_gave_is_put_to_policy(make_path: MakePath) -> None:
+    """Not what its preview printed, and nothing where the server was never asked."""
+    path = await made(make_path, WITHHOLDS, {"n": 1})
+    await path.call("previewed")
+    kinds = [each.get("kind") for each in await path.entries() if each["event"] == "call.intent"]
+    assert kinds == ["preview", "main"]
+    assert len(await judged(path)) == 1
+
+    async def unasked(spec: RunSpec) -> RunResult:
+        return RunResult(ending=Ending.UNASKED, limits_hit=("tool_changed",))
+
+    path.runner.behave = unasked
+    assert code(await path.call("served")) == "tool_changed"
+    assert len(await judged(path)) == 1
+    await verified(path)
 
 
 async def test_policy_sees_what_the_run_gave(make_path: MakePath) -> None:
@@ -336,6 +361,20 @@ async def test_constraints_of_the_call_hold_whatever_is_said_of_the_result(
     path = await made(make_path, rego, MCP)
     reply = await path.call("as_mcp")
     assert json.loads(text(reply)) == {"password": "[redacted]", "n": "[redacted]"}
+
+
+async def test_what_the_constraints_of_the_call_withhold_stays_so_where_less_would_do(
+    make_path: MakePath,
+) -> None:
+    """Without `/in/n` the output is none of the tool's; without all of `/in` it would be one."""
+    rego = HEAD + (
+        'decision := answer("allow", {"constraints": {"output": {"redact": ["/in/n"]}}})\n'
+        'result := answer("allow", {"constraints": {"output": {"redact": ["/in"]}}})\n'
+    )
+    path = await made(make_path, rego, {"n": 7, "in": {"n": 1}})
+    assert code(await path.call("nested")) == "output_withheld"
+    path = await made(make_path, rego.replace("/in/n", "/in"), {"n": 7, "in": {"n": 1}})
+    assert json.loads(text(await path.call("nested"))) == {"n": 7}
 
 
 # --------------------------------------------------------------------------- before it is judged

@@ -311,9 +311,10 @@ class Oversight:
         found = await self._asks.ask(known.tools)
         if isinstance(found, Listing):
             known.answered(self._clock.now_ms(), found)
-            if self._announced.put(server, found.announces):
-                self.watches.announced()
-                await self._offer_soon(1, first=first)
+            async with self._turn:
+                if await asyncio.to_thread(self._announced.put, server, found.announces):
+                    self.watches.announced()
+                    await self._offer_soon(1, first=first)
             await self._take(known, found.items, Noticed.DISCOVERY, first=first)
             await self._beside(server, found.words, first=first)
         else:

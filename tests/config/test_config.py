@@ -386,12 +386,20 @@ class TestTools:
 
     def test_demo_tools_are_valid(self, file: Path) -> None:
         text = (ROOT / "src/remit/templates/demo/tools.yaml").read_text()
-        for word, value in {"@state@": "/srv/state", "@port@": "1", "@tickets@": "443"}.items():
+        places = {
+            "@state@": "/srv/state",
+            "@notes@": "/srv/notes",
+            "@port@": "1",
+            "@tickets@": "443",
+        }
+        for word, value in places.items():
             text = text.replace(word, value)
         put_in = {"host": "localhost", "path_prefix": "/tickets", "value": "Bearer {token}"}
         token = {"broker": "static", "secret": "env:TOKEN", "inject": [put_in]}
         whole = {"catalog": yaml.safe_load(text), "runners": {"credentials": {"tickets": token}}}
-        assert loaded(file, yaml.safe_dump(whole)).tools
+        settings = loaded(file, yaml.safe_dump(whole))
+        assert settings.tools
+        assert [each.name for each in settings.servers] == ["notes"]
 
 
 def test_unsafe_choices_are_listed_and_warned_of(file: Path) -> None:

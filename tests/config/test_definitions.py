@@ -286,6 +286,14 @@ def test_a_definition_stands_beside_no_other_way(desk: Desk) -> None:
     assert "runner is for servers with a command" in desk.told("server.json", runner="x")
 
 
+def test_a_mount_has_another_name_than_the_server(desk: Desk) -> None:
+    desk.document(packages=[NPM])
+    desk.stands()
+    mount = {"name": "small", "source": "/srv/a"}
+    told = desk.told({"file": "server.json", "mounts": [mount]})
+    assert "has the server's name, at which its package is seen | give the mount another" in told
+
+
 def test_what_was_installed_has_to_be_what_remit_wrote_down(desk: Desk) -> None:
     desk.document(packages=[NPM])
     desk.stands()

@@ -239,3 +239,21 @@ def test_a_server_none_of_whose_tools_is_in_shadow_mode_is_told_of(
     (said,) = settings.warnings()
     assert "no tool is in shadow mode" in said
     assert "write `effect`" in said
+
+
+@pytest.mark.parametrize("program", ["npx", "uvx"])
+def test_a_program_that_fetches_another_is_led_to_what_installs_it(
+    tmp_path: Path, program: str
+) -> None:
+    _, (problem,) = read(tmp_path, server(command={"argv": [program, "-y", "small"]}))
+    assert "--install" in (problem.hint or "")
+
+
+@pytest.mark.threat("T-33")
+def test_a_token_in_the_place_of_a_handle_is_shown_nowhere(tmp_path: Path) -> None:
+    token = "ghp_" + "Zx81Qw" * 6
+    _, problems = read(tmp_path, web(authorization=token))
+    assert problems
+    for problem in problems:
+        assert token not in f"{problem.message} {problem.hint} {problem.place}"
+    assert "never a secret itself" in (problems[0].hint or "")

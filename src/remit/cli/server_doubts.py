@@ -10,11 +10,11 @@ from pathlib import Path
 from remit.catalog.server_spec import ServerCommandSpec, ServerSpec, Unlisted
 from remit.config import Settings
 from remit.servers.pins import Pinned, PinStore
+from remit.settings.servers import RUNNERS_OF_PACKAGES
 from remit.upstreams.secretlike import sign_of, sign_of_command
 from remit.visible import shown, visible
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
-_FETCH = frozenset({"npx", "uvx", "bunx", "pipx"})
 _MOUNTS = Path("/mnt")
 
 
@@ -43,7 +43,7 @@ def _program(command: ServerCommandSpec) -> Iterator[str]:
         if not Path(mount.source).is_dir():
             yield f"there is no directory {visible(mount.source)}"
     program = Path(command.argv[0])
-    if program.name in _FETCH:
+    if program.name in RUNNERS_OF_PACKAGES:
         yield (
             f"{program.name} fetches a program at each start, which no sandbox can; "
             "`remit init --import --install` installs it once"

@@ -278,6 +278,11 @@ class _Draft:
                 credentials.append(CredentialSpec(ref=handle))
             if getattr(self.sections.runners.credentials[handle], "inject", None):
                 env[variable] = PLACEHOLDER
+        if self.spec.name in {each.name for each in self.definition.mounts}:
+            raise _fault(
+                f"the mount {self.spec.name} has the server's name, at which its package is seen",
+                "give the mount another name",
+            )
         here = MountSpec(name=self.spec.name, source=str(installed.directory))
         command = ServerCommandSpec(
             argv=[*installed.words(f"/mnt/{self.spec.name}"), *words[launch.rest - 1 :]],

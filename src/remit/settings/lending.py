@@ -29,6 +29,7 @@ from remit.settings.credentials import (
 from remit.settings.profiles import Add, is_metadata
 from remit.settings.runners import RunnersSection
 from remit.stages.means import file_variable
+from remit.upstreams.secretlike import shown
 
 _TOKEN = frozenset({"token"})
 _AWS = frozenset({"access_key_id", "secret_access_key", "session_token", "expiration"})
@@ -239,6 +240,13 @@ def unsafe(section: RunnersSection) -> Mapping[str, bool]:
     }
 
 
+def hears(section: RunnersSection) -> frozenset[str]:
+    """The handles that servers are shown to be heard for everybody: the gateway's own, and never
+    what one person consented to (`unsafe_look_as`)."""
+    found = section.credentials.items()
+    return frozenset(ref for ref, each in found if getattr(each, "unsafe_look", False) is True)
+
+
 def looks(section: RunnersSection) -> frozenset[str]:
     """The handles that are lent to look at servers too."""
     names = ("unsafe_look", "unsafe_look_as")
@@ -254,8 +262,8 @@ def _missing(tool: Tool, section: RunnersSection) -> _Told:
         found = section.credentials.get(rule.ref)
         if found is None:
             yield (
-                f"names the credential {rule.ref}, which is not there",
-                "write it under runners.credentials",
+                f"names the credential {shown(rule.ref)}, which is not there",
+                "write the name of a section of runners.credentials, never a secret itself",
             )
         elif isinstance(found, StaticCredential) and rule.scopes:
             yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from remit.addresses import covers
@@ -30,6 +31,9 @@ from remit.settings.profiles import Add, is_metadata
 from remit.settings.runners import RunnersSection
 from remit.upstreams.names import skeleton
 from remit.visible import shown
+
+RUNNERS_OF_PACKAGES = frozenset({"npx", "uvx", "bunx", "pipx"})
+"""Programs that fetch another one each time they start."""
 
 _STARTED_ONLY = (
     "runner", "session", "session_idle_s", "session_age_s", "session_limit", "unsafe_session_writes",
@@ -192,6 +196,11 @@ class Check:
             ]
         except ConfigError as error:
             hint = error.hint or "docs/servers.md says what a server takes"
+            if spec.command is not None and Path(spec.command.argv[0]).name in RUNNERS_OF_PACKAGES:
+                hint = (
+                    "what fetches a program at each start finds no network in a sandbox: `remit init "
+                    "--import FILE --install` installs it once, and so does a `definition`"
+                )
             self._add(f"{place}.{error.place}", error.message, hint)
             return
         told: dict[str, ConfigError] = {}

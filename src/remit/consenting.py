@@ -20,7 +20,7 @@ from remit.model import Caller, Consent, ConsentPage, EntryDraft, Operator, Prin
 from remit.pipeline import Pipeline
 from remit.stages.approve import iso
 from remit.stages.authenticate import within
-from remit.stages.consent import CALLBACK, DOCUMENT, principal_of
+from remit.stages.consent import CALLBACK, DOCUMENT, principal_of, whose
 from remit.stages.consent_pages import Page, same
 from remit.telemetry import CONSENTS, logger
 
@@ -156,12 +156,13 @@ class ConsentDesk:
                 "this browser is not the one in which the consent was begun",
                 hint="open the link in this browser, show the key, and go on from there",
             )
-        self._pages.drop(page)
+        self._pages.take(page)
         try:
             consent = await self._backends.consents.finish(state, answer)
             await self._written(consent, page)
         finally:
-            self._bell.ring(page.id)
+            self._pages.drop(page)
+            self._bell.ring(whose(page))
         return Given(consent=consent, server=page.server)
 
     async def _written(self, consent: Consent, page: Page) -> None:

@@ -209,6 +209,7 @@ class Person:
         self.action = action
         self.asked: list[Any] = []
         self.done: list[str] = []
+        self.heard = asyncio.Event()
 
     async def answer(self, _: Any, params: Any) -> types.ElicitResult:
         self.asked.append(params)
@@ -217,6 +218,7 @@ class Person:
     async def hear(self, message: Any) -> None:
         if isinstance(message, types.ElicitCompleteNotification):
             self.done.append(message.params.elicitation_id)
+            self.heard.set()
 
 
 @pytest.mark.threat("T-53")
@@ -229,8 +231,7 @@ async def test_a_client_of_the_handshake_opens_remits_page_and_hears_when_it_is_
         ) as it,
     ):
         got = await it.call_tool("echo", {})
-        while not person.done:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(person.heard.wait(), 60)
     assert said(got) == '{"consent":{"action":"accept"}}'
     (params,) = person.asked
     assert (params.mode, params.url) == ("url", "https://a.example/")

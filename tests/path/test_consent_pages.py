@@ -193,6 +193,9 @@ async def test_what_comes_back_wrong_is_a_page_that_says_what_to_do(make_path: M
         assert "said no" in refused
         replayed = await says(person, answer_of(first, at, code="abc"))
         assert "was given already" in replayed
+        twice = await leaves()
+        unclear = await says(person, answer_of(twice, at, code="abc") + "&code=def")
+        assert "cannot be read" in unclear
         second = await leaves()
         bad = await says(person, answer_of(second, at, iss="https://evil.example"))
         assert "cannot be used" in bad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,14 +21,16 @@ from remit.model import (
     Call,
     Caller,
     CallerKind,
+    Consent,
     ConsentPage,
+    ConsentState,
     Frozen,
     Principal,
     Reply,
     Upstream,
     Verdict,
 )
-from remit.stages import consent_pages
+from remit.stages import consent, consent_pages
 from remit.stages.normalise import answered, normal_call
 from remit.testing.consents import MemoryConsents
 from remit.testing.scripted import ends
@@ -53,6 +55,7 @@ TOOLS = [
 ]
 PAGES = Frozen(encode({"elicitation": {"url": {}}}))
 DANA = Principal(tenant="test", subject="dana")
+BOT = Principal(tenant="test", subject="bot")
 ACCEPT = {"consent": {"action": "accept"}}
 
 
@@ -229,10 +232,11 @@ async def test_who_does_not_want_to_go_there_is_not_asked_again_at_once(
     assert world.path.runner.told == []
 
 
-async def test_a_call_is_held_while_its_person_consents_and_then_goes_on(
-    make_path: MakePath,
+async def test_a_call_is_held_while_its_person_consents_and_then_goes_on_at_once(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = await a_world(make_path, hold_s=60)
+    monkeypatch.setattr(consent, "PROGRESS_EVERY_S", 3_600)
+    world = await a_world(make_path, hold_s=3_600)
     first = await world.call(asked=True)
     assert first.question is not None
     going = asyncio.ensure_future(
@@ -242,7 +246,81 @@ async def test_a_call_is_held_while_its_person_consents_and_then_goes_on(
         await asyncio.sleep(0)
     assert world.path.heard.messages == ["Waiting for dana to consent"]
     await world.give(first, DANAS.token)
-    assert code(await going) == "ok"
+    assert code(await asyncio.wait_for(going, 60)) == "ok"
+
+
+class Meanwhile(MemoryConsents):
+    """Has something happen while a call that is held looks for the first time."""
+
+    def __init__(self, refs: Sequence[str]) -> None:
+        super().__init__(refs)
+        self.answered, self.go_on = asyncio.Event(), asyncio.Event()
+        self.asked = 0
+        self.meanwhile: Callable[[], Awaitable[None]]
+
+    async def finish(self, state: str, answer: Mapping[str, str]) -> Consent:
+        self.answered.set()
+        await self.go_on.wait()
+        return await super().finish(state, answer)
+
+    async def status(self, *given: Any, **named: Any) -> ConsentState:
+        found = await super().status(*given, **named)
+        self.asked += 1
+        if self.asked == 3:
+            await self.meanwhile()
+        return found
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["an answer comes", "it is over"])
+async def test_a_call_that_begins_to_wait_in_the_moment_of_the_answer_goes_on(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    monkeypatch.setattr(consent, "PROGRESS_EVERY_S", 0.01)
+    consents = Meanwhile([REF])
+    world = await a_world(make_path, consents=consents, hold_s=60)
+    first = await world.call(asked=True)
+    assert first.question is not None
+    giving: list[asyncio.Future[Given]] = []
+
+    async def meanwhile() -> None:
+        giving.append(asyncio.ensure_future(world.give(first, DANAS.token)))
+        await consents.answered.wait()
+        if over:
+            consents.go_on.set()
+            await giving[0]
+
+    consents.meanwhile = meanwhile
+    calling = asyncio.ensure_future(
+        world.call(asked=True, answers=ACCEPT, state=first.question.state)
+    )
+    await consents.answered.wait()
+    while not over and len(world.path.heard.messages) < 3 and not calling.done():
+        await asyncio.sleep(0)
+    consents.go_on.set()
+    assert code(await calling) == "ok"
+    await giving[0]
+
+
+async def test_a_call_that_has_another_page_goes_on_with_what_is_given_on_the_first(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consent, "PROGRESS_EVERY_S", 3_600)
+    world = await a_world(make_path, hold_s=3_600)
+    first = await world.call(asked=True)
+    assert first.question is not None
+    pages = world.path.pipeline.consenting.pages
+    page = pages.get(world.page(first))
+    assert page is not None
+    leaving = await world.desk.open(page.id, DANAS.token, "127.0.0.1")
+    assert leaving is not None
+    monkeypatch.setattr(consent_pages, "STILL_GOOD_MS", 3_600_000)
+    going = asyncio.ensure_future(
+        world.call(asked=True, answers=ACCEPT, state=first.question.state)
+    )
+    while not world.path.heard.messages:
+        await asyncio.sleep(0)
+    await world.desk.finish({"state": leaving.state, "code": "abc"}, leaving.browser)
+    assert code(await asyncio.wait_for(going, 60)) == "ok"
 
 
 async def test_a_held_call_ends_where_its_person_comes_back_without_consent(
@@ -263,8 +341,8 @@ async def test_a_held_call_ends_where_its_person_comes_back_without_consent(
     assert world.consents.held == {}
 
 
-async def test_the_same_page_is_given_while_it_waits_and_another_once_it_is_used(
-    make_path: MakePath,
+async def test_the_same_page_is_given_while_it_waits_and_another_once_it_is_used_or_old(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = await a_world(make_path)
     first, second = await asyncio.gather(world.call(), world.call(asked=True))
@@ -275,6 +353,9 @@ async def test_the_same_page_is_given_while_it_waits_and_another_once_it_is_used
     assert world.page(third) != world.page(first)
     assert len(world.page(third)) == 32  # 192 bits
     assert world.desk.page(world.page(first)) is None
+    assert world.page(await world.call()) == world.page(third)
+    monkeypatch.setattr(consent_pages, "STILL_GOOD_MS", 3_600_000)
+    assert world.page(await world.call()) != world.page(third)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +403,11 @@ async def test_an_answer_is_taken_once_and_only_in_the_browser_that_left(
 ) -> None:
     world = await a_world(make_path)
     first = await world.call()
+    page = world.desk.page(world.page(first))
+    assert page is not None
+    with pytest.raises(Refused) as early:
+        await world.desk.finish({"state": page.leads.state, "code": "abc"}, "")
+    assert "browser" in early.value.message
     leaving = await world.desk.open(world.page(first), DANAS.token, "127.0.0.1")
     assert leaving is not None
     answer = {"state": leaving.state, "code": "abc"}
@@ -377,6 +463,8 @@ async def test_what_is_given_and_taken_back_is_in_the_log_without_code_or_state(
     assert leaving is not None
     await world.desk.finish({"state": leaving.state, "code": "c0de"}, leaving.browser)
     assert await world.desk.revoke(OLGA, REF, DANA) is True
+    with pytest.raises(NotFound):
+        await world.desk.revoke(OLGA, REF, DANA)
     entries = await world.path.entries()
     given, revoked = (e for e in entries if e["event"].startswith("consent."))
     assert (given["credential"], given["tenant"], given["subject"]) == (REF, "test", "dana")
@@ -478,7 +566,15 @@ async def test_pages_are_bounded_for_each_principal_and_for_all(
         made.append(pages.put(leads, "crm", (str(number),)))
     left = [each for each in made if pages.get(each.id) is not None]
     assert left == made[3:]
+    for page in made[3:5]:
+        pages.drop(page)
+        ended = replace(page.leads, ends_ms=world.path.clock.now_ms() - 1)
+        pages.put(ended, "crm", page.wanted)
     monkeypatch.setattr(consent_pages, "MOST", consent_pages.MOST_EACH)
+    pages.room(BOT)  # what is too old takes no place
+    for number in (1, 2):
+        leads = await consents.begin(REF, BOT, [str(number)], URL, None)
+        pages.put(leads, "crm", (str(number),))
     reply = await world.call(caller=replace(AGENT, chain=()))
     assert code(reply) == "rate_limited"
 

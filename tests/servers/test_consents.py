@@ -305,3 +305,17 @@ async def test_a_server_that_lists_its_tools_for_a_token_alone_is_looked_at_as_w
                 assert (told["code"], told["consent"]["subject"]) == ("consent_required", "ann")
                 async with client(world.address, MODERN, key=world.keys["eve"].token) as own:
                     assert not (await it.call(own)).is_error
+
+
+async def test_a_consent_that_ended_at_its_server_is_asked_for_again(tmp_path: Path) -> None:
+    async with town(tmp_path / "g") as it, browser() as ann:
+        it.login.lives_s = 1
+        agent = it.world.agent
+        await it.consents(ann, machine(await it.call(agent))["consent"]["url"])
+        for grant in it.login.grants:
+            grant.ended = True
+        first = machine(await it.call(agent))["code"]
+        second = machine(await it.call(agent))["code"]
+        assert first in ("consent_required", "credential_unavailable")
+        assert second == "consent_required"
+    assert it.login.refreshes >= 1

@@ -59,6 +59,11 @@ def principal_of(caller: Caller) -> Principal:
     return Principal(tenant=caller.tenant, subject=subject)
 
 
+def whose(page: Page) -> str:
+    """Under which name calls wait for what is given on a page: all that need the same."""
+    return encode([page.ref, page.principal.tenant, page.principal.subject]).decode()
+
+
 def opens_pages(call: Call) -> bool:
     """Whether the client that makes this call can be asked, in the midst of it, to open a page."""
     asked = call.capabilities.value().get("elicitation", {})
@@ -121,12 +126,13 @@ class Consenting:
         return f"{self._public_url}{PATH}/{page.id}"
 
     async def _comes(self, wanted: Wanted, progress: Progress) -> bool:
-        event = self.bell.listen(wanted.page.id)
         left = self._hold_s
         while True:
+            event = self.bell.listen(whose(wanted.page))
+            ended = self.pages.ended(wanted.page.id)  # before the look: what comes later rings
             if not await self._needed(wanted.rule, wanted.page.principal):
                 return True
-            if self.pages.get(wanted.page.id) is None:
+            if ended:
                 raise Refused(
                     Code.CONSENT_REFUSED,
                     "the page ended without consent: the person said no, or took too long",
@@ -186,16 +192,16 @@ class Consenting:
 
 def _required(wanted: Wanted, url: str, question: Question) -> ConsentRequired:
     page, evaluation = wanted.page, wanted.decided.decision.evaluation
-    whose = page.principal.subject
+    subject = page.principal.subject
     return ConsentRequired(
-        f"the MCP server {page.server} is used for {whose}, who has to agree at "
+        f"the MCP server {page.server} is used for {subject}, who has to agree at "
         f"{page.leads.host} first: open {url} in a browser",
         hint="call again with the same arguments once that is done",
         question=question,
         facts={
             "url": url,
             "server": page.server,
-            "subject": whose,
+            "subject": subject,
             "authorization_server": page.leads.host,
             "scopes": list(page.leads.scopes),
         },

@@ -90,6 +90,7 @@ class Pages:
         self._clock = clock
         self._pages: dict[str, Page] = {}
         self._states: dict[str, str] = {}
+        self._taken: set[str] = set()
 
     def waiting(self, ref: str, principal: Principal, wanted: tuple[str, ...]) -> Page | None:
         """The page that asks for exactly this already, if it is good for a while yet."""
@@ -139,8 +140,18 @@ class Pages:
         """From here on only this browser may come back."""
         self._pages[page.id] = replace(page, browser=digest(browser), key=key)
 
+    def take(self, page: Page) -> None:
+        """Its answer has come and is looked at: no other one is taken. `drop` ends it then."""
+        self.drop(page)
+        self._taken.add(page.id)
+
+    def ended(self, page_id: str) -> bool:
+        """Whether nothing comes of the page any more that has not come already."""
+        return page_id not in self._taken and self.get(page_id) is None
+
     def drop(self, page: Page) -> None:
         """It is used, or of no use any more."""
+        self._taken.discard(page.id)
         self._pages.pop(page.id, None)
         self._states.pop(digest(page.leads.state), None)
 

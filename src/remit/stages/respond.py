@@ -193,6 +193,7 @@ _WHAT: Mapping[Code, str] = {
     Code.CANCELLED: "The run was cancelled.",
     Code.RUNNER_UNAVAILABLE: "No runner could be made for this action.",
     Code.CREDENTIAL_UNAVAILABLE: "A credential that this action needs could not be had.",
+    Code.CONSENT_REQUIRED: "A person's consent has ended; call again, and they are asked for it.",
     Code.FROZEN: "An operator stopped all actions before this one was started.",
     Code.DEADLINE_PASSED: "This action's deadline passed before it was started.",
     Code.OUTCOME_UNKNOWN: "The runner was lost.",

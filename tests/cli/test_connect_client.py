@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.cli.client_entry import CLIENTS, Door
-from remit.cli.client_file import MAX_BYTES, backup_of, install, undo
+from remit.cli.client_file import MAX_BYTES, backup_of, install, look, undo, write
 from remit.cli.client_text import with_pieces
 from remit.errors import Code, ConfigError, Conflict
 from tests.cli.conftest import Remit
@@ -370,6 +370,25 @@ def test_a_backup_does_not_go_through_a_link(remit: Remit) -> None:
     assert remit("connect", "cursor", "--install", "its file").code == 0
     assert Path("victim").read_text() == "mine"
     assert not backup_of(Path("its file")).is_symlink()
+
+
+def test_a_file_of_somebody_else_stays_theirs_and_its_backup_is_for_them_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An administrator who edits a person's file must not take it away from them."""
+    path = Path("its file")
+    path.write_text("{}")
+    path.chmod(0o640)
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _, uid, gid: given.append((uid, gid)))
+    seen = look(path)
+    assert seen is not None
+    write(path, b"[]", mode=seen.mode, owner=seen.owner)
+    assert given == []
+    theirs = (seen.owner[0] + 1, seen.owner[1] + 1)
+    write(path, b"[1]", mode=seen.mode, owner=theirs)
+    assert given == [theirs]
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"[1]", 0o640)
 
 
 @pytest.mark.parametrize("first", [None, b"{}"])

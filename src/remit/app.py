@@ -151,7 +151,8 @@ async def open_gateway(
         await _activate(pipeline, enforced.point.revision)
         await stack.enter_async_context(enforced.kept(switch))
         asker = Asker(beside.runner, http, clock, gateway=name, profiles=pipeline.settings.profiles)
-        asker.lends(beside.keeper, lending.looks(settings.sections.runners))
+        runners = settings.sections.runners
+        asker.lends(beside.keeper, lending.looks(runners), lending.hears(runners))
         offered = partial(_offered, pipeline, enforced.point, switch)
         await stack.enter_async_context(oversight.kept(asker, offered, Opener(asker)))
         stack.push_async_callback(_drained, pipeline, beside.runner)

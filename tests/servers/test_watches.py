@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
 
 from remit.errors import Code, RunnerFault, UpstreamFault
+from remit.model import HandedFile, Lease, Lent, Loan
 from remit.servers import watches as module
 from remit.servers.announced import Announced
-from remit.servers.hearing import Heard
+from remit.servers.asking import Asker
+from remit.servers.hearing import AGE_S, SHOWN_S, Heard, Opener
 from remit.servers.tools import ServerTools
 from remit.servers.watch import WatchTimes, covers
 from remit.servers.watches import Watches
+from remit.settings import lending
+from remit.settings.runners import RunnersSection
+from remit.testing.runner import NoopRunner
+from remit.upstreams.asking import HttpServers
 from remit.upstreams.notices import Hears, not_told
-from tests.servers.make import spec
+from tests.servers.make import Time, spec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.threat("T-54")]
 
@@ -280,3 +289,83 @@ def test_what_servers_announce_is_kept_and_damage_is_not_believed(tmp_path: Path
     assert again.of("notes") == {"tools", "subscribe"}
     (tmp_path / "_announced.json").write_text('{"schema":"remit.announced/1","servers":[]}')
     assert Announced(tmp_path).unknown("notes")
+
+
+class Purse:
+    """Lends what a look may be shown; `back` are the leases that were taken back."""
+
+    def __init__(self) -> None:
+        self.lent: list[str] = []
+        self.back: list[str] = []
+
+    async def look(self, lease: Lease, ref: str) -> Lent:
+        self.lent.append(ref)
+        with tempfile.TemporaryFile() as file:
+            file.write(b"token-of-" + ref.encode())
+            file.flush()
+            return Lent(files=(HandedFile(name="token", fd=os.dup(file.fileno())),))
+
+    async def take_back(self, lease: Lease) -> Sequence[Loan]:
+        self.back.append(lease.id)
+        return ()
+
+    async def scrub(self, lease: Lease, data: bytes) -> tuple[bytes, int]:
+        return data, 0
+
+    async def unaccepted(self, lease: Lease, scopes: Sequence[str] | None = None) -> None:
+        """Nobody asks."""
+
+
+@pytest.mark.threat("T-33")
+@pytest.mark.parametrize(
+    ("heard_with", "token"), [(frozenset({"crm"}), b"token-of-crm"), (frozenset(), None)]
+)
+async def test_a_server_is_heard_with_nothing_but_what_may_be_shown_for_everybody(
+    heard_with: frozenset[str], token: bytes | None
+) -> None:
+    shown: list[bytes | None] = []
+    line = Line(hears=Ears(), lists=LISTS)
+
+    class Http:
+        async def hear(self, _s: str, _u: str, token: bytes | None, *_: Any, **__: Any) -> Line:
+            shown.append(token)
+            return line
+
+    http = cast("HttpServers", Http())
+    asker = Asker(NoopRunner(), http, Time(), gateway="g", profiles={})
+    purse = Purse()
+    # What a look may be shown can be one person's: it is not shown for whoever subscribes.
+    asker.lends(purse, frozenset({"crm"}), heard_with)
+    server = ServerTools(spec(url="https://crm.example/mcp", authorization="crm"))
+    opened = await Opener(asker).open(server, LISTS, Ears())
+    assert shown == [token]
+    assert purse.back == []
+    await opened.end()
+    assert line.ended
+    assert len(purse.back) == len(purse.lent) == (1 if token else 0)
+    assert opened.age_s <= (SHOWN_S if token else AGE_S)
+
+
+@pytest.mark.threat("T-33")
+def test_what_one_person_consented_to_is_looked_with_and_never_heard_with() -> None:
+    file = {"name": "token", "content": "{token}"}
+    own = {"broker": "static", "secret": "env:OWN", "file": file, "unsafe_look": True}
+    hers = {
+        "broker": "authorization_code",
+        "resource": "https://crm.example/mcp",
+        "file": file,
+        "unsafe_look_as": "ann",
+    }
+    section = RunnersSection.model_validate({"credentials": {"own": own, "hers": hers}})
+    assert lending.looks(section) == {"own", "hers"}
+    assert lending.hears(section) == {"own"}
+
+
+class Ears:
+    """Hears nothing."""
+
+    def changed(self, name: str) -> None:
+        """Nothing."""
+
+    def updated(self, uri: str) -> None:
+        """Nothing."""

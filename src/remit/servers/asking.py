@@ -110,11 +110,19 @@ class Asker:
         self._profiles = profiles
         self._lends: Looks | None = None
         self._shown: frozenset[str] = frozenset()
+        self._heard: frozenset[str] = frozenset()
         self._within_s = within_s
 
-    def lends(self, lends: Looks, shown: frozenset[str]) -> None:
-        """Show servers at a URL what the operator wrote may be shown for this: these handles."""
-        self._lends, self._shown = lends, shown
+    def lends(
+        self, lends: Looks, shown: frozenset[str], heard: frozenset[str] = frozenset()
+    ) -> None:
+        """Show servers at a URL what the operator wrote may be shown for this: these handles.
+
+        Args:
+            heard: those that are shown to hear servers too, for whoever subscribes: never what a
+                person consented to, under whose name others would be told.
+        """
+        self._lends, self._shown, self._heard = lends, shown, heard
 
     async def ask(self, server: ServerTools) -> Listing | Silent:
         try:
@@ -164,14 +172,13 @@ class Asker:
             await asyncio.shield(self._taken_back(self._lends, lease, server, ref))
 
     async def shown(self, server: ServerTools) -> tuple[bytes, End] | None:
-        """What a server at a URL is shown outside of calls, and what takes it back; None for
-        nothing.
+        """What a server at a URL is shown to be heard, and what takes it back; None for nothing.
 
         Raises:
             RunnerFault: `credential_unavailable`.
         """
         lends, ref = self._lends, server.spec.authorization
-        if lends is None or ref is None or ref not in self._shown:
+        if lends is None or ref is None or ref not in self._heard:
             return None
         lease = self.lease(self._within_s)
 

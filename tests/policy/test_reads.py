@@ -29,6 +29,7 @@ def _reads(body: str, **modules: str) -> frozenset[str]:
         'visible["a"] := true if input["caller"]["subject"] == "x"\n',
         'visible["a"] := true if data.grants[input.caller.subject]\n',
         'visible["a"] := true if own\nown if input.phase == "list"\n',
+        'visible["a"] := true if count(input.answers.given) == 0\n',
         # Time is read, but not from `visible` on.
         'visible["a"] := true\nlate if input.context.time > "2030"\n',
     ],

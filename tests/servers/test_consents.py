@@ -309,13 +309,16 @@ async def test_a_server_that_lists_its_tools_for_a_token_alone_is_looked_at_as_w
 
 async def test_a_consent_that_ended_at_its_server_is_asked_for_again(tmp_path: Path) -> None:
     async with town(tmp_path / "g") as it, browser() as ann:
-        it.login.lives_s = 1
         agent = it.world.agent
         await it.consents(ann, machine(await it.call(agent))["consent"]["url"])
         for grant in it.login.grants:
             grant.ended = True
-        first = machine(await it.call(agent))["code"]
-        second = machine(await it.call(agent))["code"]
-        assert first in ("consent_required", "credential_unavailable")
-        assert second == "consent_required"
-    assert it.login.refreshes >= 1
+        told = [machine(await it.call(agent)) for _ in range(3)]
+        # Not accepted; then got anew, which shows that it is over; then asked for.
+        codes = ["upstream_unauthorized", "consent_required", "consent_required"]
+        assert [each["code"] for each in told] == codes
+        assert [each.get("outcome") for each in told] == ["failed", "never_started", None]
+        assert "consent" in told[2]
+        await it.consents(ann, told[2]["consent"]["url"])
+        assert not (await it.call(agent)).is_error
+    assert it.login.refreshes == 1

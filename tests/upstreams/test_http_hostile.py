@@ -196,6 +196,10 @@ LIES: dict[str, tuple[Answer, Code]] = {
     "429": (status("429 Too Many Requests"), Code.UPSTREAM_ERROR),
     "404": (status("404 Not Found"), Code.UPSTREAM_ERROR),
     "400 with an error": (status("400 Bad Request", ERROR), Code.UPSTREAM_ERROR),
+    "400 with a result": (
+        status("400 Bad Request", {"jsonrpc": "2.0", "id": None, "result": {}}),
+        Code.UPSTREAM_ERROR,
+    ),
     "400 with an error for another": (
         status("400 Bad Request", {**ERROR, "id": 10**6}),
         Code.UPSTREAM_INVALID,
@@ -222,6 +226,14 @@ async def test_each_lie_is_a_fault_that_says_that_the_call_was_sent(lie):
 def _result(text: str) -> str:
     """A good answer to the call, with this in its result."""
     return f'{{"jsonrpc":"2.0","id":ID,"result":{{"content":[],"_meta":{{"x":{text}}}}}}}'
+
+
+async def test_only_the_messages_of_a_stream_are_answers():
+    lie = f"event: other\ndata: {_result('1')}\n\ndata: \n\n"
+    answer = to_call(sends(f"{STREAM}\r\n{lie}data: {_result('2')}\n\n"))
+    async with hostile(answer) as there, asking() as servers:
+        told = await call(servers, spec_of(there.url, ITEM, {}))
+    assert told["_meta"] == {"x": 2}
 
 
 MUCH = "[" * 20 + "0," * 3_000 + "0" + "]" * 20

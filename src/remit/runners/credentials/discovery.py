@@ -192,7 +192,7 @@ class Discovery:
 
     def _address(self, found: object) -> str:
         """An address that a document names, if it is one that may be asked."""
-        if not isinstance(found, str) or not 0 < len(found) <= MAX_URL:
+        if not isinstance(found, str) or len(found) > MAX_URL or not _PLAIN.fullmatch(found):
             raise BrokerFault("an address that was found is none")
         try:
             allowed = self._guard.allows(found, urlsplit(found).hostname or "")

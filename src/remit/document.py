@@ -284,13 +284,14 @@ def _plan(plan: Plan, runner: Capabilities, profiles: Mapping[str, Tier]) -> dic
             "profile": plan.profile,
             "profiles": {name: tier.value for name, tier in profiles.items()},
         },
-        "limits": _limits(plan.limits),
+        "limits": limits_facts(plan.limits),
         "egress": egress_facts(plan.egress),
         "credentials": credential_facts(plan.credentials),
     }
 
 
-def _limits(limits: Limits) -> dict[str, int]:
+def limits_facts(limits: Limits) -> dict[str, int]:
+    """Limits as plans and policy documents name them."""
     return {
         "wall_s": limits.wall_s,
         "memory_mb": limits.memory_mb,

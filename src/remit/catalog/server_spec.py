@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from remit.catalog.spec import (
     Count,
-    CredentialSpec,
-    EgressSpec,
+    CredentialList,
+    EgressList,
     EnvironmentSpec,
     LimitsSpec,
     MountSpec,
@@ -240,16 +240,8 @@ class ServerSpec(Strict):
         description="What results may hold: untrusted (others' words), sensitive, or both.",
     )
     environment: EnvironmentSpec | None = Field(default=None, description="Where its tools act.")
-    egress: list[EgressSpec] = Field(
-        default_factory=list,
-        max_length=64,
-        description="All that a run could ever reach; policy has to give it, or a run gets none.",
-    )
-    credentials: list[CredentialSpec] = Field(
-        default_factory=list,
-        max_length=32,
-        description="All that a run could ever use; policy has to give it, or a run gets none.",
-    )
+    egress: EgressList = Field(default_factory=list)
+    credentials: CredentialList = Field(default_factory=list)
     mode: Mode = Field(
         default=Mode.ENFORCE,
         description="enforce, or shadow: policy decides and is recorded, and calls go on.",

@@ -153,6 +153,22 @@ class CredentialSpec(Strict):
     )
 
 
+EgressList = Annotated[
+    list[EgressSpec],
+    Field(
+        max_length=64,
+        description="All that a run could ever reach; policy has to give it, or a run gets none.",
+    ),
+]
+CredentialList = Annotated[
+    list[CredentialSpec],
+    Field(
+        max_length=32,
+        description="All that a run could ever use; policy has to give it, or a run gets none.",
+    ),
+]
+
+
 class ToolSpec(Strict):
     """One command tool."""
 
@@ -219,16 +235,8 @@ class ToolSpec(Strict):
         max_length=4,
         description="What its results may hold: untrusted (others' words), sensitive, or both.",
     )
-    egress: list[EgressSpec] = Field(
-        default_factory=list,
-        max_length=64,
-        description="All that a run could ever reach; policy has to give it, or a run gets none.",
-    )
-    credentials: list[CredentialSpec] = Field(
-        default_factory=list,
-        max_length=32,
-        description="All that a run could ever use; policy has to give it, or a run gets none.",
-    )
+    egress: EgressList = Field(default_factory=list)
+    credentials: CredentialList = Field(default_factory=list)
     result_files: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
         default_factory=list,
         max_length=32,

@@ -30,7 +30,7 @@ from remit.doors.wire import (
     wire_prompt,
 )
 from remit.errors import Code, InputError
-from remit.model import Caller, Method, Reply
+from remit.model import Caller, Method, Reply, ResourceLists
 
 REFUSED = 4030
 """The JSON-RPC error of a call that Remit, policy or the server refused."""
@@ -44,6 +44,7 @@ Make = Callable[[Context, Method, str, Mapping[str, Any]], Awaitable[Reply]]
 """Makes a call of what the catalog has under a name, and gives its reply."""
 
 Who = Callable[[Context], tuple[Caller, str, Mapping[str, Any]]]
+Items = Callable[[ResourceLists], Sequence[tuple[str, Any]]]
 
 
 class Beside:
@@ -100,21 +101,20 @@ class Beside:
 
     async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
         """`resources/list`: what servers listed last, by URI."""
-        self._served(Method.RESOURCES_READ)
-        caller, source, _ = self._who(ctx)
-        found = [
-            item for each in await self._offers.resources(caller, source) for item in each.resources
-        ]
-        return self._page(sorted(found, key=_first), "resources", caller, params)
+        return await self._listed(ctx, params, "resources", lambda each: each.resources)
 
     async def list_templates(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
         """`resources/templates/list`: likewise."""
+        return await self._listed(ctx, params, "resourceTemplates", lambda each: each.templates)
+
+    async def _listed(
+        self, ctx: Context, params: types.PaginatedRequestParams, member: str, of: Items
+    ) -> Result:
+        """A page of what servers listed, by the text that names each."""
         self._served(Method.RESOURCES_READ)
         caller, source, _ = self._who(ctx)
-        found = [
-            item for each in await self._offers.resources(caller, source) for item in each.templates
-        ]
-        return self._page(sorted(found, key=_first), "resourceTemplates", caller, params)
+        found = [item for each in await self._offers.resources(caller, source) for item in of(each)]
+        return self._page(sorted(found, key=_first), member, caller, params)
 
     async def list_prompts(self, ctx: Context, params: types.PaginatedRequestParams) -> Result:
         """`prompts/list`: those that this caller may see, by name."""

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 from remit.backends import PathSettings
 from remit.canonical import encode
 from remit.command import render_consequence
+from remit.document import limits_facts
 from remit.errors import Code, Refused
 from remit.model import (
     Allow,
@@ -44,7 +45,6 @@ from remit.model import (
 from remit.ports import Clock, Ledger, Progress
 from remit.quorum import counts_for, met
 from remit.stages.authorize import Authorize
-from remit.stages.plan import limits_facts
 from remit.stages.record import Record, caller_public
 from remit.visible import visible
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from remit.canonical import digest, encode
 from remit.command import RenderedCommand, render_command
+from remit.document import limits_facts
 from remit.errors import Code, Refused
 from remit.model import (
     AdmittedCall,
     Command,
     Effect,
     Frozen,
-    Limits,
     Method,
     NormalCall,
     Outcome,
@@ -254,19 +254,6 @@ def _text(data: bytes) -> str:
         raise Refused(
             Code.PLAN_NOT_CANONICAL, "a preview's output is not valid UTF-8 and cannot be planned"
         ) from None
-
-
-def limits_facts(limits: Limits) -> dict[str, int]:
-    """Limits as plans and policy documents name them."""
-    return {
-        "wall_s": limits.wall_s,
-        "memory_mb": limits.memory_mb,
-        "pids": limits.pids,
-        "cpu_percent": limits.cpu_percent,
-        "tmp_mb": limits.tmp_mb,
-        "output_bytes": limits.output_bytes,
-        "open_files": limits.open_files,
-    }
 
 
 def _freeze(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remit import reach
 from remit.model import CredentialRule, EgressRule
 from remit.reach import (
     meet_credentials,
@@ -187,3 +188,14 @@ def test_path_that_could_be_read_in_two_ways_is_not_plain(path: str) -> None:
     assert not plain_path(path)
     rule = EgressRule(host="localhost", port=1, path_prefix=path)
     assert normal_egress([rule]) == ()
+
+
+def test_host_longer_than_any_can_be_is_not_plain_and_not_kept() -> None:
+    before = reach._spelt_plainly.cache_info().currsize
+    for number in range(3):
+        assert not plain_host(f"{number}x." + "a." * reach.MAX_HOST + "example")
+    assert reach._spelt_plainly.cache_info().currsize == before
+    longest = ".".join(["a" * 49] * 5) + ".abc"
+    assert len(longest) == reach.MAX_HOST
+    assert plain_host(longest)
+    assert not plain_host("b" + longest)

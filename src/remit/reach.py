@@ -14,12 +14,16 @@ import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from remit.model import CredentialRule, EgressRule
 
 MAX_SEGMENTS = 32
 """Longest path prefix, in segments."""
+
+MAX_HOST = 253
+"""Longest host, in characters; nothing longer is looked at, or kept."""
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _METHOD = re.compile(r"[A-Z]{1,16}")
@@ -39,14 +43,18 @@ _Scopes = Mapping[tuple[str, str], _Terms]
 
 def plain_host(host: str) -> bool:
     """Whether a host is one exact name in lower case, or an IP address in its usual spelling."""
+    return len(host) <= MAX_HOST and _spelt_plainly(host)
+
+
+@lru_cache(maxsize=4096)  # the same few hosts are looked at several times for each call
+def _spelt_plainly(host: str) -> bool:
     try:
         return str(ipaddress.ip_address(host)) == host
     except ValueError:
         labels = host.split(".")
         # A name whose last part is a number would be read as an address by some parsers.
         return (
-            len(host) <= 253
-            and all(_LABEL.fullmatch(label) for label in labels)
+            all(_LABEL.fullmatch(label) is not None for label in labels)
             and not labels[-1].isdigit()
             and re.fullmatch(r"0x[0-9a-f]*", labels[-1]) is None
         )

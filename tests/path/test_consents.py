@@ -15,6 +15,7 @@ from remit.backends import Delivery
 from remit.canonical import encode
 from remit.consenting import ConsentDesk, Given
 from remit.errors import Code, LedgerFault, NotFound, Refused
+from remit.gateway import Gateway
 from remit.identity.keys import CallerKey, new_key
 from remit.model import (
     Actor,
@@ -25,6 +26,8 @@ from remit.model import (
     ConsentPage,
     ConsentState,
     Frozen,
+    Operator,
+    Permission,
     Principal,
     Reply,
     Upstream,
@@ -53,6 +56,7 @@ TOOLS = [
     tool("change", credentials=[KEY]),
     tool("plain"),
 ]
+READS, CONSENTS = Permission.READ, Permission.CONSENT
 PAGES = Frozen(encode({"elicitation": {"url": {}}}))
 DANA = Principal(tenant="test", subject="dana")
 BOT = Principal(tenant="test", subject="bot")
@@ -490,6 +494,25 @@ async def test_an_operator_has_a_person_asked_who_alone_can_answer(make_path: Ma
     assert code(await world.call()) == "ok"
     with pytest.raises(NotFound):
         await world.desk.ask("plain", DANA)
+
+
+async def test_operators_do_with_consents_what_they_may(make_path: MakePath) -> None:
+    world = await a_world(make_path)
+    gateway = Gateway(world.path.pipeline)
+    await world.give(await world.call(), DANAS.token)
+    nobody = Operator(subject="nan", may=frozenset(Permission) - {READS, CONSENTS})
+    reader = Operator(subject="ray", may=frozenset({READS}))
+    with pytest.raises(Refused):
+        await gateway.consents(nobody)
+    assert len(await gateway.consents(reader)) == 1
+    for operator in (nobody, reader):
+        with pytest.raises(Refused):
+            await gateway.revoke_consent(operator, REF, DANA)
+        with pytest.raises(Refused):
+            await gateway.ask_consent(operator, REF, DANA)
+    able = Operator(subject="con", may=frozenset({CONSENTS}))
+    assert (await gateway.ask_consent(able, REF, BOT))["subject"] == "bot"
+    assert await gateway.revoke_consent(able, REF, DANA)
 
 
 async def test_a_consent_that_cannot_be_written_down_is_not_held(make_path: MakePath) -> None:

@@ -265,6 +265,8 @@ def test_a_secret_is_never_an_answer_itself(desk: Desk, text: str) -> None:
     desk.document(packages=[NPM | {"environmentVariables": [KEY]}])
     desk.stands()
     told = desk.told({"file": "server.json", "answers": {"KEY": text}})
+    said = "which is not there" if text.startswith("credential:") else "named by its handle alone"
+    assert said in told
     assert "runners.credentials" in told
     assert TOKEN not in told
 

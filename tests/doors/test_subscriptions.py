@@ -204,6 +204,11 @@ async def test_one_caller_takes_no_more_places_than_it_may_have() -> None:
             assert many.value.error.data == {"code": "rate_limited"}
             assert len(gateway.calls) == 3
             await _open(bob, "a:1")
+            with pytest.raises(
+                MCPError
+            ):  # before any of them is asked for, what would be refused too
+                await bob.listen(resource_subscriptions=["b:1", "b:2", "b:3", "b:4"]).__aenter__()
+            assert len(gateway.calls) == 4
         await until(lambda: not gateway.offers.hearing)
         await _open(ann, "a:4")  # what was given up can be had again
 

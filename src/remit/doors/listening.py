@@ -129,7 +129,10 @@ class Listening:
             Refused: `rate_limited`: there are too many.
         """
         found = []
-        for uri in dict.fromkeys(asked.resource_subscriptions or ()):
+        uris = dict.fromkeys(asked.resource_subscriptions or ())
+        if len(uris) > self._settings.max_resources_per_caller:
+            raise Refused(Code.RATE_LIMITED, "too many resources are asked for at once")
+        for uri in uris:
             name = self._gateway.offers.watcher(uri) or f"{Method.RESOURCES_SUBSCRIBE}:"
             await book.add(uri, self._made(ctx, name, uri))
             if book.holds(uri):

@@ -35,6 +35,8 @@ MAX_EXPRESSIONS = 300
 the URI is long and made for it."""
 MAX_TEXT = 4_096
 """Characters of a name, title or description; an item with a longer one is left out."""
+MAX_WHOSE = 4_096
+"""Of how many URIs it is kept whose they are; what is subscribed to is asked about often."""
 SAID = 5
 """How many URIs that are refused are named to operators."""
 
@@ -220,6 +222,7 @@ class Shelves:
         """Find the URIs that two servers have."""
         self._twice = self._owners.twice()
         self._lists = self._listed()
+        self._whose: dict[str, str | None] = {}
 
     def reader(self, uri: str) -> str | None:
         """See `ports.Servers.reader`."""
@@ -234,9 +237,17 @@ class Shelves:
         return self._methods[name].offered_as(Method.RESOURCES_SUBSCRIBE)
 
     def _owner(self, uri: str) -> str | None:
-        """The one server that has it."""
+        """The one server that has it; found once for as long as the lists are these."""
+        known = self._whose
+        if uri in known:
+            return known[uri]
         found = [name for name, each in self._held.items() if each and each.covers(uri)]
-        return found[0] if len(found) == 1 else None
+        owner = found[0] if len(found) == 1 else None
+        if len(known) >= MAX_WHOSE:
+            known.clear()
+        if len(uri) <= MAX_URI:
+            known[uri] = owner
+        return owner
 
     def _tells(self, name: str) -> bool:
         """Whether a server says that it tells of changes of resources."""

@@ -157,7 +157,7 @@ async def test_a_damaged_file_of_accepted_tools_is_refused_or_holds_what_digests
     over = oversight(tmp_path, spec())
     async with over.kept(Told(files=TOOLS), _nothing):
         await over.look("files")
-    (path,) = (tmp_path / "pins").iterdir()
+    path = tmp_path / "pins" / "files.json"
     whole = path.read_bytes()
     head, _, body = whole.partition(b"\n")
     first = PinStore(tmp_path / "pins").read("files")

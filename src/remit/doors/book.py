@@ -114,7 +114,7 @@ class Book:
         self._settings = settings
         self._now = now
         self._held: dict[str, _Held] = {}
-        self._nudge: Callable[[], None] | None = None
+        self._nudges: dict[object, Callable[[], None]] = {}
         self._asking: asyncio.Task[None] | None = None
         self._alone: asyncio.TimerHandle | None = None
         self._closed = False
@@ -155,15 +155,13 @@ class Book:
 
         def told(changed: bool) -> None:
             held.changed = held.changed or changed
-            if self._nudge is not None:
-                self._nudge()
+            self._nudge()
 
         held.end = self._gateway.offers.hear(uri, told)
         if before is not None:
             before.end()
         self._held[uri] = held
-        if self._nudge is None:
-            self._leave_alone()
+        self._leave_alone()
 
     def holds(self, uri: str) -> bool:
         """Whether it is one of these."""
@@ -178,22 +176,21 @@ class Book:
 
     def attach(self, nudge: Callable[[], None]) -> Callable[[], None]:
         """Somebody listens, and is nudged when there is something to tell; gives what ends that."""
-        self._nudge = nudge
+        key = object()
+        self._nudges[key] = nudge
         if self._alone is not None:
             self._alone.cancel()
             self._alone = None
 
         def end() -> None:
-            if self._nudge is nudge:
-                self._nudge = None
-                if self._held:
-                    self._leave_alone()
+            self._nudges.pop(key, None)
+            self._leave_alone()
 
         return end
 
     def _leave_alone(self) -> None:
-        """Nobody listens: what was subscribed to is kept for a moment."""
-        if self._alone is None and not self._closed:
+        """If nobody listens, what was subscribed to is kept for a moment."""
+        if self._held and not self._nudges and self._alone is None and not self._closed:
             loop = asyncio.get_running_loop()
             self._alone = loop.call_later(self._settings.unheard_s, self._forget)
 
@@ -235,8 +232,11 @@ class Book:
             except Exception:
                 log.exception("subscription_not_asked")
                 self._lose(uri)
-        if self._nudge is not None:
-            self._nudge()
+        self._nudge()
+
+    def _nudge(self) -> None:
+        for each in list(self._nudges.values()):
+            each()
 
     async def _again(self, uri: str) -> None:
         held = self._held.get(uri)

@@ -33,7 +33,7 @@ from remit.keeper.proxy import ProxyLine
 from remit.keeper.signing import Mark
 from remit.ledger.lending import LendingReader, Standing
 from remit.model import Loan
-from remit.runners.credentials.broker import Advance, BrokerFault, Consented
+from remit.runners.credentials.broker import Advance, BrokerFault, Consented, NoConsent
 from remit.runners.credentials.render import header_value, render
 from remit.runners.traces import all_forms, blank
 
@@ -206,7 +206,8 @@ class Lending:
         except BrokerFault as fault:
             owed.note = fault.message
             run.ended[owed.loan_id] = record(owed, returned_ms=now_ms())
-            raise type(fault)(f"{ref}: {fault.message}") from None
+            kind = NoConsent if isinstance(fault, NoConsent) else BrokerFault
+            raise kind(f"{ref}: {fault.message}") from None
         except TimeoutError:
             raise BrokerFault(f"{ref}: the lending system did not answer in time") from None
         except Exception as fault:  # noqa: BLE001 - a broker that breaks must not break the others

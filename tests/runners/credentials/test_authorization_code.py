@@ -360,6 +360,14 @@ async def test_a_token_that_ends_is_got_anew_with_the_last_refresh_token(place: 
     assert place.server.refreshes == 3
 
 
+async def test_a_token_of_no_life_is_lent_once_and_got_anew_for_each_run(place: Town) -> None:
+    place.server.lives_s = 0
+    broker = place.broker()
+    await given(broker)
+    tokens = {(await broker.lend(run_of())).fields["token"] for _ in range(2)}
+    assert (len(tokens), place.server.refreshes) == (2, 2)
+
+
 async def test_a_new_token_is_kept_before_a_run_has_it(place: Town) -> None:
     broker = place.broker()
     await given(broker)

@@ -73,8 +73,8 @@ class Renewal:
         given = self._store.get(principal)
         if given is not None and not self._fresh(given):
             await self._renewed(principal)
-            given = self._store.get(principal)
-        if given is None or not self._fresh(given):
+            given = self._store.get(principal)  # of however short a life: it is the newest there is
+        if given is None or given.access_token is None:
             raise NoConsent("what the person gave has ended")
         return given
 

@@ -267,3 +267,30 @@ async def test_the_door_has_no_such_pages_where_nobody_consents(make_path: MakeP
     async with served(door) as at, browser() as person:
         got = await person.open(f"{at}/consents/callback?state=x")
     assert got.status_code == 404
+
+
+ODD = (
+    "%00", "%2e%2e", "..%2fcallback", "a" * 5_000, "%ff%fe", "callback/", "client.json/x", "%0d%0aset-cookie:a",
+)  # fmt: skip
+
+
+async def test_nothing_that_strangers_send_is_an_error_of_ours(make_path: MakePath) -> None:
+    world = await a_world(make_path, public_url=URL)
+    async with pages(world) as at, browser() as person:
+        page = await asked(world, at)
+        urls = [f"{at}/consents/{odd}" for odd in ODD]
+        urls += [f"{at}/consents/callback?{odd}={odd}" for odd in ODD]
+        urls += [f"{at}/consents/callback?state={odd}&code={odd}&iss={odd}" for odd in ODD]
+        seen = [await person.http.get(url) for url in urls]
+        bodies = (b"", b"\xff\xfe", b"key=%", b"key=%ff&token=%00", b"key&token", b"&" * 3_000)
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        for cookie in ("", "remit-consent-form=", "remit-consent-form=\xff", "=;;=", "a" * 5_000):
+            headers = {**form, "cookie": cookie.encode("latin-1")}
+            for body in bodies:
+                seen.append(await person.http.post(page, content=body, headers=headers))
+            got = f"{at}/consents/callback?state=x&code=y"
+            seen.append(await person.http.get(got, headers={"cookie": headers["cookie"]}))
+    assert {each.status_code for each in seen} <= {400, 403, 404, 405}
+    assert all("set-cookie" not in each.headers or each.status_code == 403 for each in seen)
+    assert not any("Traceback" in each.text for each in seen)
+    assert world.consents.held == {}

@@ -247,13 +247,6 @@ def hears(section: RunnersSection) -> frozenset[str]:
     return frozenset(ref for ref, each in found if getattr(each, "unsafe_look", False) is True)
 
 
-def hears(section: RunnersSection) -> frozenset[str]:
-    """The handles that servers are shown to be heard for everybody: the gateway's own, and never
-    what one person consented to (`unsafe_look_as`)."""
-    found = section.credentials.items()
-    return frozenset(ref for ref, each in found if getattr(each, "unsafe_look", False) is True)
-
-
 def looks(section: RunnersSection) -> frozenset[str]:
     """The handles that are lent to look at servers too."""
     names = ("unsafe_look", "unsafe_look_as")

@@ -377,7 +377,7 @@ def test_a_server_that_would_see_remits_keys_is_refused(project: Path, remit: Re
     assert written(project) == {}
 
 
-@pytest.mark.parametrize("wide", ["/", "~", "/etc/ssl"])
+@pytest.mark.parametrize("wide", ["/", "~", "/etc/ssl", "/opt", "/var"])
 def test_a_server_is_not_given_a_home_or_a_directory_of_the_system(
     project: Path, remit: Remit, wide: str
 ) -> None:
@@ -389,13 +389,21 @@ def test_a_server_is_not_given_a_home_or_a_directory_of_the_system(
 
 
 @pytest.mark.threat("T-33")
-@pytest.mark.parametrize("named", ["bob/.ssh", "bob/.aws/credentials", "bob"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        "bob/.ssh", "bob/.aws/credentials", "bob", "bob/.gnupg", "bob/.azure", "bob/.kube/config",
+        "bob/.docker", "bob/.password-store/work", "bob/.config/gcloud",
+    ],
+)  # fmt: skip
 def test_a_file_of_somebodys_does_not_have_a_server_given_a_persons_keys(
     project: Path, remit: Remit, named: str
 ) -> None:
     for place in (".ssh", ".aws"):
         (project / "bob" / place).mkdir(parents=True)
     (project / "bob" / ".aws" / "credentials").write_text("key")
+    if not (project / named).exists():
+        (project / named).mkdir(parents=True)
     claude(project / ".mcp.json", all={"command": "/bin/cat", "args": [str(project / named)]})
     ended = remit("init", "gateway", "--no-start", "--import", ".mcp.json")
     assert ended.code == 1

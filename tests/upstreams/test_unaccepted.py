@@ -11,6 +11,7 @@ from remit.errors import Code, RunnerFault, UpstreamFault
 from remit.model import ConsentState, Lease
 from remit.testing.consents import ALICE, MemoryConsents
 from remit.testing.runner import NoopRunner, lease
+from remit.upstreams.elsewhere import AGAIN
 from remit.upstreams.runner import UpstreamRunner
 from tests.upstreams.http_asked import Asked, asking, call, hostile, spec_of
 from tests.upstreams.test_elsewhere import TOKEN, Played, spec, token
@@ -42,7 +43,7 @@ def refuses(challenged: tuple[str, ...] | None) -> Callable[[Any], Any]:
     return answer
 
 
-async def ran(consents: MemoryConsents, challenged: tuple[str, ...] | None) -> tuple[str, ...]:
+async def ran(consents: Told, challenged: tuple[str, ...] | None) -> tuple[str, ...]:
     played = Played(refuses(challenged))
     runner = UpstreamRunner(
         NoopRunner(), asked=played, seen=lambda server, items: None, consents=consents
@@ -52,6 +53,7 @@ async def ran(consents: MemoryConsents, challenged: tuple[str, ...] | None) -> t
     await runner.start(own, [token(b"given")])
     result = await runner.collect(own)
     await runner.destroy(own)
+    assert (AGAIN.encode() in result.stdout) is bool(consents.told)
     return result.limits_hit
 
 

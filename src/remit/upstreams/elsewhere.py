@@ -20,6 +20,10 @@ from remit.upstreams.reports import Reports
 
 MAX_TOKEN_BYTES = 16_384
 
+AGAIN = (
+    "make the call again: what the person gave is got anew, or they are asked for what is missing"
+)
+
 NOTHING_MADE = "nothing was made for it here: a server elsewhere was asked"
 
 
@@ -92,6 +96,7 @@ class ElsewhereRun:
         if consents is None or challenged is None:
             return
         if any(consents.asks(rule.ref) for rule in self._spec.credentials):
+            fault.hint = AGAIN
             with suppress(RunnerFault):  # the call has failed anyway, and the next one will too
                 await consents.unaccepted(self._lease, challenged or None)
 

@@ -110,7 +110,7 @@ def make(root: Path, tickets: Tickets) -> World:
     with resources.as_file(templates / "policy") as starter:
         shutil.copytree(starter, policy)
     _notes(root / "notes", policy / "data.json")
-    mcp_port, admin_port = _free_port(), _free_port()
+    mcp_port, admin_port = _free_ports()
     tools = (templates / "demo" / "tools.yaml").read_text()
     tools = tools.replace("@state@", str(state)).replace("@port@", str(admin_port))
     tools = tools.replace("@tickets@", str(tickets.server_port))
@@ -220,10 +220,12 @@ def _notes(notes: Path, data: Path) -> None:
     data.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports() -> tuple[int, int]:
+    """Two different ones: neither is let go before both are had."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 @contextmanager

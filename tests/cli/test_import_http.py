@@ -140,10 +140,10 @@ def test_one_that_wants_a_token_is_told_what_to_write(project: Path, remit: Remi
 
 
 def test_one_that_is_dead_costs_the_others_nothing(project: Path, remit: Remit) -> None:
-    with crm() as (url, _), nobody() as dead:
+    with crm() as (url, _):
         claude(
             project / ".mcp.json",
-            gone={"type": "http", "url": dead},
+            gone={"type": "http", "url": nobody()},
             crm={"type": "http", "url": f"{url}/mcp"},
         )
         ended = imported(remit, project)

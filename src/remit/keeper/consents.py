@@ -10,7 +10,6 @@ from remit.errors import Code, Refused
 from remit.keeper.configured import Credential
 from remit.model import Consent, Principal
 from remit.runners.credentials.broker import KEEPS
-from remit.runners.credentials.consent_begun import unknown_state
 
 if TYPE_CHECKING:
     from remit.runners.credentials.authorization_code import AuthorizationCodeBroker
@@ -67,6 +66,8 @@ class ConsentCounter:
         for broker in self._brokers.values():
             if broker.asked_with(state):
                 return await broker.finish(state, {str(k): str(v) for k, v in answer.items()})
+        from remit.runners.credentials.consent_begun import unknown_state
+
         raise unknown_state()
 
     async def _listed(self, tenant: str | None) -> list[Consent]:

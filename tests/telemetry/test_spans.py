@@ -23,7 +23,9 @@ pytestmark = pytest.mark.slow
 
 Span = dict[str, Any]
 
-STAGES = ["normalise", "admit", "plan", "authorize", "approve", "commit", "execute", "settle"]
+STAGES = [
+    "normalise", "admit", "plan", "authorize", "consent", "approve", "commit", "execute", "settle"
+]  # fmt: skip
 
 
 def traced(home: Path, how: str) -> list[Span]:

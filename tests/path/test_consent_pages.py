@@ -283,13 +283,13 @@ async def test_nothing_that_strangers_send_is_an_error_of_ours(make_path: MakePa
         urls += [f"{at}/consents/callback?state={odd}&code={odd}&iss={odd}" for odd in ODD]
         seen = [await person.http.get(url) for url in urls]
         bodies = (b"", b"\xff\xfe", b"key=%", b"key=%ff&token=%00", b"key&token", b"&" * 3_000)
-        form = {"content-type": "application/x-www-form-urlencoded"}
+        form = {b"content-type": b"application/x-www-form-urlencoded"}
         for cookie in ("", "remit-consent-form=", "remit-consent-form=\xff", "=;;=", "a" * 5_000):
-            headers = {**form, "cookie": cookie.encode("latin-1")}
+            shown = {b"cookie": cookie.encode("latin-1")}
             for body in bodies:
-                seen.append(await person.http.post(page, content=body, headers=headers))
+                seen.append(await person.http.post(page, content=body, headers=form | shown))
             got = f"{at}/consents/callback?state=x&code=y"
-            seen.append(await person.http.get(got, headers={"cookie": headers["cookie"]}))
+            seen.append(await person.http.get(got, headers=shown))
     assert {each.status_code for each in seen} <= {400, 403, 404, 405}
     assert all("set-cookie" not in each.headers or each.status_code == 403 for each in seen)
     assert not any("Traceback" in each.text for each in seen)

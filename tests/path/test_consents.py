@@ -305,6 +305,21 @@ async def test_a_call_that_begins_to_wait_in_the_moment_of_the_answer_goes_on(
     await giving[0]
 
 
+async def test_an_answer_that_is_being_looked_at_is_not_taken_again(make_path: MakePath) -> None:
+    consents = Meanwhile([REF])
+    world = await a_world(make_path, consents=consents)
+    leaving = await world.desk.open(world.page(await world.call()), DANAS.token, "127.0.0.1")
+    assert leaving is not None
+    answer = {"state": leaving.state, "code": "abc"}
+    first = asyncio.ensure_future(world.desk.finish(answer, leaving.browser))
+    await consents.answered.wait()
+    with pytest.raises(Refused) as again:
+        await asyncio.wait_for(world.desk.finish(answer, leaving.browser), 60)
+    assert again.value.code is Code.CONSENT_STATE_INVALID
+    consents.go_on.set()
+    assert (await first).consent.principal == DANA
+
+
 async def test_a_call_that_has_another_page_goes_on_with_what_is_given_on_the_first(
     make_path: MakePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,10 +18,14 @@ class Ttl:
         self.seconds = math.inf
 
     def add(self, page: Mapping[str, Any]) -> None:
-        """Take what one page says; what is no such word is none."""
+        """Take what one page says; what is no such word is none.
+
+        Nor is 0: libraries send it for servers that have said nothing, and believing it would cost
+        each read of theirs a second request.
+        """
         told = page.get("ttlMs")
-        if isinstance(told, int | float) and not isinstance(told, bool):
-            self.seconds = min(self.seconds, max(told / 1000, 0.0))
+        if isinstance(told, int | float) and not isinstance(told, bool) and told > 0:
+            self.seconds = min(self.seconds, told / 1000)
 
 
 class Listed:

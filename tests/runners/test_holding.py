@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from remit.runners import holding
-from remit.runners.holding import let_go, pipe_of
+from remit.runners.holding import let_go, next_s, pipe_of
 
 WAITS = "import os, sys; sys.stderr.write('there\\n'); sys.stderr.flush(); sys.stdin.read()"
 CLOSES = f"import os; os.close(1); {WAITS}"
@@ -69,3 +69,27 @@ def test_nothing_is_said_where_nobody_is_there_or_nothing_can_be_seen(
 
         monkeypatch.setattr(os, "stat", refused)
         assert let_go([pid], pipe) is False
+
+
+def test_of_what_a_command_has_open_only_pipes_are_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
+) -> None:
+    path = os.path.join(tmp_path, "pipe:[1]")
+    opens = f"import os; open({path!r}, 'w').close(); os.open({path!r}, os.O_RDONLY); {CLOSES}"
+    asked, stat = [], os.stat
+
+    def watched(path: str) -> os.stat_result:
+        asked.append(os.readlink(path))
+        return stat(path)
+
+    with started(opens) as (pid, pipe), monkeypatch.context() as patched:
+        patched.setattr(os, "stat", watched)
+        gone = let_go([pid], pipe)
+    assert gone
+    assert asked
+    assert all(each.startswith("pipe:[") for each in asked)
+
+
+def test_a_command_that_is_long_to_look_at_is_looked_at_less_often() -> None:
+    assert next_s(1.0, 0.001) == 1.0
+    assert next_s(1.0, 0.05) == 5.0

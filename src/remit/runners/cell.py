@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from remit.runners import handed, listener
 from remit.runners.handed import Handing
-from remit.runners.holding import let_go, pipe_of
+from remit.runners.holding import let_go, next_s, pipe_of
 from remit.runners.launch import Ceilings, Launch, launch, tasks_of
 from remit.runners.life import Life
 from remit.runners.recipe import Order, Pipes
@@ -255,11 +255,13 @@ class Cell(Life):
         """Tell once that the command can say nothing any more; `before`: that seemed so already."""
         if self.state != "running" or self.why is not None:
             return
+        began = time.monotonic()
         now = let_go(self._recipe.told_to_end(self.command()), self._output)
         if now and before:
             self._loop.report({"ev": "closed", "lease": self.id})
         else:
-            self.later(_LISTEN_AGAIN_S, lambda: self._listen_on(before=now))
+            again_s = next_s(_LISTEN_AGAIN_S, time.monotonic() - began)
+            self.later(again_s, lambda: self._listen_on(before=now))
 
     def _let_go(self) -> None:
         os.write(self._block, b"1")

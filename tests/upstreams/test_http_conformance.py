@@ -42,7 +42,9 @@ def test_every_scenario_of_the_newest_revision_passes_or_has_a_reason(tmp_path: 
     _run(tmp_path, *required, "--expected-failures", str(BASELINE))
 
 
-@pytest.mark.parametrize("scenario", ["initialize", "tools_call", "sse-retry", "auth/scope-step-up"])
+@pytest.mark.parametrize(
+    "scenario", ["initialize", "tools_call", "sse-retry", "auth/scope-step-up"]
+)
 def test_scenarios_of_the_handshake_pass(tmp_path: Path, scenario: str) -> None:
     _run(tmp_path, "--scenario", scenario, "--spec-version", "2025-11-25")
 

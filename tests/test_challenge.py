@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.challenge import MAX_SCOPES, Challenge, bearer_challenge, scopes_in
+from remit import challenge
+from remit.challenge import MAX_HEADER, MAX_SCOPES, Challenge, bearer_challenge, scopes_in
 
 URL = "https://mcp.example/.well-known/oauth-protected-resource"
 
@@ -58,3 +59,10 @@ def test_scopes_are_all_plain_and_not_too_many_or_there_are_none() -> None:
         ["x" * 257],
     ):
         assert scopes_in(words) == ()
+
+
+@pytest.mark.parametrize("filler", [" ", ",", "\t", " ,"])
+def test_what_stands_between_its_parts_is_gone_through_once(filler: str) -> None:
+    assert challenge._PART.match(filler + "error=x") is None  # else it begins at each of them
+    header = "Bearer" + filler * 4_000 + "error=x"
+    assert bearer_challenge(header[:MAX_HEADER]) in (Challenge(), Challenge(error="x"))

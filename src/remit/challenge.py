@@ -16,7 +16,7 @@ MAX_SCOPES = 64
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PART = re.compile(
-    rf"[\s,]*(?P<name>{_WORD})"
+    rf"(?P<name>{_WORD})"  # what stands before it is passed over once, not tried at each place
     rf"(?:\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<plain>[!-+\--~]+)))?"
 )
 

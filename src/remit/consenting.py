@@ -7,6 +7,7 @@ server. What is given is written down before anybody hears that it was.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from remit.canonical import encode
-from remit.errors import Code, LedgerFault, NotFound, Refused
+from remit.errors import Code, NotFound, Refused
 from remit.loopback import is_loopback
 from remit.model import Caller, Consent, ConsentPage, EntryDraft, Operator, Principal
 from remit.pipeline import Pipeline
@@ -168,8 +169,9 @@ class ConsentDesk:
     async def _written(self, consent: Consent, page: Page) -> None:
         try:
             await self._backends.ledger.append([_given(consent, page)])
-        except LedgerFault:
-            await self._backends.consents.revoke(consent.ref, consent.principal)
+        except BaseException:  # whatever it was, and if nobody waits for it any more
+            ended = self._backends.consents.revoke(consent.ref, consent.principal)
+            await asyncio.shield(asyncio.ensure_future(ended))
             raise
         CONSENTS.labels("given").inc()
         log.info("consent_given", credential=consent.ref, server=page.server, key_id=page.key)

@@ -541,6 +541,22 @@ async def test_a_consent_that_cannot_be_written_down_is_not_held(make_path: Make
     assert world.consents.held == {}
 
 
+async def test_whatever_keeps_it_from_being_written_down_it_is_not_held(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fault in (ValueError("a year that is none"), asyncio.CancelledError()):
+
+        async def fails(_: object, fault: BaseException = fault) -> None:
+            raise fault
+
+        world = await a_world(make_path)
+        first = await world.call()
+        monkeypatch.setattr(world.path.ledger, "append", fails)
+        with pytest.raises(type(fault)):
+            await world.give(first, DANAS.token)
+        assert world.consents.held == {}
+
+
 async def test_the_state_of_the_question_is_this_callers_for_this_call(
     make_path: MakePath,
 ) -> None:

@@ -215,6 +215,8 @@ class AuthorizationCodeBroker:
             return False
         self._store.remove(principal)
         tokens = [(given.refresh_token, "refresh_token"), (given.access_token, "access_token")]
+        if given.bound != self._bound and self._clients.shows(given.client):
+            return False  # the secret is another server's now, perhaps
         try:
             server = self._server_of(given)
             async with bounded(SERVER):

@@ -89,6 +89,12 @@ class Clients:
             raise BrokerFault("the section has another client now")
         return self._written
 
+    def shows(self, facts: Mapping[str, Any]) -> bool:
+        """Whether it shows something that the section has: a secret, or what a key signs."""
+        return facts["kind"] == "written" and (
+            self._written is None or self._written.method != "none"
+        )
+
     def forget(self, issuer: str) -> None:
         """The server does not know the client any more that registered there."""
         self._sealed.remove(self._name(issuer))

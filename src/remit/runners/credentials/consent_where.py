@@ -84,8 +84,18 @@ class Whereabouts:
             raise BrokerFault(
                 f"{SERVER} does not say that it checks PKCE by S256, and a code could be stolen"
             )
+        if self._page is None and not self._one_server(where.endpoints):
+            raise BrokerFault(
+                f"{SERVER} sends people to another host's page, and does not say that answers name "
+                "their server: a code of that one could be taken"
+            )
         self._found = (where, self._now() + FOUND_MS)
         return where
+
+    def _one_server(self, found: Endpoints) -> bool:
+        """Whether a code that is got at the found page cannot be another server's (RFC 9700 §4.4)."""
+        hosts = {_host(found.issuer), _host(found.token_url), _host(self._resource)}
+        return found.answers_iss or _host(str(found.authorization_url)) in hosts
 
     async def _find(self, scopes: bool) -> Where:
         if self._issuer is None and self._page is None:
@@ -132,6 +142,10 @@ def _check(section: Mapping[str, Any]) -> None:
         raise _wrong("would show the client's secret to whomever the resource names", "issuer")
     if page is not None and section.get("client_id") is None:
         raise _wrong("is needed where the endpoints are written", "client_id")
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def _wrong(message: str, place: str) -> ConfigError:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from remit.addresses import covers
 from remit.challenge import Challenge, bearer_challenge, scopes_in
@@ -24,6 +24,16 @@ RESOURCE = "the resource"
 MAX_URL = 2_048
 
 _PLAIN = re.compile(r"[!-~]+")
+
+ASKED = frozenset(
+    {
+        "response_type", "client_id", "redirect_uri", "state", "code_challenge",
+        "code_challenge_method", "resource", "scope", "response_mode", "request", "request_uri",
+        "authorization_details",
+    }
+)  # fmt: skip
+"""What only Remit asks a page for: who finds one of these twice may believe the first, and `request`
+stands for all of them (RFC 9101)."""
 
 _ASKED = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
@@ -188,6 +198,9 @@ class Discovery:
         self._address(found.partition("?")[0])
         if len(found) > MAX_URL or not _PLAIN.fullmatch(found) or "#" in found:
             raise BrokerFault("an address that was found is none")
+        own = {name for name, _ in parse_qsl(found.partition("?")[2], keep_blank_values=True)}
+        if own & ASKED:
+            raise BrokerFault("the page that was found asks for something of its own")
         return found
 
     def _address(self, found: object) -> str:

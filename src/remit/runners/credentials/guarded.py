@@ -10,12 +10,15 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from remit.addresses import METADATA_NAMES, Reach, is_address, plain_host, reach
 from remit.loopback import address_fault, is_loopback
 from remit.runners.credentials.broker import BrokerFault
 
 RESOLVE_S = 2.0
+THREADS = 4
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a name; raises OSError where it has none."""
@@ -34,7 +37,8 @@ class Guard:
 
     def __init__(self, named: AbstractSet[str], *, resolve: Resolve | None = None) -> None:
         self._named = named
-        self._resolve = resolve or _resolve
+        self._resolve = resolve or self._resolved
+        self._threads: ThreadPoolExecutor | None = None
 
     def allows(self, url: str, host: str) -> bool:
         """Whether the address is https, or http to this machine, of a host that may be asked."""
@@ -69,8 +73,11 @@ class Guard:
         # Of this machine's two addresses most services listen at the older one alone.
         return min(found, key=lambda each: ":" in each)
 
-
-async def _resolve(host: str, port: int) -> Sequence[str]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+    async def _resolved(self, host: str, port: int) -> Sequence[str]:
+        """By the system's resolver, in threads of this guard alone: whoever's name servers do not
+        answer keeps a thread long after we gave up, and the others' are needed elsewhere."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="resolve")
+        asked = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, asked)
+        return list(dict.fromkeys(str(each[4][0]) for each in found))

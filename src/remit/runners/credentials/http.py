@@ -35,6 +35,7 @@ CONNECT_S = 2.0
 TRIES = 3
 LONGEST_WAIT_S = 2.0
 MAX_ANSWER = 256 * 1024
+LONGEST_LIFE_S = 100 * 366 * 86_400
 
 _PLAIN = re.compile(r"[!-~]+").fullmatch
 
@@ -94,7 +95,8 @@ class Answer:
         return found
 
     def seconds(self, facts: Mapping[str, Any], key: str) -> int:
-        """A member that has to be a whole number of seconds, none of them negative.
+        """A member that has to be a whole number of seconds, none of them negative; of a life that
+        no calendar has, `LONGEST_LIFE_S`.
 
         Raises:
             BrokerFault: it is not.
@@ -102,7 +104,7 @@ class Answer:
         found = facts.get(key)
         if not isinstance(found, int) or isinstance(found, bool) or found < 0:
             raise BrokerFault(f"{self.name} answered without a usable {key}")
-        return found
+        return min(found, LONGEST_LIFE_S)
 
 
 def seconds_left(ends_ms: int, now_ms: int) -> int:

@@ -244,6 +244,10 @@ def _venv() -> str | None:
     return None
 
 
+def _chromium() -> str | None:
+    return _on_path("chromium") or _on_path("chromedriver")
+
+
 NEEDS: dict[str, Need] = {
     "bwrap": Need(found=_bwrap, install="apt-get install bubblewrap"),
     "userns": Need(
@@ -285,6 +289,7 @@ NEEDS: dict[str, Need] = {
     "upstream-servers": Need(
         found=_upstream_servers, install="sh tests/upstream_servers/install.sh"
     ),
+    "chromium": Need(found=_chromium, install="apt-get install chromium chromium-driver"),
     "langchain": Need(found=_langchain, install="sh tests/conformance/install-langchain.sh"),
 }
 

@@ -428,7 +428,9 @@ async def test_an_operator_may_let_a_list_be_older_for_such_calls_too():
         assert there.methods.count("tools/list") == 1
 
 
-@pytest.mark.parametrize(("ttl", "lists"), [(1e-6, 3), (0, 1), (-1, 1), (60_000, 1), ("soon", 1), (True, 1)])
+@pytest.mark.parametrize(
+    ("ttl", "lists"), [(1e-6, 3), (0, 1), (-1, 1), (60_000, 1), ("soon", 1), (True, 1)]
+)
 async def test_a_list_is_believed_no_longer_than_its_server_says(ttl: Any, lists: int):
     async def answer(asked: Asked) -> None:
         if asked.body["method"] == "tools/list":

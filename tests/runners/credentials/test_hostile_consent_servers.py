@@ -95,7 +95,11 @@ async def test_a_life_that_no_calendar_has_can_still_be_written_down(
 async def test_a_secret_of_the_next_server_is_not_shown_to_the_one_before(place: Town) -> None:
     secret = {"client_secret": "the-next-servers"}
     place.server.known("remit", "the-next-servers")
-    written = {"client_id": "remit", "client_auth": "client_secret_basic", "client_secret": "file:x"}
+    written = {
+        "client_id": "remit",
+        "client_auth": "client_secret_basic",
+        "client_secret": "file:x",
+    }
     await given(place.broker(secret, issuer=place.server.url, **written))
     after = FakeConsentServer()
     with serving(after) as after.url:

@@ -72,7 +72,7 @@ class Server:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
-        self.faults: list[UpstreamFault] = []
+        self.faults: list[Exception] = []
         self.age_s = 60.0
         self.refuses: frozenset[str] = frozenset()
         self.mute = False

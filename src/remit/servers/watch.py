@@ -31,8 +31,8 @@ Look = Callable[[str], Awaitable[object]]
 class WatchTimes:
     """Times in seconds. `grace_s`: how long a subscription is held that nobody hears yet; `idle_s`:
     how long a connection stays that nobody waits on; `retry_s`: how long until one that was lost is
-    opened again, the last from then on; `hold_s`: how long a server may take to say what it will
-    tell; `pace_s` and `slowest_s`: how far looks are apart that a server causes, at first and at
+    opened again, the last from then on, which is also how long that stays known where nobody waits;
+    `hold_s`: how long a server may take to say what it will tell; `pace_s` and `slowest_s`: how far looks are apart that a server causes, at first and at
     most; `calm_s`: after how much quiet they are as at first; `steady_s`: how long a connection has to
     last for the next loss to be a first one."""
 
@@ -76,7 +76,7 @@ class Watch:
         self._told: dict[str, list[Told]] = defaultdict(list)
         self._asked: dict[str, float] = {}
         self._held: frozenset[str] = frozenset()
-        self._refused: dict[str, UpstreamFault] = {}
+        self._refused: set[str] = set()
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._fault: RemitError | None = None
         self._wake = asyncio.Event()
@@ -99,10 +99,11 @@ class Watch:
 
     async def subscribe(self, uri: str) -> None:
         """See `ports.Watches.subscribe`; the time is the caller's to bound."""
-        if self._fault is not None:
+        if self._fault is not None and self._needed():
             raise _again(self._fault)
+        self._fault = None
         self._asked[uri] = self._now() + self._times.grace_s
-        self._refused.pop(uri, None)
+        self._refused.discard(uri)
         if uri not in self._held:
             future = self._waiting.get(uri)
             if future is None:
@@ -139,7 +140,7 @@ class Watch:
         now = self._now()
         for uri in [each for each, until in self._asked.items() if until <= now]:
             del self._asked[uri]
-        return frozenset((self._told.keys() | self._asked.keys()) - self._refused.keys())
+        return frozenset((self._told.keys() | self._asked.keys()) - self._refused)
 
     def _needed(self) -> bool:
         return not self._closing and (
@@ -185,20 +186,27 @@ class Watch:
             while self._needed():
                 began = self._now()
                 self._fault = await self._spell()
-                if self._fault is None or not self._needed():
+                if self._fault is None:
                     continue
                 if self._now() - began >= self._times.steady_s:
                     tries = 0
-                await self._pause(retries[min(tries, len(retries) - 1)])
+                await self._until_not(self._left_alone, retries[min(tries, len(retries) - 1)])
                 tries += 1
                 self._fault = None
+                await self._until_not(lambda: not (self._closing or self._needed()), retries[-1])
         finally:
             self._end_waiting(UpstreamFault(Code.CANCELLED, "the server is not heard any more"))
 
-    async def _pause(self, seconds: float) -> None:
-        """Leave a server alone that could not be heard; not for longer than anybody waits."""
+    def _left_alone(self) -> bool:
+        """Whether a server that could not be heard is to be left alone still, though nobody may wait
+        any more: who comes and goes would have it opened each time. A call that subscribes, for
+        which there is a decision, has it opened at once if nobody else waits."""
+        return not self._closing and self._fault is not None
+
+    async def _until_not(self, holds: Callable[[], bool], seconds: float) -> None:
+        """Wait as long as something holds, if not for longer than that."""
         until = self._now() + seconds
-        while self._needed() and (left := until - self._now()) > 0:
+        while holds() and (left := until - self._now()) > 0:
             self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
@@ -221,15 +229,20 @@ class Watch:
                     await held.pop(0).end()
                 await self._while_wanted(held[-1])
         except (UpstreamFault, RunnerFault) as fault:
-            name = self._server.spec.name
-            log.warning("server_not_heard", server=name, code=fault.code.value)
-            self._end_waiting(fault)
-            return fault
+            return self._not_heard(fault)
+        except Exception as error:  # noqa: BLE001 - it is told, and the server is left alone too
+            return self._not_heard(RunnerFault(Code.INTERNAL, "hearing it failed"), error)
         finally:
             self._held = frozenset()
             for each in held:
                 await asyncio.shield(each.end())
         return None
+
+    def _not_heard(self, fault: RemitError, error: Exception | None = None) -> RemitError:
+        name = self._server.spec.name
+        log.warning("server_not_heard", server=name, code=fault.code.value, exc_info=error)
+        self._end_waiting(fault)
+        return fault
 
     def _begun(self) -> None:
         """Hearing it begins; what it told before that, if it was heard before, is lost."""
@@ -249,7 +262,8 @@ class Watch:
         except TimeoutError:
             message = f"the server did not say within {self._times.hold_s:g} s what it will tell"
             raise UpstreamFault(Code.UPSTREAM_TIMEOUT, message) from None
-        self._refused |= refused
+        # Whoever only asked hears of it below, and nobody waits for it after.
+        self._refused = (self._refused | refused.keys()) & self._told.keys()
         self._held = wanted - refused.keys()
         for uri in wanted:
             future = self._waiting.pop(uri, None)

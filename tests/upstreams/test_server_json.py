@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from remit.errors import Code, ConfigError
 from remit.upstreams.found import FoundServer, Kind
+from remit.upstreams.inputs import MAX_ALIKE
 from remit.upstreams.secretlike import Sign
 from remit.upstreams.server_json import Published, is_server_json, read_server_json
 
@@ -311,6 +312,22 @@ KEYS = (
     "packageArguments environmentVariables is_secret registry_type"
 )
 WORDS = "npm oci 1.0 a/b stdio sse named --x {a} https://{a}.example latest \ud800"
+
+
+def test_different_questions_of_one_name_are_few() -> None:
+    def asking(count: int) -> Published:
+        values = [
+            {"value": "{a}", "variables": {"a": {"description": str(n)}}} for n in range(count)
+        ]
+        return _read(packages=[NPM | STDIO | {"packageArguments": values}])
+
+    (most,) = asking(MAX_ALIKE).choices
+    assert len(most.questions) == MAX_ALIKE
+    refused = asking(MAX_ALIKE + 1)
+    assert refused.choices == ()
+    assert refused.faults[0].code is Code.CONFIG_INVALID
+
+
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from([*WORDS.split(), PAT]),
     lambda inner: (

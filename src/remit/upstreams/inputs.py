@@ -11,6 +11,8 @@ from remit.upstreams.definition_text import DefinitionText, at
 from remit.upstreams.found import Question, Value, template, value_as_is
 
 MAX_DESCRIPTION = 1000
+MAX_ALIKE = 32
+"""Different questions of one name; each is held against those before it."""
 _FLAG = re.compile(r"-{0,2}[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OLD = {
     "registry_type": "registryType", "registry_name": "registryType",
@@ -133,6 +135,9 @@ class Inputs:
         number = 1
         while self.questions.get(question.name, question) != question:
             number += 1
+            if number > MAX_ALIKE:
+                hint = "let its publisher give different questions different names"
+                raise source.fault(pointer, f"more than {MAX_ALIKE} questions of one name", hint)
             question = replace(question, name=f"{name}-{number}")
         self.questions[question.name] = question
         return question.name

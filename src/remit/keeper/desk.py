@@ -16,7 +16,7 @@ from remit.keeper.lending import Lending
 from remit.keeper.opening import Opened
 from remit.model import Loan
 from remit.runners.credentials.broker import BrokerFault, NoConsent
-from remit.runners.wire import close_all, read_file, receive, sealed_file, send
+from remit.runners.wire import OF_THE_MESSAGE, close_all, read_file, receive, sealed_file, send
 
 GOODBYE_S = 8.0
 MAX_SCRUBBED = 512 * 1_048_576
@@ -127,8 +127,10 @@ class Desk:
             except BlockingIOError:
                 self._loop.add_writer(self._control.fileno(), self._flush)
                 return
-            except OSError:
-                pass  # the gateway is gone, which the reader sees
+            except OSError as exc:  # else the gateway is gone, which the reader sees
+                if exc.errno in OF_THE_MESSAGE and "fault" not in message:
+                    no = {"n": message["n"], "ev": "refused", "fault": "the answer is too large"}
+                    self._unsent.insert(1, (no, []))
             close_all(fds)
             del self._unsent[0]
         self._loop.remove_writer(self._control.fileno())

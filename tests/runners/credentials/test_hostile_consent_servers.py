@@ -8,15 +8,21 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from remit.errors import Code, Refused
-from remit.model import ConsentState
+from remit.keeper.desk import Desk
+from remit.keeper.lending import Lending
+from remit.model import ConsentState, Principal
 from remit.runners.credentials import guarded
 from remit.runners.credentials.broker import BrokerFault
+from remit.runners.credentials.consent_renewal import AT_ONCE
 from remit.runners.credentials.guarded import Guard
+from remit.runners.credentials.http import Answer, Service
+from remit.runners.wire import MESSAGE_BYTES, receive
 from remit.testing.consents import ALICE, REDIRECT
 from tests.runners.credentials.consenting import FakeConsentServer, Town, town
 from tests.runners.credentials.fakes import serving
@@ -109,6 +115,63 @@ async def test_a_secret_of_the_next_server_is_not_shown_to_the_one_before(place:
         assert not await moved.end(ALICE)
     assert len(place.server.seen) == seen
     assert await moved.listed() == []
+
+
+class Crowd:
+    """A server that answers nobody for a while; how many asked it at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def ask(self, *_: Any, **__: Any) -> Answer:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        for _turn in range(200):
+            await asyncio.sleep(0)
+        self.now -= 1
+        return Answer(name="it", status=404, content=b"")
+
+
+async def test_a_server_that_is_slow_has_few_people_wait_at_once(
+    place: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, crowd = place.broker(), Crowd()
+    monkeypatch.setattr(Service, "ask", crowd.ask)
+    people = [Principal(tenant="acme", subject=f"p{n}") for n in range(2 * AT_ONCE)]
+    found = await asyncio.gather(
+        *(broker.begin(each, (), REDIRECT, None) for each in people), return_exceptions=True
+    )
+    assert {type(each) for each in found} == {Refused}
+    assert crowd.most == AT_ONCE
+
+
+async def test_a_server_that_is_slow_has_few_runs_wait_at_once(
+    place: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.server.lives_s = 0
+    broker, crowd = place.broker(), Crowd()
+    people = [Principal(tenant="acme", subject=f"p{n}") for n in range(AT_ONCE + 4)]
+    for each in people:
+        await given(broker, each)
+    monkeypatch.setattr(Service, "ask", crowd.ask)
+    found = await asyncio.gather(
+        *(broker.lend(run_of(each)) for each in people), return_exceptions=True
+    )
+    assert {type(each) for each in found} == {BrokerFault}
+    assert crowd.most == AT_ONCE
+
+
+async def test_an_answer_that_cannot_be_told_is_a_no_at_once() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    opened: Any = SimpleNamespace(credentials={})
+    with ours, theirs:
+        desk = Desk(ours, opened, cast("Lending", None))
+        desk._say({"n": 7, "ev": "consents", "consents": ["x" * MESSAGE_BYTES]}, [])
+        asyncio.get_running_loop().remove_reader(ours.fileno())
+        theirs.setblocking(False)
+        told = receive(theirs)
+    assert told is not None
+    assert (told[0]["n"], told[0]["ev"]) == (7, "refused")
 
 
 async def test_name_servers_that_never_answer_keep_no_thread_that_others_need(

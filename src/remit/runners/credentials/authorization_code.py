@@ -8,6 +8,7 @@ which its loan says.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from remit.runners.credentials.broker import (
 )
 from remit.runners.credentials.consent_begun import Begun, BegunTable, Question
 from remit.runners.credentials.consent_client import Clients
-from remit.runners.credentials.consent_renewal import Renewal
+from remit.runners.credentials.consent_renewal import AT_ONCE, Renewal
 from remit.runners.credentials.consent_store import ConsentStore, Given
 from remit.runners.credentials.consent_tokens import Refusal, Tokens, TokenServer
 from remit.runners.credentials.consent_where import Where, Whereabouts
@@ -88,6 +89,7 @@ class AuthorizationCodeBroker:
         )
         self._store = ConsentStore(kit.ref, kit.sealed)
         self._begun = BegunTable(kit.now)
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._renewal = Renewal(self._store, self._server_of, self._lost, kit.now)
 
     # ---------------------------------------------------------------------------- to the run
@@ -150,7 +152,7 @@ class AuthorizationCodeBroker:
         if len(plain) != len(set(scopes)) or (self._most and not set(plain) <= self._most):
             raise _unavailable("the plan names a scope that the section does not have")
         try:
-            async with bounded(SERVER):
+            async with bounded(SERVER, self._turns):
                 where = await self._where.find(scopes=not plain and not self._most)
                 client = await self._clients.choose(
                     where.endpoints, self._where.discovery, redirect_uri, document
@@ -191,7 +193,7 @@ class AuthorizationCodeBroker:
         }
         server = self._server(question.client, endpoints.issuer, endpoints.token_url)
         try:
-            async with bounded(SERVER):
+            async with bounded(SERVER, self._turns):
                 tokens = await server.tokens(form)
         except Refusal as refusal:
             if refusal.error == "invalid_client" and question.client["kind"] == "registered":
@@ -219,7 +221,7 @@ class AuthorizationCodeBroker:
             return False  # the secret is another server's now, perhaps
         try:
             server = self._server_of(given)
-            async with bounded(SERVER):
+            async with bounded(SERVER):  # in no turn: whoever ends something waits for nobody
                 told = [await server.end(text, kind) for text, kind in tokens if text is not None]
         except BrokerFault:
             return False

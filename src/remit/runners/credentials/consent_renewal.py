@@ -31,6 +31,10 @@ STEPS = 3
 STEPS_MS = 3_600_000
 """So many times in so long a person is asked for more because a server wants more."""
 
+AT_ONCE = 16
+"""So many requests of one section's people, and of its runs, are under way: where a server does not
+answer, the others' loans need descriptors too."""
+
 LOANS = 4_096
 CLOSE_S = 8.0
 
@@ -58,6 +62,7 @@ class Renewal:
         self._now = now
         self._under_way: dict[Principal, asyncio.Task[None]] = {}
         self._loans: OrderedDict[str, Given] = OrderedDict()
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     def lives(self, given: Given) -> bool:
         """Whether there is a token that can be lent, or one by which another is got."""
@@ -175,7 +180,7 @@ class Renewal:
         }
         server = self._server(given)
         try:
-            async with bounded(SERVER):
+            async with bounded(SERVER, self._turns):
                 tokens = await server.tokens(form)
         except Refusal as refusal:
             gone = refusal.error == "invalid_client" and given.client["kind"] != "written"

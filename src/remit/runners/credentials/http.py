@@ -11,7 +11,7 @@ import random
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -135,14 +135,17 @@ def required_issuer(issuer: Issuer | None) -> Issuer:
 
 
 @asynccontextmanager
-async def bounded(name: str) -> AsyncIterator[None]:
+async def bounded(name: str, turns: asyncio.Semaphore | None = None) -> AsyncIterator[None]:
     """All that is asked inside is over within `TOTAL_S`, or fails.
+
+    Args:
+        turns: who asks at once; waiting for a turn counts as time too.
 
     Raises:
         BrokerFault: it was not.
     """
     try:
-        async with asyncio.timeout(TOTAL_S):
+        async with asyncio.timeout(TOTAL_S), turns or nullcontext():
             yield
     except TimeoutError:
         raise BrokerFault(f"{name} did not answer within {TOTAL_S:.0f} s") from None

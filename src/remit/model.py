@@ -296,6 +296,10 @@ PROMPT = f"{Method.PROMPTS_GET}:"
 """What the name of a prompt begins with among the names of tools, of which none can."""
 
 
+SHOWN_AS = "Authorization: Bearer {token}"
+"""How a server over HTTP is shown a credential if nothing else is said (RFC 6750 §2.1)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """Which tool of which MCP server a tool is: the server's name in the catalog, the tool's name
@@ -303,7 +307,7 @@ class Upstream:
 
     A server with a `url` is asked over HTTP; any other is the tool's command, spoken with over its
     standard input and output. `authorization` is the handle of the credential that an HTTP server
-    is shown as a bearer token. `idle_s` and `age_s` bound a session. `shadow`: policy decides on
+    is shown, in the `header`. `idle_s` and `age_s` bound a session. `shadow`: policy decides on
     its calls and is recorded, and they go on whatever it says.
 
     Where `method` is not `tools/call`, what is asked for is no tool of the server: a prompt, its
@@ -315,6 +319,7 @@ class Upstream:
     definition: str
     url: str | None = None
     authorization: str | None = None
+    header: str = SHOWN_AS
     session: SessionMode = SessionMode.PER_CALL
     idle_s: int = 300
     age_s: int = 3_600
@@ -998,6 +1003,7 @@ class UpstreamCall:
     caller: str
     url: str | None = None
     authorization: str | None = None
+    header: str = SHOWN_AS
     session: SessionMode = SessionMode.PER_CALL
     idle_s: int = 300
     age_s: int = 3_600

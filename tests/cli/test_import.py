@@ -434,10 +434,13 @@ def test_a_server_that_others_could_change_the_sight_of_is_left_out_and_the_rest
 # ------------------------------------------------------------------------------- what is not taken
 
 REFUSED = {
-    "basic": ({"url": "https://x.example/mcp", "headers": {"Authorization": f"Basic {WORD}"}},
-              "/headers/Authorization", "no bearer token"),
-    "header": ({"url": "https://x.example/mcp", "headers": {"X-Api-Key": WORD}},
-               "/headers/X-Api-Key", "header that Remit does not send"),
+    "two": ({"url": "https://x.example/mcp",
+             "headers": {"Authorization": f"Bearer {WORD}", "X-Api-Key": WORD}},
+            "/headers/X-Api-Key", "a second secret"),
+    "words": ({"url": "https://x.example/mcp", "headers": {"Authorization": f"Digest a, {WORD}"}},
+              "/headers/Authorization", "no single word"),
+    "cookie": ({"url": "https://x.example/mcp", "headers": {"Cookie": WORD}},
+               "/headers/Cookie", "would set Cookie"),
     "plain": ({"url": "http://x.example/mcp"}, "/url", "neither https"),
     "url": ({"url": f"https://u:{WORD}@x.example/mcp"}, "/url", "looks like a secret"),
     "argument": ({"command": "/bin/cat", "args": ["--api-key", WORD]}, "/args/1",

@@ -120,6 +120,30 @@ def test_what_it_lists_is_pinned_and_reads_are_proposed(project: Path, remit: Re
     held_nowhere(project, ended)
 
 
+@pytest.mark.threat("T-33")
+@pytest.mark.parametrize(
+    ("sent", "header"),
+    [
+        ({"X-Api-Key": TOKEN}, "X-Api-Key: {token}"),
+        ({"Authorization": f"Token {TOKEN}"}, "Authorization: Token {token}"),
+        ({"authorization": TOKEN, "X-Level": "low"}, "authorization: {token}"),
+    ],
+)
+def test_a_secret_in_another_header_moves_out_of_the_clients_file_too(
+    project: Path, remit: Remit, sent: dict[str, str], header: str
+) -> None:
+    with crm() as (url, _):
+        claude(project / ".mcp.json", crm={"type": "http", "url": f"{url}/mcp", "headers": sent})
+        ended = imported(remit, project, "--rewrite")
+    assert ended.code == 0, ended.err
+    root = project / "gateway"
+    spec = written(root)["crm"]
+    assert (spec.authorization, spec.header) == ("crm-token", header)
+    assert (root / ".remit/secrets/crm-token").read_text().strip() == TOKEN
+    held_nowhere(project, ended)
+    assert remit("check", "gateway/remit.yaml").code == 0
+
+
 def test_one_that_wants_a_token_is_told_what_to_write(project: Path, remit: Remit) -> None:
     with crm() as (url, shown):
         bearer = {"Authorization": f"Bearer {TOKEN}"}

@@ -183,9 +183,9 @@ def test_an_address_of_this_machine_is_a_persons_own_answer(project: Path, remit
             "a secret in its arguments or address",
         ),
         (
-            {"remotes": [REMOTE | {"headers": [BEARER | {"name": "X-Api-Key"}]}]},
-            ("--answer", "X-Api-Key=env:K"),
-            "a header that Remit does not send",
+            {"remotes": [REMOTE | {"headers": [BEARER | {"name": "Cookie"}]}]},
+            ("--answer", "Cookie=env:K"),
+            "would set Cookie",
         ),
     ],
 )  # fmt: skip

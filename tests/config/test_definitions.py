@@ -150,6 +150,29 @@ def test_what_an_address_is_shown_is_a_credential_that_is_named(
     assert desk.taken("server.json", authorization="held").servers[0].authorization == "held"
 
 
+@pytest.mark.parametrize(
+    ("written", "header"),
+    [
+        ({"name": "X-Api-Key"}, "X-Api-Key: {token}"),
+        (
+            {"value": "Token {key}", "variables": {"key": {"isRequired": True}}},
+            "Authorization: Token {token}",
+        ),
+    ],
+)
+def test_an_address_is_shown_a_credential_in_the_header_that_its_publisher_names(
+    desk: Desk, written: dict[str, Any], header: str
+) -> None:
+    desk.document(remotes=[REMOTE | {"headers": [BEARER | written]}])
+    name = written.get("name", "key")
+    definition = {"file": "server.json", "answers": {name: "credential:held"}}
+    (spec,) = desk.taken(definition).servers
+    assert (spec.authorization, spec.header) == ("held", header)
+    # The operator's own keys say the same, and then nothing has to be answered.
+    (own,) = desk.taken("server.json", authorization="held", header=header).servers
+    assert (own.authorization, own.header) == ("held", header)
+
+
 def test_a_header_that_is_not_sent_is_told_of(desk: Desk) -> None:
     desk.document(remotes=[REMOTE | {"headers": [{"name": "X-Tools", "value": "all"}]}])
     warnings = desk.taken("server.json").warnings()
@@ -239,9 +262,14 @@ KEY = {"name": "KEY", "isSecret": True, "isRequired": True}
             "names the credential other, which is not there",
         ),
         (
-            {"remotes": [REMOTE | {"headers": [BEARER | {"name": "X-Api-Key"}]}]},
-            {"answers": {"X-Api-Key": "credential:held"}},
-            "a header that Remit does not send",
+            {"remotes": [REMOTE | {"headers": [BEARER | {"name": "Cookie"}]}]},
+            {"answers": {"Cookie": "credential:held"}},
+            "would set Cookie",
+        ),
+        (
+            {"remotes": [REMOTE | {"headers": [BEARER, BEARER | {"name": "X-Api-Key"}]}]},
+            {"answers": {"Authorization": "credential:held", "X-Api-Key": "credential:held"}},
+            "a second secret",
         ),
         (
             {"packages": [NPM | {"packageArguments": [{"name": "--key", "isRequired": True, "isSecret": True}]}]},

@@ -57,7 +57,20 @@ def served(name: str, effect: str = "read", **more: Any) -> Tool:
     return replace(made, upstream=upstream, digest=f"sha256:{name}")
 
 
-TOOLS = [served("look"), served("see"), served("act", "write"), tool("own", "read")]
+def keyed(name: str, header: str) -> Tool:
+    """A tool of a server that is shown its credential in this header."""
+    made = served(name)
+    assert made.upstream is not None
+    return replace(made, upstream=replace(made.upstream, header=header))
+
+
+TOOLS = [
+    served("look"),
+    served("see"),
+    served("act", "write"),
+    tool("own", "read"),
+    keyed("keyed", "X-Api-Key: {token}"),
+]
 
 Behave = Callable[[RunSpec], Awaitable[RunResult]]
 
@@ -172,6 +185,21 @@ async def test_the_plan_the_digest_and_the_sealed_log_have_what_was_answered(
     assert json.loads(stored) == ALICE
     plan = await it.path.ledger.plan_text(second.decision["plan_hash"])
     assert json.loads(plan or b"")["upstream"]["round"]["answers"] == ALICE
+
+
+async def test_a_plan_has_the_header_in_which_its_server_is_shown_a_credential(
+    make_path: MakePath,
+) -> None:
+    async def plain(_: RunSpec) -> RunResult:
+        return result({"content": []})
+
+    it = await asking(make_path, behave=plain)
+    found = []
+    for name in ("look", "keyed"):
+        plan_hash = (await it.path.call(name)).decision["plan_hash"]
+        plan = await it.path.ledger.plan_text(plan_hash) or b""
+        found.append(json.loads(plan)["upstream"].get("header"))
+    assert found == [None, "X-Api-Key: {token}"]
 
 
 async def test_a_plan_of_a_caller_that_cannot_be_asked_is_as_it_was(make_path: MakePath) -> None:

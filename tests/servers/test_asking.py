@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from remit.errors import Code, UpstreamFault
-from remit.model import Destruction, Health, Lease, Lent, Limits, Loan, Mount
+from remit.model import SHOWN_AS, Destruction, Health, Lease, Lent, Limits, Loan, Mount
 from remit.profile import Ceilings, Profile
 from remit.servers.asking import Asker, Listing, Silent
 from remit.servers.tools import ServerTools
@@ -165,7 +165,13 @@ class Http:
         raise AssertionError("nobody calls it")
 
     async def list_tools(
-        self, server: str, url: str, authorization: bytes | None, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> list[dict[str, Any]]:
         self.asked.append((server, url, authorization))
         if self._fault is not None:
@@ -173,7 +179,14 @@ class Http:
         return [item()]
 
     async def words(
-        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        wanted: Wanted,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> Words:
         return Words()
 

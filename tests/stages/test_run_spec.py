@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from remit.canonical import digest, encode
 from remit.errors import Code, Refused
+from remit.model import SHOWN_AS
 from remit.stages.plan import PLAN
 from remit.stages.run_spec import run_spec
 
@@ -36,6 +38,21 @@ def test_a_later_run_of_the_same_effect_shuts_the_older_out(effect: str) -> None
 def test_equal_reads_may_run_side_by_side() -> None:
     text = _plan("read")
     assert run_spec(text, digest(PLAN, text)).fence_key == ""
+
+
+def test_a_plan_without_a_header_shows_a_bearer_token() -> None:
+    upstream = {
+        "server": "crm", "tool": "find", "definition": "sha256:0", "authorization": "crm",
+        "url": "https://crm.example/mcp", "session": "per_call", "idle_s": 1, "age_s": 1,
+    }  # fmt: skip
+    whole = {**json.loads(_plan("read")), "arguments": {}, "tenant": "t", "caller": {}}
+    found = []
+    for more in ({}, {"header": "X-Api-Key: {token}"}):
+        text = encode({**whole, "upstream": {**upstream, **more}})
+        call = run_spec(text, digest(PLAN, text)).upstream
+        assert call is not None
+        found.append(call.header)
+    assert found == [SHOWN_AS, "X-Api-Key: {token}"]
 
 
 @pytest.mark.threat("T-07")

@@ -13,6 +13,7 @@ import pytest
 from remit.canonical import encode
 from remit.errors import Code, RunnerFault, UpstreamFault
 from remit.model import (
+    SHOWN_AS,
     Capabilities,
     CredentialRule,
     EgressRule,
@@ -79,12 +80,25 @@ class Played:
         return {}
 
     async def list_tools(
-        self, server: str, url: str, authorization: bytes | None, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> list[dict[str, Any]]:
         return []
 
     async def words(
-        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        wanted: Wanted,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> Words:
         return Words()
 

@@ -20,7 +20,7 @@ from remit.catalog.spec import (
     Strict,
     Text,
 )
-from remit.model import Effect, OnCancel, Risk, SessionMode, Taint
+from remit.model import SHOWN_AS, Effect, OnCancel, Risk, SessionMode, Taint
 
 ServerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 OfferedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
@@ -173,7 +173,12 @@ class ServerSpec(Strict):
     )
     authorization: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = Field(
         default=None,
-        description="With `url`: the handle of the credential it is shown as a bearer token.",
+        description="With `url`: the handle of the credential it is shown.",
+    )
+    header: Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}: [ -~]{0,32}\{token\}$")] = Field(
+        default=SHOWN_AS,
+        description="With `authorization`: the header it is shown in, `NAME: {token}` or "
+        "`NAME: SCHEME {token}`.",
     )
     scopes: list[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]] = Field(
         default_factory=list,

@@ -149,7 +149,10 @@ class Asker:
                 f"whether it is shown {ref} to list its tools, unsafe_look says (or unsafe_look_as, "
                 "for one that people consent to)"
             )
-        return f"it was shown {ref}; a secret that was changed is read when the gateway starts"
+        return (
+            f"it was shown {ref}; a secret that was changed is read when the gateway starts, and "
+            "`header` says where a server wants another than a bearer token"
+        )
 
     async def _call(self, server: ServerTools, url: str) -> Listing | Silent:
         if self.http is None:
@@ -201,12 +204,12 @@ class Asker:
     async def _listed(
         self, http: HttpServers, server: ServerTools, url: str, token: bytes | None
     ) -> Listing:
-        name = server.spec.name
-        items = await http.list_tools(name, url, token, within_s=self._within_s)
+        name, header, within_s = server.spec.name, server.spec.header, self._within_s
+        items = await http.list_tools(name, url, token, within_s=within_s, header=header)
         words, wanted = None, wanted_of(server)
         if wanted is not None:
             try:
-                words = await http.words(name, url, token, wanted, within_s=self._within_s)
+                words = await http.words(name, url, token, wanted, within_s=within_s, header=header)
             except UpstreamFault as fault:
                 _not_read(name, fault)
         return Listing(items=items, words=words, announces=announced(http.offers(name)))

@@ -86,7 +86,13 @@ class Opener:
         token, back = await self._means.shown(server) or (None, _nothing)
         try:
             found = await http.hear(
-                server.spec.name, url, token, lists, hears, within_s=self._within_s
+                server.spec.name,
+                url,
+                token,
+                lists,
+                hears,
+                within_s=self._within_s,
+                header=server.spec.header,
             )
         except BaseException:
             await asyncio.shield(back())

@@ -133,6 +133,7 @@ class ServerTools:
             definition=definition.digest,
             url=spec.url,
             authorization=spec.authorization,
+            header=spec.header,
             session=spec.session,
             idle_s=spec.session_idle_s,
             age_s=spec.session_age_s,

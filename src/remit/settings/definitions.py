@@ -20,6 +20,7 @@ from remit.settings.sections import Sections
 from remit.upstreams.definition_text import MAX_JSON
 from remit.upstreams.forms import Answer, Form, NoAnswer
 from remit.upstreams.found import FoundServer, Kind, Source, Value
+from remit.upstreams.http_header import header_fault, shown_as
 from remit.upstreams.installed import ENVIRONMENTS, Installed, Record, read_record
 from remit.upstreams.launcher import Launch, launch_of
 from remit.upstreams.refused import refused
@@ -107,7 +108,8 @@ def _expanded(
             )
     server = _way(spec, definition, base)
     if spec.authorization is not None:
-        kept = {k: one for k, one in server.headers.items() if k.lower() != "authorization"}
+        own = {"authorization", spec.header.partition(":")[0].lower()}
+        kept = {k: one for k, one in server.headers.items() if k.lower() not in own}
         server = replace(server, headers=kept)
     server = _answered(server, definition.answers)
     refuse_plain_address(server)
@@ -246,21 +248,33 @@ class _Draft:
         if self.server.kind is Kind.SSE:
             update["sse"] = True
         for header, one in self.server.headers.items():
-            if header.lower() == "authorization":
-                update["authorization"] = self._handle(f"/headers/{header}", one, "Bearer ")
-            elif one.sign is not None:
-                raise refused(
-                    self.server,
-                    f"/headers/{shown(header)}",
-                    "has a secret in a header that Remit does not send",
-                    "have it take `Authorization: Bearer …`; Remit shows servers nothing else",
-                )
+            if header.lower() == "authorization" or one.sign is not None or one.references:
+                if self.spec.authorization is not None or "authorization" in update:
+                    raise refused(
+                        self.server,
+                        f"/headers/{shown(header)}",
+                        "has a second secret, and Remit shows a server one",
+                        "write its `url` yourself, with the one that it cannot do without",
+                    )
+                update |= self._shown(header, one)
             else:
                 self.notes.append(
                     f"the server {self.spec.name}: its definition names the header "
                     f"{shown(header)}, which Remit does not send"
                 )
         return update
+
+    def _shown(self, header: str, one: Value) -> dict[str, Any]:
+        """In which header a server is shown which credential."""
+        part, end = f"/headers/{shown(header)}", one.references[0].text if one.references else ""
+        before = one.text.removesuffix(end) if end else ""
+        handle = self._handle(part, one, before)
+        form = shown_as(header, before)
+        if (fault := header_fault(form)) is not None:
+            raise refused(
+                self.server, part, f"has a secret that {fault}", "write its `url` yourself"
+            )
+        return {"authorization": handle, "header": form}
 
     def program(self, base: Path) -> dict[str, Any]:
         installed = _standing(_launch(self.server), base / ENVIRONMENTS / self.spec.name)

@@ -25,8 +25,8 @@ _TRANSPORT = (
     "older HTTP+SSE"
 )
 _SHOWN = (
-    "Remit shows a server a bearer token and no other header: authorization: HANDLE, with the "
-    "credential under runners.credentials"
+    "Remit shows a server one header: authorization: HANDLE, with the credential under "
+    'runners.credentials; and header: "X-Api-Key: {token}" where it is no bearer token'
 )
 _APPROVED = (
     "whether a person is asked first is for policy to say; with the starter policy a tool with "

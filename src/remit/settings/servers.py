@@ -29,6 +29,7 @@ from remit.settings import lending, profiles
 from remit.settings.credentials import ClientCredential, ConsentCredential
 from remit.settings.profiles import Add, is_metadata
 from remit.settings.runners import RunnersSection
+from remit.upstreams.http_header import header_fault
 from remit.upstreams.names import skeleton
 from remit.visible import shown
 
@@ -38,7 +39,7 @@ RUNNERS_OF_PACKAGES = frozenset({"npx", "uvx", "bunx", "pipx"})
 _STARTED_ONLY = (
     "runner", "session", "session_idle_s", "session_age_s", "session_limit", "unsafe_session_writes",
 )  # fmt: skip
-_REACHED_ONLY = ("sse", "authorization", "scopes", "list_age_s")
+_REACHED_ONLY = ("sse", "authorization", "header", "scopes", "list_age_s")
 
 
 def elsewhere(specs: Sequence[ServerSpec]) -> Mapping[str, Profile]:
@@ -218,6 +219,12 @@ class Check:
         if spec.scopes and spec.authorization is None:
             why = "are of the credential that the server is shown, and there is none"
             self._add(f"{place}.scopes", why, "write authorization, or leave them out")
+        if "header" in spec.model_fields_set and spec.authorization is None:
+            why = "is for the credential that the server is shown, and there is none"
+            self._add(f"{place}.header", why, "write authorization, or leave it out")
+        if (fault := header_fault(spec.header)) is not None:
+            hint = 'such as `header: "X-Api-Key: {token}"`, or `header: "Authorization: Token {token}"`'
+            self._add(f"{place}.header", fault, hint)
         section = self._section.credentials.get(spec.authorization or "")
         if isinstance(section, ClientCredential | ConsentCredential) and not covers(
             section.resource, spec.url or ""

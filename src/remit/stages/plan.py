@@ -16,6 +16,7 @@ from remit.command import RenderedCommand, render_command
 from remit.document import limits_facts
 from remit.errors import Code, Refused
 from remit.model import (
+    SHOWN_AS,
     AdmittedCall,
     Command,
     Effect,
@@ -218,6 +219,7 @@ def _upstream_facts(upstream: Upstream, effect: Effect) -> dict[str, Any]:
         "definition": upstream.definition,
         "url": upstream.url,
         "authorization": upstream.authorization,
+        **({} if upstream.header == SHOWN_AS else {"header": upstream.header}),
         "session": (upstream.session if kept else SessionMode.PER_CALL).value,
         "idle_s": upstream.idle_s,
         "age_s": upstream.age_s,

@@ -9,6 +9,7 @@ from typing import Any
 from remit.canonical import digest, digest_of, encode
 from remit.errors import Code, Refused
 from remit.model import (
+    SHOWN_AS,
     CredentialRule,
     Effect,
     EgressRule,
@@ -67,6 +68,7 @@ def _upstream_call(facts: Mapping[str, Any], *, approved: bool) -> UpstreamCall:
         caller=digest_of("remit.session/1", {"tenant": facts["tenant"], "caller": facts["caller"]}),
         url=upstream["url"],
         authorization=upstream["authorization"],
+        header=upstream.get("header", SHOWN_AS),
         session=SessionMode.PER_CALL if approved else SessionMode(upstream["session"]),
         idle_s=upstream["idle_s"],
         age_s=upstream["age_s"],

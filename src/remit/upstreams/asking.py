@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from remit.errors import Code, InputError, UpstreamFault
-from remit.model import Capabilities, Lease, Method, RunSpec, Tier, UpstreamCall
+from remit.model import SHOWN_AS, Capabilities, Lease, Method, RunSpec, Tier, UpstreamCall
 from remit.profile import ELSEWHERE
 from remit.upstreams.definitions import read_definition
 from remit.upstreams.lists import Ask, Kind, Wanted, Words, prompt_book, prompt_item
@@ -54,7 +54,8 @@ class HttpServers(Protocol):
         Args:
             spec: with `upstream.url`; the limits bound what is read.
             lease: the run's; its id is the name by which records know this call.
-            authorization: the bearer token that the run was lent, None if its plan has none.
+            authorization: the token that the run was lent, None if its plan has none; it is
+                shown in the plan's header.
             within_s: seconds that all of it may take, connecting included.
             progress: called with each report; returns at once and does not raise.
 
@@ -64,16 +65,32 @@ class HttpServers(Protocol):
         """
 
     async def list_tools(
-        self, server: str, url: str, authorization: bytes | None, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> list[dict[str, Any]]:
         """Every tool that the server lists now, as it sent them; nothing kept is given.
+
+        Args:
+            header: in which the token is shown, as `UpstreamCall.header`.
 
         Raises:
             UpstreamFault: there is no whole list.
         """
 
     async def words(
-        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        wanted: Wanted,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> Words:
         """What the server lists now beside its tools, as far as that is wanted.
 
@@ -90,6 +107,7 @@ class HttpServers(Protocol):
         hears: Hears,
         *,
         within_s: float,
+        header: str = SHOWN_AS,
     ) -> Hearing:
         """A connection that is held open to hear what the server tells; whoever gets it closes it.
 

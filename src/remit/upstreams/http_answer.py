@@ -145,7 +145,8 @@ def _by_status(status: int, challenged: tuple[str, ...] | None) -> HttpRefusal:
         message = "the MCP server does not accept who asks it"
         hint = (
             "look at the server's `authorization` and the credential it names: is it lent, is its"
-            " audience this server, has it the scopes that the server wants?"
+            " audience this server, has it the scopes that the server wants, is `header` what it"
+            " reads?"
         )
     elif status in _REDIRECTS:
         code = Code.UPSTREAM_INVALID

@@ -13,7 +13,7 @@ from typing import Any
 import remit
 from remit.canonical import digest_of
 from remit.errors import Code, ConfigError, UpstreamFault
-from remit.model import Capabilities, Lease, RunSpec
+from remit.model import SHOWN_AS, Capabilities, Lease, RunSpec
 from remit.upstreams.asking import Seen, elsewhere
 from remit.upstreams.http_background import Background
 from remit.upstreams.http_connection import Sent
@@ -108,7 +108,7 @@ class PooledServers:
         """
         call = spec.upstream
         assert call is not None, "only calls of servers come here"
-        server, sent = self._server(call.server, call.url or ""), Sent()
+        server, sent = self._server(call.server, call.url or "", call.header), Sent()
         most = spec.limits.output_bytes + _ENVELOPE
         longest = max(most, self._limits.line_bytes)  # lists are longer than what a call may give
         limits = replace(self._limits, call_s=within_s, line_bytes=longest)
@@ -130,7 +130,13 @@ class PooledServers:
             raise fault from None
 
     async def list_tools(
-        self, server: str, url: str, authorization: bytes | None, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> list[dict[str, Any]]:
         """See `HttpServers.list_tools`.
 
@@ -140,7 +146,7 @@ class PooledServers:
         Raises:
             UpstreamFault: there is no whole list.
         """
-        found = self._server(server, url)
+        found = self._server(server, url, header)
         try:
             async with asyncio.timeout(within_s):
                 return await found.list_tools(authorization, self._limits)
@@ -150,14 +156,21 @@ class PooledServers:
             raise fault from None
 
     async def words(
-        self, server: str, url: str, authorization: bytes | None, wanted: Wanted, *, within_s: float
+        self,
+        server: str,
+        url: str,
+        authorization: bytes | None,
+        wanted: Wanted,
+        *,
+        within_s: float,
+        header: str = SHOWN_AS,
     ) -> Words:
         """See `HttpServers.words`.
 
         Raises:
             UpstreamFault: there is no whole list.
         """
-        found = self._server(server, url)
+        found = self._server(server, url, header)
         try:
             async with asyncio.timeout(within_s):
                 return await found.words(authorization, self._limits, wanted)
@@ -175,13 +188,14 @@ class PooledServers:
         hears: Hears,
         *,
         within_s: float,
+        header: str = SHOWN_AS,
     ) -> Hearing:
         """See `HttpServers.hear`.
 
         Raises:
             UpstreamFault: there is none.
         """
-        found = self._server(server, url)
+        found = self._server(server, url, header)
         try:
             async with asyncio.timeout(within_s):
                 return await found.hear(authorization, bounded(self._limits), lists, hears)
@@ -195,11 +209,11 @@ class PooledServers:
         found = self._servers.get(server)
         return {} if found is None else found.offers
 
-    def _server(self, name: str, url: str) -> Server:
+    def _server(self, name: str, url: str, header: str) -> Server:
         if self._closed:
             raise UpstreamFault(Code.CANCELLED, "the gateway asks no more MCP servers")
         found = self._servers.get(name)
-        if found is not None and found.url == url:
+        if found is not None and (found.url, found.header) == (url, header):
             return found
         try:
             target = target_of(url)
@@ -213,6 +227,7 @@ class PooledServers:
             target,
             url,
             self._background,
+            header=header,
             limits=limits,
             clock=self._clock,
             seen=partial(self._seen, name),

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 
 import remit
 from remit.errors import Code, UpstreamFault
+from remit.model import SHOWN_AS
 from remit.upstreams.http_answer import head_of
 from remit.upstreams.http_connection import Head, HttpConnection, Sent
+from remit.upstreams.http_header import header_line
 from remit.upstreams.http_limits import HttpLimits
 from remit.upstreams.http_pool import Pool
 from remit.upstreams.http_target import Target
@@ -27,7 +29,8 @@ class Line:
 
     Args:
         places: the server's bound on requests at once.
-        authorization: the bearer token that was lent for this; None for none.
+        authorization: the token that was lent for this; None for none.
+        header: in which it is shown, as `UpstreamCall.header`.
         listening: the server's bound on streams that are only listened to.
 
     Raises:
@@ -42,16 +45,17 @@ class Line:
         limits: HttpLimits,
         authorization: bytes | None,
         *,
+        header: str = SHOWN_AS,
         listening: asyncio.Semaphore,
     ) -> None:
         if authorization is not None and not _TOKEN.fullmatch(authorization):
             raise UpstreamFault(
                 Code.CREDENTIAL_UNAVAILABLE,
-                "the credential for the MCP server is no bearer token",
+                "the credential for the MCP server is no token",
                 hint="its value has to be one word of visible ASCII",
             )
         self._limits = limits
-        self._authorization = authorization
+        self._shown = b"" if authorization is None else header_line(header, authorization)
         self._listening = listening
         self._target = target
         self._starts: dict[tuple[str, Target], bytes] = {}
@@ -104,9 +108,7 @@ class Line:
                 f"{method} {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n{_ACCEPT}"
                 f"Accept-Encoding: identity\r\nUser-Agent: remit/{remit.__version__}\r\n"
             )
-            found = text.encode("ascii")
-            if self._authorization is not None:
-                found += b"Authorization: Bearer " + self._authorization + b"\r\n"
+            found = text.encode("ascii") + self._shown
             if target is self._target:
                 self._starts[method, target] = found
         return found

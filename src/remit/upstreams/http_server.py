@@ -69,6 +69,7 @@ class Server:
     """Asks one server for everybody, each authorization apart.
 
     Args:
+        header: in which it is shown each, as `UpstreamCall.header`.
         clock: seconds, never going back.
         seen: told each list of tools that calls are compared with.
     """
@@ -80,12 +81,14 @@ class Server:
         url: str,
         background: Background,
         *,
+        header: str,
         limits: HttpLimits,
         clock: Callable[[], float],
         seen: Callable[[Sequence[dict[str, Any]]], None],
     ) -> None:
         self._seen = seen
         self._way, self._target, self._url = way, target, url
+        self.header = header
         self._background = background
         self._limits = limits
         self._clock = clock
@@ -312,6 +315,7 @@ class Server:
                 self._places,
                 self._limits,
                 authorization,
+                header=self.header,
                 listening=self._listening,
             )
             found = self._peers[key] = Peer(line, self._url, self._background, self._seen)

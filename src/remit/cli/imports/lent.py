@@ -15,10 +15,11 @@ from typing import Any
 from remit.settings.definitions import PLACEHOLDER
 from remit.stages.means import file_variable
 from remit.upstreams.found import FoundServer, Source, Value, without_variables
+from remit.upstreams.http_header import header_fault, shown_as
 from remit.upstreams.refused import refused
 from remit.upstreams.secretlike import names_a_secret
 
-_BEARER = re.compile(r"Bearer[ \t]+(.+)", re.IGNORECASE | re.DOTALL)
+_SHOWN = re.compile(r"((?:[A-Za-z][A-Za-z0-9_.+-]{0,31}[ \t]+)?)(\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,24 +110,28 @@ def of_variable(
     return _loan(server, handle, one, f"/env/{variable}", how), site
 
 
-def of_header(server: FoundServer, named: str, part: str, one: Value) -> Loan:
-    """The loan for the token that Remit itself shows a server in `Authorization`.
+def of_header(
+    server: FoundServer, named: str, header: str, part: str, one: Value
+) -> tuple[Loan, str]:
+    """The loan for what Remit itself shows a server, and the header in which it does.
 
     Raises:
-        ConfigError: it is of another scheme than Bearer, or put together of several parts.
+        ConfigError: it is put together of several parts, or no credential stands in such a header.
     """
-    match = _BEARER.fullmatch(one.text)
-    if match is None:
+    match = _SHOWN.fullmatch(one.text.strip())
+    form = shown_as(header, match[1] if match else "")
+    literal = match is not None and not one.references
+    fault = header_fault(form)
+    if match is None or (literal and any(not "!" <= char <= "~" for char in match[2])):
+        fault = "is no single word"
+    if match is None or fault is not None:
         raise refused(
-            server,
-            part,
-            "has an Authorization that is no bearer token",
-            "have a bearer token made for it; Remit shows servers nothing else",
+            server, part, f"has a secret that {fault}", "have another credential made for it"
         )
     handle = _handle(named, "token")
     how = {"file": {"name": handle, "content": "{token}"}}
-    bare = Value(text=match[1].strip(), references=one.references, sign=one.sign)
-    return _loan(server, handle, bare, part, how)
+    bare = Value(text=match[2].strip(), references=one.references, sign=one.sign)
+    return _loan(server, handle, bare, part, how), form
 
 
 def _loan(server: FoundServer, handle: str, one: Value, part: str, how: Mapping[str, Any]) -> Loan:

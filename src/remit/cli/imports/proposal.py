@@ -11,6 +11,7 @@ from typing import Any
 from remit.cli.imports.lent import Loan, is_secret, of_header, of_variable, said_of
 from remit.cli.imports.sight import Sight
 from remit.loopback import address_fault
+from remit.model import SHOWN_AS
 from remit.settings.definitions import PLACEHOLDER
 from remit.upstreams.found import FoundServer, Kind, Reference, Source, Value
 from remit.upstreams.installed import Installed
@@ -152,17 +153,19 @@ def _address(draft: _Draft) -> dict[str, Any]:
         entry["sse"] = True
     for header, one in server.headers.items():
         part = f"/headers/{shown(header)}"
-        if header.lower() == "authorization":
-            loan = of_header(server, draft.name, part, one)
+        if header.lower() == "authorization" or is_secret(header, one, server):
+            if draft.loans:
+                raise refused(
+                    server,
+                    part,
+                    "has a second secret, and Remit shows a server one",
+                    "leave the one out that it can do without, and import again",
+                )
+            loan, form = of_header(server, draft.name, header, part, one)
             draft.loans.append(loan)
             entry["authorization"] = loan.handle
-        elif is_secret(header, one, server):
-            raise refused(
-                server,
-                part,
-                "has a secret in a header that Remit does not send",
-                "have it take `Authorization: Bearer …`; Remit shows servers nothing else",
-            )
+            if form != SHOWN_AS:
+                entry["header"] = form
         else:
             draft.notes.append(f"the header {shown(header)} is not sent any more")
     return entry

@@ -250,6 +250,56 @@ async def test_a_call_that_ends_after_its_session_subscribes_to_nothing() -> Non
         places.take(ANN)
 
 
+class Slow(Gateway):
+    """Answers when the test lets it, once `lets` is set aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called, self.lets = anyio.Event(), anyio.Event()
+        self.lets.set()
+
+    async def call(self, call: Call, progress: Progress) -> Reply:
+        self.called.set()
+        await self.lets.wait()
+        return await super().call(call, progress)
+
+
+async def test_what_is_removed_while_it_is_asked_for_again_takes_a_place_of_its_own() -> None:
+    gateway, places = Slow(), Places(QUICK)
+    book = Book(gateway, ANN, places, QUICK, lambda: 1, whole=False)
+    for _ in range(3):
+        await book.add("a:1", _call("a:1"))
+        gateway.called, gateway.lets = anyio.Event(), anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(book.add, "a:1", _call("a:1"))
+            await gateway.called.wait()
+            book.remove("a:1")
+            gateway.lets.set()
+    for uri in ("a:2", "a:3"):
+        await book.add(uri, _call(uri))
+    with pytest.raises(Refused):
+        await book.add("a:4", _call("a:4"))
+    book.close()
+    assert not gateway.offers.hearing
+    for _ in range(3):
+        places.take(ANN)
+    with pytest.raises(Refused):
+        places.take(ANN)
+
+
+async def test_what_its_caller_is_refused_now_is_told_no_more() -> None:
+    gateway, places = Gateway(), Places(QUICK)
+    book = Book(gateway, ANN, places, QUICK, lambda: 1, whole=False)
+    await book.add("a:1", _call("a:1"))
+    gateway.codes["ann", "a:1"] = "upstream_timeout"  # which says nothing of what it may
+    await book.add("a:1", _call("a:1"))
+    assert gateway.offers.hearing == {"a:1"}
+    gateway.codes["ann", "a:1"] = "policy_denied"
+    await book.add("a:1", _call("a:1"))
+    assert not gateway.offers.hearing
+    book.close()
+
+
 def test_all_callers_together_have_so_many_places() -> None:
     places = Places(QUICK)
     for _ in range(3):

@@ -123,7 +123,7 @@ class Book:
         """Whether it is not what its client was told any more."""
 
     async def add(self, uri: str, call: Call) -> Reply:
-        """Make the call; if it succeeds, the resource is one of these.
+        """Make the call; if it succeeds, the resource is one of these. Refused, it is none any more.
 
         Raises:
             Refused: `rate_limited`: there is no place for it.
@@ -135,9 +135,14 @@ class Book:
         try:
             standing = self._gateway.offers.standing(uri)
             reply = await self._gateway.call(call, _Untold())
-            if subscribed(reply) and not self._closed and not (taken and uri in self._held):
+            held = uri in self._held
+            if subscribed(reply) and not self._closed and not (taken and held):
+                if not (taken or held):  # what had its place was removed meanwhile
+                    self._places.take(self._caller)
                 self._hold(uri, call, standing)
                 taken = False
+            elif known and held and _refuses(reply):
+                self._lose(uri)
         finally:
             if taken:
                 self._places.give_back(self._caller)
@@ -280,6 +285,10 @@ def subscribed(reply: Reply) -> bool:
     """Whether a call was made, and the server agreed."""
     done = reply.structured is not None and reply.question is None
     return done and not reply.is_error and reply.jsonrpc_error is None
+
+
+def _refuses(reply: Reply) -> bool:
+    return reply.question is None and not subscribed(reply) and not _passes(reply)
 
 
 def _passes(reply: Reply) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -12,14 +13,21 @@ from typing import Any
 import anyio
 import mcp_types as types
 import pytest
+import yaml
 from mcp.client.client import Client
 from mcp.client.subscriptions import Subscription
-from mcp.server.subscriptions import PromptsListChanged, ResourcesListChanged, ResourceUpdated
+from mcp.server.subscriptions import (
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 
 from remit.errors import Code
 from remit.model import ToolState
-from tests.doors.serving import client
+from tests.cli.serving import REMIT
+from tests.doors.serving import client, served
 from tests.servers.watched import EVENTS, MODERN, RULES, Heard, Notes, world
 
 pytestmark = [
@@ -156,6 +164,30 @@ async def test_lists_that_changed_are_judged_at_once_and_told_to_whom_they_conce
         (stays,) = (await made.agent.list_prompts()).prompts
         assert stays.name == "notes_stays"
         assert made.state("prompts/get:greet") is ToolState.CHANGED
+
+
+async def test_an_imported_server_is_heard_without_anybody_having_looked_at_it(
+    tmp_path: Path,
+) -> None:
+    notes = Notes(tools=["find", "stays"])
+    made = Heard(tmp_path / "gateway")
+    config = made.folder / "remit.yaml"
+    whole = json.loads(config.read_text())
+    del whole["catalog"]
+    config.write_text(yaml.safe_dump(whole))
+    async with served(notes.app()) as url:
+        server = {"mcpServers": {"notes": {"type": "http", "url": f"{url}/mcp"}}}
+        (tmp_path / ".mcp.json").write_text(json.dumps(server))
+        words = ["init", str(made.folder), "--import", str(tmp_path / ".mcp.json")]
+        await anyio.run_process([*REMIT, *words])
+        async with made.open(), made.agent.listen(tools_list_changed=True) as heard:
+            await made.until("notes_find", "notes_stays")
+            await notes.until_open()
+            notes.does = "Finds, and sends it."
+            await notes.relisted("tools")
+            assert await next_of(heard) == ToolsListChanged()
+            await made.until("notes_stays")
+            assert made.state("find") is ToolState.CHANGED
 
 
 async def test_a_server_that_went_away_is_heard_again_and_callers_are_asked_about(

@@ -295,6 +295,23 @@ def test_what_servers_announce_is_kept_and_damage_is_not_believed(tmp_path: Path
         assert Announced(tmp_path).unknown("notes")
 
 
+def test_two_that_keep_what_servers_announce_leave_each_others_words(tmp_path: Path) -> None:
+    gateway, imports = Announced(tmp_path), Announced(tmp_path)
+    gateway.put("notes", frozenset({"tools"}))
+    imports.put("files", frozenset({"prompts"}))
+    gateway.put("notes", frozenset({"subscribe"}))
+    imports.put("more", frozenset())
+    kept = Announced(tmp_path)
+    found = {name: kept.of(name) for name in ("notes", "files", "more")}
+    assert found == {"notes": {"subscribe"}, "files": {"prompts"}, "more": set()}
+    assert not kept.unknown("more")
+    imports.forget(["files", "more"])
+    assert Announced(tmp_path).unknown("files")
+    assert Announced(tmp_path).of("notes") == {"subscribe"}
+    imports.forget(["notes"])
+    assert list(tmp_path.iterdir()) == []
+
+
 class Purse:
     """Lends what a look may be shown; `back` are the leases that were taken back."""
 

@@ -61,6 +61,7 @@ class Notes:
     uris: list[str] = field(default_factory=lambda: ["note://a", "note://b", "note://kept"])
     about: str = "Greets somebody."
     tools: list[str] = field(default_factory=lambda: ["find"])
+    does: str = "Finds."
     subscribed: list[str] = field(default_factory=list)
     sessions: dict[str, ServerSession] = field(default_factory=dict)
     bus: InMemorySubscriptionBus = field(default_factory=InMemorySubscriptionBus)
@@ -91,7 +92,11 @@ class Notes:
             each.close()
 
     async def list_tools(self, _: Any, __: Any) -> types.ListToolsResult:
-        made = [types.Tool(name=each, input_schema={"type": "object"}) for each in self.tools]
+        says = {self.tools[0]: self.does} if self.tools else {}
+        made = [
+            types.Tool(name=each, description=says.get(each), input_schema={"type": "object"})
+            for each in self.tools
+        ]
         return types.ListToolsResult(tools=made)
 
     async def call_tool(self, _: Any, __: Any) -> types.CallToolResult:

@@ -23,6 +23,7 @@ from remit.cli.client_file import backup_of, look, placed, write
 from remit.cli.client_file import undo as put_back
 from remit.cli.imports.taken_out import only_remit
 from remit.errors import Code, ConfigError, Conflict, RemitError
+from remit.servers.announced import Announced
 
 SCHEMA = "remit.import/1"
 
@@ -215,6 +216,7 @@ def undo(data_dir: Path) -> list[str]:
     for name in (*facts["secrets"], *facts["pins"]):
         Path(name).unlink(missing_ok=True)
         told.append(f"removed {name}")
+    Announced(data_dir / "servers" / "pins").forget(name for _, _, name in facts["servers"])
     for name in facts["environments"]:
         shutil.rmtree(name, ignore_errors=True)
         told.append(f"removed {name}")

@@ -29,6 +29,7 @@ from remit.cli.imports.sight import Sight
 from remit.cli.imports.sources import ClientFile, is_remit, reached, read_sources
 from remit.cli.output import Exit, note, print_error, table
 from remit.errors import Code, ConfigError
+from remit.servers.announced import Announced
 from remit.servers.pins import PinStore
 from remit.upstreams.found import FoundServer
 from remit.upstreams.installed import ENVIRONMENTS, Installed
@@ -266,27 +267,35 @@ def _write(one: _Import) -> bool:
     if granted is not None:
         files[granted[0]] = (granted[1], granted[2])
     store = PinStore(pins_of(settings))
-    pins = {name: each.pinned for name, each in seen.items() if each.pinned}
     changes = Changes(
         data_dir=settings.data_dir,
         files=files,
         secrets=secrets,
         environments=one.made,
-        pins=[pins_of(settings) / f"{name}.json" for name in pins],
+        pins=[pins_of(settings) / f"{name}.json" for name, each in seen.items() if each.pinned],
         servers=[
             (str(file.path), proposal.server.place.pointer, proposal.name)
             for file, proposal in one.taken
         ],
     )
     record = make(changes)
-    for name, pinned in pins.items():
-        store.write(name, pinned)
+    _keep(seen, store)
     if entries:
         _say_what_was_written(one, seen, len(secrets), None if granted is None else granted[3])
     clients = any(file.client is not None for file, _ in pairs)
     rewrite = clients and (one.wanted.rewrite or _asked("Have the clients speak to Remit only?"))
     point_clients(record, pairs, settings, rewrite=rewrite)
     return True
+
+
+def _keep(seen: Mapping[str, Seen], store: PinStore) -> None:
+    """What was seen, as the gateway keeps it."""
+    announced = Announced(store.directory)
+    for name, each in seen.items():
+        if each.pinned:
+            store.write(name, each.pinned)
+        if each.why is None:
+            announced.put(name, each.announces)
 
 
 def _drop_what_does_not_fit(one: _Import) -> None:

@@ -27,6 +27,7 @@ from remit.servers.tools import ServerTools
 from remit.upstreams.definitions import Definition
 from remit.upstreams.hints import at_least
 from remit.upstreams.names import skeleton
+from remit.upstreams.notices import announced
 
 if TYPE_CHECKING:
     from remit.config import Settings
@@ -54,10 +55,14 @@ class SeenTool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a server listed; `why` says why there is no list, and is safe to show."""
+    """What a server listed, and of what changes it says that it tells.
+
+    `why` says why there is no list, and is safe to show.
+    """
 
     tools: tuple[SeenTool, ...] = ()
     pinned: Mapping[str, Pinned] = field(default_factory=dict)
+    announces: frozenset[str] = frozenset()
     why: str | None = None
 
 
@@ -144,7 +149,7 @@ async def _ask(
             return Silent(health=Health.UNREACHABLE, why=why)
         except UpstreamFault as fault:
             return Silent(health=Health.UNREACHABLE, why=_why(server.spec, fault))
-        return Listing(items=items)
+        return Listing(items=items, announces=announced(http.offers(name)))
 
     try:
         return await _each(servers, one, ASKED_AT_A_TIME)
@@ -206,7 +211,11 @@ def _seen(
         for listed, aside in judged.asides.items()
         if listed not in judged.pinned
     ]
-    return Seen(tools=tuple(sorted(tools, key=lambda tool: tool.name)), pinned=judged.pinned)
+    return Seen(
+        tools=tuple(sorted(tools, key=lambda tool: tool.name)),
+        pinned=judged.pinned,
+        announces=answer.announces,
+    )
 
 
 def _tool(server: ServerTools, listed: str, one: Pinned) -> SeenTool:

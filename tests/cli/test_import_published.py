@@ -149,6 +149,7 @@ def test_an_address_of_this_machine_is_a_persons_own_answer(project: Path, remit
         ({"packages": [NPM], "remotes": [REMOTE]}, ("--choice", "1"), "--choice 1 --install"),
         ({"remotes": [REMOTE]}, ("--answer", "x=y"), "does not ask what an --answer answers"),
         ({"remotes": [REMOTE | {"url": "http://127.0.0.1:1/mcp"}]}, (), "without TLS"),
+        ({"remotes": [REMOTE | {"url": "https://10.0.0.1/mcp"}]}, (), "a private address"),
         (
             {
                 "remotes": [

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
+from remit.addresses import Reach, is_address, reach
+from remit.loopback import is_loopback
 from remit.upstreams.found import FoundServer
 from remit.upstreams.refused import refused
 from remit.upstreams.secretlike import shown
@@ -12,22 +16,33 @@ INSTALLED = frozenset({"npm", "pypi"})
 
 
 def refuse_plain_address(server: FoundServer) -> None:
-    """Refuse a publisher's address of this machine's own: it would open a service of it to agents.
+    """Refuse a publisher's address of this machine or of a network of one's own: it would open a
+    service there to agents.
 
-    An address that is a person's answer as a whole is let by. Only plain http is held to be one, as
-    everywhere in Remit; what a name in an https address leads to is not looked at.
+    An address that is a person's answer as a whole is let by. What a name in an https address leads
+    to is looked at when it is asked, and has to be public then; a private address that stands in a
+    url is reached, since an operator wrote it. So no publisher may.
 
     Raises:
         ConfigError: `config_invalid`.
     """
     url = server.url
-    if url is not None and url.foreign and not url.text.lower().startswith("https://"):
-        raise refused(
-            server,
-            "/url",
-            "has an address without TLS, which its publisher wrote",
-            "if it is a server of this machine, write its `url` into remit.yaml yourself",
-        )
+    if url is None or not url.foreign:
+        return
+    hint = "if it is a server of yours, write its `url` into remit.yaml yourself"
+    if not url.text.lower().startswith("https://"):
+        raise refused(server, "/url", "has an address without TLS, which its publisher wrote", hint)
+    if _own(url.text):
+        raise refused(server, "/url", "has a private address, which its publisher wrote", hint)
+
+
+def _own(url: str) -> bool:
+    """Whether an address names this machine, or by its number something that is not public."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return True  # nobody can say
+    return is_loopback(host) or (is_address(host) and reach(host) < Reach.PUBLIC)
 
 
 def refuse_what_is_not_installed(server: FoundServer, *, chosen: bool, choose: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from remit.errors import Code, Refused
 from remit.keeper.configured import Credential
+from remit.keeper.entitled import Unentitled
 from remit.model import Consent, Principal
 from remit.runners.credentials.broker import KEEPS
 
@@ -29,7 +30,7 @@ class ConsentCounter:
         """One request's answer.
 
         Raises:
-            Refused: it is a no.
+            Refused: it is a no. Unentitled: there is no such request.
         """
         match message["op"]:
             case "consent":
@@ -50,9 +51,11 @@ class ConsentCounter:
             case "consents":
                 found = await self._listed(message["tenant"])
                 return {"ev": "consents", "consents": [dataclasses.asdict(each) for each in found]}
-            case _:
+            case "consent_end":
                 ended = await self._broker(message).end(_principal(message))
                 return {"ev": "ended", "confirmed": ended}
+            case _:
+                raise Unentitled("there is no such request")
 
     def _broker(self, message: Mapping[str, Any]) -> AuthorizationCodeBroker:
         broker = self._brokers.get(str(message["ref"]))

@@ -14,7 +14,9 @@ from typing import Any, cast
 import pytest
 
 from remit.errors import Code, Refused
+from remit.keeper.consents import ConsentCounter
 from remit.keeper.desk import Desk
+from remit.keeper.entitled import Unentitled
 from remit.keeper.lending import Lending
 from remit.model import ConsentState, Principal
 from remit.runners.credentials import guarded
@@ -159,6 +161,16 @@ async def test_a_server_that_is_slow_has_few_runs_wait_at_once(
     )
     assert {type(each) for each in found} == {BrokerFault}
     assert crowd.most == AT_ONCE
+
+
+async def test_a_request_that_there_is_not_ends_nothing(place: Town) -> None:
+    broker = place.broker()
+    await given(broker)
+    credentials: Any = {"crm": SimpleNamespace(kind="authorization_code", broker=broker)}
+    whose = {"ref": "crm", "tenant": ALICE.tenant, "subject": ALICE.subject}
+    with pytest.raises(Unentitled):
+        await ConsentCounter(credentials).obey({"op": "consent_extend", **whose})
+    assert await broker.status(ALICE, ()) is ConsentState.HELD
 
 
 async def test_an_answer_that_cannot_be_told_is_a_no_at_once() -> None:

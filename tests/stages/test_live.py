@@ -69,7 +69,7 @@ async def test_reader_gets_every_frame_and_then_the_end(live: Live, runner: Writ
     assert not reading.done()  # its outcome is not known yet
     live.ended("run_1")
     assert await reading == FRAMES
-    assert not live.goes_on("run_1")
+    assert [each async for each in live.follow("run_1", 0)] == []
 
 
 async def test_several_readers_each_get_all_and_one_goes_on_where_it_broke_off(

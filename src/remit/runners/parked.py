@@ -19,8 +19,6 @@ MAX_SCRIPT_BYTES = 60_000
 """What is told goes into a pipe at once, which holds 64 KiB."""
 
 SHELL = "/bin/sh"
-PYTHON_PREFIX = ("python3",)
-"""The prefix to park where nothing is known yet of what will be asked for."""
 
 # A shell whose exported variables are its own affair (bash, ksh, zsh) says 2; dash and ash say 1.
 GREETING: Mapping[str, bytes] = {

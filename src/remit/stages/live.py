@@ -73,10 +73,6 @@ class Live:
             watched.over.set()
             watched.begun.set()
 
-    def goes_on(self, run_id: str) -> bool:
-        """Whether the run is under way."""
-        return run_id in self._runs
-
     def follow(self, run_id: str, start: int) -> AsyncIterator[Frame | str | None]:
         """The frames of a run from number `start` on, as they come; None after each silence.
 

@@ -12,13 +12,6 @@ from remit.upstreams.lists import Kind
 from remit.upstreams.messages import Reply, invalid
 
 
-async def every_tool(
-    page: Callable[[dict[str, Any]], Awaitable[Reply]], limits: Limits
-) -> list[dict[str, Any]]:
-    """Every tool, in the server's order; see `everything`."""
-    return await everything(page, limits, Kind.TOOLS)
-
-
 async def everything(
     page: Callable[[dict[str, Any]], Awaitable[Reply]], limits: Limits, kind: Kind
 ) -> list[dict[str, Any]]:

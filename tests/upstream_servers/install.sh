@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs MCP servers from the registries, each kind in an environment of its own, at the versions
+# Installs MCP servers from the registries, and an OpenID provider at which people consent beside those
+# in Node, each kind in an environment of its own, at the versions
 # and hashes in python.txt, python-old.txt and node/package-lock.json. Nothing of them is run here.
 # Remake the first two with `uv pip compile --universal --python-version 3.11 --generate-hashes
 # --only-binary :all: --no-annotate --no-header NAME.in -o NAME.txt`.

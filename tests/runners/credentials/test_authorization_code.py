@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -107,6 +108,14 @@ async def test_offline_access_is_asked_for_where_the_server_has_it(place: Town) 
     place.server.metadata["scopes_supported"] = ["read", "offline_access"]
     page = await place.broker().begin(ALICE, ("read",), REDIRECT, None)
     assert page.scopes == ("offline_access", "read")
+    # OpenID providers ignore it where people are not asked each time.
+    assert parse_qs(urlsplit(page.url).query)["prompt"] == ["consent"]
+    place.server.metadata["authorization_endpoint"] = f"{place.server.url}/authorize?prompt=login"
+    own = await place.broker().begin(ALICE, ("read",), REDIRECT, None)
+    assert parse_qs(urlsplit(own.url).query)["prompt"] == ["login"]
+    place.server.metadata.clear()
+    without = await place.broker().begin(ALICE, ("read",), REDIRECT, None)
+    assert "prompt" not in parse_qs(urlsplit(without.url).query)
 
 
 async def test_one_person_has_eight_pages_at_most_and_the_oldest_goes(place: Town) -> None:

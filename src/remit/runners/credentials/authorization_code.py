@@ -27,7 +27,7 @@ from remit.runners.credentials.broker import (
     NoConsent,
     Order,
 )
-from remit.runners.credentials.consent_begun import Begun, BegunTable, Question
+from remit.runners.credentials.consent_begun import OFFLINE, Begun, BegunTable, Question
 from remit.runners.credentials.consent_client import Clients
 from remit.runners.credentials.consent_renewal import AT_ONCE, Renewal
 from remit.runners.credentials.consent_store import ConsentStore, Given
@@ -37,7 +37,6 @@ from remit.runners.credentials.discovery import SERVER
 from remit.runners.credentials.guarded import Resolve
 from remit.runners.credentials.http import bounded, seconds_left
 
-OFFLINE = "offline_access"
 NOTE = "belongs to a person's consent: it outlives the run, and further runs are lent it"
 MAX_CODE = 4_096
 LOOK = "look"

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from remit.errors import Code, Refused
 from remit.model import ConsentPage, Principal
 from remit.runners.credentials.consent_where import Where
 
+OFFLINE = "offline_access"
 LIFE_MS = 600_000
 MOST = 1_024
 MOST_OF_ONE = 8
@@ -114,7 +115,17 @@ def _asked(question: Question, state: str, verifier: str) -> dict[str, str]:
         "code_challenge_method": "S256",
         "resource": question.where.resource,
     }
-    return asked | ({"scope": " ".join(question.scopes)} if question.scopes else {})
+    if question.scopes:
+        asked["scope"] = " ".join(question.scopes)
+    if OFFLINE in question.scopes and not _says_prompt(question):
+        asked["prompt"] = "consent"  # else it is ignored (OpenID Connect Core 1.0 §11)
+    return asked
+
+
+def _says_prompt(question: Question) -> bool:
+    """Whether the page's address itself says how people are asked."""
+    query = urlsplit(str(question.where.endpoints.authorization_url)).query
+    return "prompt" in dict(parse_qsl(query, keep_blank_values=True))
 
 
 def _with_query(address: str, asked: Mapping[str, str]) -> str:

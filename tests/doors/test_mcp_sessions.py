@@ -14,7 +14,8 @@ import pytest
 
 from remit.doors.mcp import end_streams, mcp_app
 from remit.doors.settings import DoorSettings
-from tests.doors.fake import FakeGateway
+from remit.model import Method
+from tests.doors.fake import FakeGateway, NoOffers
 from tests.doors.serving import LEGACY, http, served
 
 pytestmark = pytest.mark.anyio
@@ -283,6 +284,29 @@ async def test_an_answer_that_is_none_is_refused_in_our_own_words(broken: dict[s
             body = {"jsonrpc": "2.0", "id": 1, **fine}
             taken = await s.client.post(s.url, json=body, headers=s.headers())
             assert taken.status_code == 202
+
+
+class _Offering(NoOffers):
+    """Offers some prompt and some resource, whichever they are."""
+
+    def methods(self) -> frozenset[Method]:
+        return frozenset({Method.RESOURCES_READ, Method.PROMPTS_GET})
+
+
+@REVISIONS
+@pytest.mark.parametrize(
+    "method", ["tools/list", "prompts/list", "resources/list", "resources/templates/list"]
+)
+async def test_a_list_that_is_asked_for_without_parameters_is_given(
+    method: str, revision: str
+) -> None:
+    gateway = FakeGateway()
+    gateway.offers = _Offering()
+    async with session(gateway) as s:
+        await s.open(revision)
+        bare = {"jsonrpc": "2.0", "id": 2, "method": method}
+        answer = await s.client.post(s.url, headers=s.headers(), json=bare)
+    assert "result" in result(answer)
 
 
 async def test_ping_is_answered() -> None:

@@ -257,7 +257,8 @@ def inbound_of(ctx: Context) -> Inbound:
 
 def _who(ctx: Context) -> tuple[Caller, str, Mapping[str, Any]]:
     inbound = inbound_of(ctx)
-    return inbound.caller, inbound.source_ip, inbound.message["params"]
+    # A list may be asked for without `params`, and clients of sessions do that.
+    return inbound.caller, inbound.source_ip, inbound.message.get("params") or {}
 
 
 def unknown_tool(name: str) -> MCPError:

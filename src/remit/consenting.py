@@ -59,6 +59,7 @@ class ConsentDesk:
         self._backends = pipeline.backends
         self._pages = pipeline.consenting.pages
         self._bell = pipeline.consenting.bell
+        self._under_way: set[asyncio.Future[Given]] = set()
         self.public_url = pipeline.settings.public_url
 
     async def ask(self, ref: str, principal: Principal) -> Mapping[str, Any]:
@@ -158,8 +159,14 @@ class ConsentDesk:
                 hint="open the link in this browser, show the key, and go on from there",
             )
         self._pages.take(page)
+        taking = asyncio.ensure_future(self._taken(page, answer))
+        self._under_way.add(taking)
+        taking.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(taking)  # whoever waits may go: what is held is written down
+
+    async def _taken(self, page: Page, answer: Mapping[str, str]) -> Given:
         try:
-            consent = await self._backends.consents.finish(state, answer)
+            consent = await self._backends.consents.finish(page.leads.state, answer)
             await self._written(consent, page)
         finally:
             self._pages.drop(page)

@@ -557,6 +557,37 @@ async def test_whatever_keeps_it_from_being_written_down_it_is_not_held(
         assert world.consents.held == {}
 
 
+async def test_what_is_given_while_nobody_waits_any_more_is_written_down(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await a_world(make_path)
+    first = await world.call()
+    asked, answered, rung = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    really, ring = world.consents.finish, world.desk._bell.ring
+
+    async def slowly(state: str, answer: Mapping[str, str]) -> Consent:
+        asked.set()
+        await answered.wait()
+        return await really(state, answer)
+
+    def rings(name: str) -> None:
+        ring(name)
+        rung.set()
+
+    monkeypatch.setattr(world.consents, "finish", slowly)
+    monkeypatch.setattr(world.desk._bell, "ring", rings)
+    giving = asyncio.create_task(world.give(first, DANAS.token))
+    await asked.wait()
+    giving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await giving
+    answered.set()
+    await rung.wait()
+    assert list(world.consents.held) == [(REF, DANA)]
+    given = [e for e in await world.path.entries() if e["event"] == "consent.given"]
+    assert [e["subject"] for e in given] == ["dana"]
+
+
 async def test_the_state_of_the_question_is_this_callers_for_this_call(
     make_path: MakePath,
 ) -> None:

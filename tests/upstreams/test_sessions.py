@@ -231,6 +231,7 @@ OTHER_CALL: dict[str, st.SearchStrategy[Any]] = {
     "age_s": st.integers(1, 3_599),
     "url": TEXT,
     "authorization": TEXT,
+    "header": TEXT,
 }
 
 

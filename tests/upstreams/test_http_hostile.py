@@ -159,6 +159,14 @@ LIES: dict[str, tuple[Answer, Code]] = {
         sends(f'{JSON}Connection: close\r\n\r\n{{"jsonrpc":"2.0","id":"ID","result":{{}}}}'),
         Code.UPSTREAM_INVALID,
     ),
+    "an id that is only equal": (
+        sends(f'{JSON}Connection: close\r\n\r\n{{"jsonrpc":"2.0","id":ID.0,"result":{{}}}}'),
+        Code.UPSTREAM_INVALID,
+    ),
+    "another JSON-RPC": (
+        sends(f'{JSON}Connection: close\r\n\r\n{{"jsonrpc":"1.0","id":ID,"result":{{}}}}'),
+        Code.UPSTREAM_INVALID,
+    ),
     "a list": (status("200 OK", []), Code.UPSTREAM_INVALID),
     "result and error": (
         sends(

@@ -347,6 +347,31 @@ def test_what_a_server_may_only_read_and_what_is_not_there_is_said(
     assert "let others write" not in ended.err
 
 
+def test_what_may_be_written_inside_of_what_is_only_read_is_a_mount_of_its_own(
+    project: Path, remit: Remit
+) -> None:
+    own = project / "own"
+    (own / "data").mkdir(parents=True)
+    (own / "serve.py").touch()
+    words = {"args": ["own/serve.py", "./own/serve.py"], "env": {"DATA": str(own / "data")}}
+    claude(project / ".mcp.json", one={"command": "/bin/cat", **words})
+    ended = remit("init", "fresh", "--no-start", "--import", ".mcp.json", "--writable", "own/data")
+    assert ended.code == 0, ended.err
+    command = written(project / "fresh")["one"].command
+    assert command.argv[-1] == "/mnt/own/serve.py"
+    assert command.env == {"DATA": "/mnt/data"}
+    assert [(each.source, each.writable) for each in command.mounts] == [
+        (str(own), False),
+        (str(own / "data"), True),
+    ]
+    # A directory that is named below one that may be written to: itself, and nothing beside it.
+    claude(project / ".mcp.json", one={"command": "/bin/cat", "env": {"DATA": str(own / "data")}})
+    ended = remit("init", "other", "--no-start", "--import", ".mcp.json", "--writable", "own")
+    assert ended.code == 0, ended.err
+    command = written(project / "other")["one"].command
+    assert [(each.source, each.writable) for each in command.mounts] == [(str(own / "data"), True)]
+
+
 def test_the_command_that_installs_names_the_gateway_that_was_meant(
     project: Path, remit: Remit
 ) -> None:
@@ -725,6 +750,7 @@ def test_without_a_yes_no_tool_is_taken_for_a_read(
     ended = remit("init", "gateway", "--import")
     assert ended.code == 0
     assert "only reads" in ended.out
+    assert "all of them count as destructive; `effect: read`" in ended.err
     assert written(project / "gateway")["small"].tools == []
 
 

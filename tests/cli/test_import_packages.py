@@ -114,7 +114,7 @@ def test_an_npm_package_is_installed_without_running_anything_of_it(
     ended = remit("init", root, "--import", ".mcp.json", "--install")
     assert ended.code == 0, ended.err
     assert "installed @own/small 1.2.0" in ended.err
-    assert "1 tools pinned" in ended.out
+    assert "1 tool pinned" in ended.out
     here = root / ".remit-servers" / "small"
     assert not list(here.rglob("ran-at-installation"))
     lock = json.loads((here / "package-lock.json").read_text())

@@ -335,7 +335,7 @@ def test_the_hint_is_the_command_for_what_this_host_refuses(
 
 @pytest.mark.parametrize(
     ("uid", "read_only", "command"),
-    [(1000, False, "sudo remit serve"), (1000, True, "--privileged"), (0, False, "--privileged")],
+    [(1000, False, "sudo env"), (1000, True, "--privileged"), (0, False, "--privileged")],
 )
 def test_in_a_container_the_hint_for_limits_is_root_only_where_root_could_divide(
     monkeypatch: pytest.MonkeyPatch, uid: int, read_only: bool, command: str

@@ -75,7 +75,8 @@ def cgroups() -> str:
         return " ".join(delegation(["remit", "serve"]))
     if in_container() and (os.geteuid() == 0 or read_only(_CGROUPS)):
         return "docker run --privileged --cgroupns=private IMAGE"
-    return "sudo remit serve"
+    # Where it is installed for one person, root's PATH has no `remit`.
+    return 'sudo env "PATH=$PATH" remit serve'
 
 
 def install_runsc() -> str:

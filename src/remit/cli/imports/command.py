@@ -367,15 +367,16 @@ def _credentials(one: _Import, secrets: dict[Path, str]) -> dict[str, Any]:
 def _say_what_was_written(
     one: _Import, seen: Mapping[str, Seen], secrets: int, group: str | None
 ) -> None:
-    many = "server" if len(one.taken) == 1 else "servers"
-    click.echo(f"wrote {len(one.taken)} {many} into {visible(str(one.settings.file))}")
+    noun = "server" if len(one.taken) == 1 else "servers"
+    click.echo(f"wrote {len(one.taken)} {noun} into {visible(str(one.settings.file))}")
     folder = visible(str(one.settings.data_dir / "secrets"))
     for _, proposal in one.taken:
         facts = [proposal.server.kind.value]
         facts += [f"version {proposal.installed.version}"] if proposal.installed else []
         found = seen.get(proposal.name)
         if found is not None and found.why is None:
-            facts.append(f"{len(found.tools)} tools pinned")
+            many = "tool" if len(found.tools) == 1 else "tools"
+            facts.append(f"{len(found.tools)} {many} pinned")
         elif found is not None:
             facts.append("no tools pinned, as said above")
         else:

@@ -35,9 +35,15 @@ def with_effects(
             done = "asked" if "url" in each.entry else "started"
             note(f"{each.name} was {done} and gave no list of tools: {visible(why)}")
     reads = {(each.name, tool.name) for each, tool in listed if tool.says_read}
-    if not reads or not agreed(
+    if not reads:
+        return list(proposals)
+    if not agreed(
         f"Take the {len(reads)} tools that say they only read for reads? (the others: destructive)"
     ):
+        note(
+            "Nobody took a server's word for it, so all of them count as destructive; `effect: read`"
+        )
+        note("of a server's tool in remit.yaml says otherwise, or --accept-hints when importing.")
         return list(proposals)
     return [_with_reads(each, sorted(tool for name, tool in reads if name == each.name))
             for each in proposals]  # fmt: skip

@@ -50,6 +50,7 @@ class Sight:
         self._private = private
         self._writable = {path.resolve() for path in writable}
         self._mounts: dict[Path, str] = {}
+        self._written: set[Path] = set()
         self._shown: dict[Path, None] = {}
         self._absent: list[tuple[str, Path]] = []
 
@@ -76,7 +77,7 @@ class Sight:
         ]
 
     def _open(self, path: Path) -> bool:
-        return path in self._writable
+        return path in self._writable or path in self._written
 
     def started(self, word: str, part: str) -> list[str]:
         """The words that start a program in the sandbox: itself, and before it what it is written
@@ -128,7 +129,10 @@ class Sight:
         path = Path(os.path.normpath(self._home / path))
         if not path.is_file() or not os.access(path, os.X_OK):
             raise refused(
-                self._server, part, "names a program that is not there", "write its whole path"
+                self._server,
+                part,
+                "names a program that is not there, or that cannot be run",
+                "install it, or correct its path",
             )
         return path
 
@@ -156,8 +160,7 @@ class Sight:
         except OSError:
             return text
         if not there and plain and path.parent.is_dir() and not _of_system(path):
-            folder = path.parent.resolve()
-            given = next((each for each in self._writable if folder.is_relative_to(each)), None)
+            given = self._given(path.parent.resolve())
             if given is not None:
                 return before + self._seen(path, given, part, shown=True)
             self._absent.append((part, path))
@@ -187,15 +190,25 @@ class Sight:
         root, path = root.resolve(), path.parent.resolve() / path.name
         if not path.is_relative_to(root):
             root = path.parent
-        outer = next((each for each in self._mounts if path.is_relative_to(each)), None)
-        if outer is None:
-            self._check(root, part)
-            outer = root
-            self._mounts[root] = self._free(re.sub(r"[^a-z0-9]+", "-", root.name.lower()))
+        given = self._given(path) if shown else None
+        if given is not None and not root.is_relative_to(given):
+            root = given
+        outers = [each for each in self._mounts if path.is_relative_to(each)]
+        # What may be written below a directory that is only read has to be a mount of its own.
+        outer = next((each for each in outers if given is None or self._open(each)), root)
+        if given is not None and outer == root:
+            self._written.add(root)
+        if outer not in self._mounts:
+            self._check(outer, part)
+            self._mounts[outer] = self._free(re.sub(r"[^a-z0-9]+", "-", outer.name.lower()))
         if shown:
             self._shown[outer] = None
         inside = path.relative_to(outer)
         return f"/mnt/{self._mounts[outer]}" + (f"/{inside}" if inside.parts else "")
+
+    def _given(self, path: Path) -> Path | None:
+        """The directory that is `--writable` and has this path in it, or is it."""
+        return next((each for each in self._writable if path.is_relative_to(each)), None)
 
     def _check(self, root: Path, part: str) -> None:
         wide = root in (Path("/"), Path.home().resolve()) or len(root.parts) == 2

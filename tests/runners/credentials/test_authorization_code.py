@@ -544,6 +544,20 @@ async def test_nobody_is_asked_for_more_than_the_operator_wrote(place: Town) -> 
     assert await broker.status(ALICE, ()) is ConsentState.HELD
 
 
+async def test_what_was_asked_for_beyond_what_is_written_now_is_not_lent(place: Town) -> None:
+    await given(place.broker(scopes=["read", "write"]), scopes=("read", "write"))
+    narrower = place.broker(scopes=["read"])
+    assert await narrower.status(ALICE, ()) is ConsentState.NEEDED
+    with pytest.raises(NoConsent):
+        await narrower.lend(run_of())
+    page = await narrower.begin(ALICE, (), REDIRECT, None)
+    assert page.scopes == ("read",)
+    await narrower.finish(page.state, await browse(page))
+    assert await narrower.status(ALICE, ()) is ConsentState.HELD
+    wider = place.broker(scopes=["read", "write"])
+    assert await wider.status(ALICE, ("read",)) is ConsentState.HELD
+
+
 async def test_a_plan_with_another_life_or_audience_is_lent_nothing(place: Town) -> None:
     broker = place.broker()
     await given(broker)

@@ -238,17 +238,22 @@ class AuthorizationCodeBroker:
 
     def _state(self, principal: Principal, scopes: Sequence[str]) -> ConsentState:
         given = self._store.get(principal)
-        if given is None or given.bound != self._bound:
+        if given is None or given.bound != self._bound or self._beyond(given.asked):
             return ConsentState.NEEDED
         if not {*scopes, *given.wanted} <= set(given.scopes):
             return ConsentState.NEEDED
         return ConsentState.HELD if self._renewal.lives(given) else ConsentState.NEEDED
+
+    def _beyond(self, scopes: Sequence[str]) -> frozenset[str]:
+        """Those that the section, as it now is, does not let anybody be asked for."""
+        return frozenset(scopes) - self._most - {OFFLINE} if self._most else frozenset()
 
     def _asked(self, principal: Principal, plain: tuple[str, ...], where: Where) -> tuple[str, ...]:
         """What to ask for: the plan's or the section's scopes, else what the resource says; with
         those that are held and those that a server wanted since."""
         given = self._store.get(principal)
         before = {*given.scopes, *given.wanted} if given and given.bound == self._bound else set()
+        before -= self._beyond(tuple(before))
         wanted = set(plain or self._most or where.challenged) | before
         wanted = wanted or set(where.scopes)
         if wanted and OFFLINE in where.endpoints.scopes:

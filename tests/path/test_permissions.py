@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,16 +26,21 @@ CHANGES = {
     "/v1/runs/{name}/resolve": Permission.RESOLVE,
     "/v1/servers/{name}/look": Permission.PIN,
     "/v1/servers/{name}/pin": Permission.PIN,
+    "/v1/consents/ask": Permission.CONSENT,
+    "/v1/consents/revoke": Permission.CONSENT,
     "/v1/freeze": Permission.FREEZE,
     "/v1/thaw": Permission.FREEZE,
     EVALUATION: Permission.EVALUATE,
     EVALUATIONS: Permission.EVALUATE,
 }
-BODIES = {
+WHOSE = {"credential": "crm", "tenant": "default", "subject": "ann"}
+BODIES: dict[str, Any] = {
     "votes": {"plan_hash": "sha256:0", "verdict": "approve"},
     "close": {"note": "seen"},
     "resolve": {"succeeded": True, "note": "seen"},
     "pin": {"tool": "read", "digest": "sha256:0"},
+    "consents/ask": WHOSE,
+    "consents/revoke": WHOSE,
     "freeze": {"reason": "test"},
     "thaw": {"reason": "test"},
     "evaluation": about(),
@@ -45,6 +51,12 @@ EVERY = [
     ("POST", EVALUATION),
     ("POST", EVALUATIONS),
 ]
+
+
+def body_of(route: str) -> Any:
+    """What the route takes, by the last words of its path."""
+    *_, before, last = route.split("/")
+    return BODIES.get(f"{before}/{last}", BODIES.get(last, {}))
 
 
 @pytest.mark.threat("T-01", "T-31")
@@ -59,7 +71,7 @@ async def test_each_route_is_for_one_permission_and_no_caller(make_path: MakePat
         for method, route in EVERY:
             needed = CHANGES.get(route, Permission.READ)
             place = url + route.replace("{name}", "1" if "entries" in route else "policy")
-            body = BODIES.get(route.rpartition("/")[2], {}) if method == "POST" else None
+            body = body_of(route) if method == "POST" else None
             for token in (*only, "k1"):
                 headers = {"authorization": f"Bearer {token}"}
                 told = await client.request(method, place, json=body, headers=headers)

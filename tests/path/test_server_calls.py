@@ -12,6 +12,7 @@ import pytest
 from remit.app import sweep
 from remit.backends import PathSettings
 from remit.model import (
+    Amount,
     Effect,
     Reply,
     ResultKind,
@@ -145,7 +146,8 @@ async def test_what_a_server_logs_is_kept_for_operators_and_not_told(served: Mak
 async def test_who_waits_hears_what_the_server_reports(served: MakeServed) -> None:
     path = await served(Program(reports_once))
     await path.call("look")
-    assert path.heard.messages == ["half (1 of 2)"]
+    assert path.heard.messages == ["half"]
+    assert path.heard.amounts == [Amount(progress=1, total=2)]
 
 
 _FORM = {"type": "object", "properties": {"name": {"type": "string"}}}

@@ -14,7 +14,7 @@ import pytest
 from remit.backends import Delivery
 from remit.canonical import encode
 from remit.consenting import ConsentDesk, Given
-from remit.errors import Code, LedgerFault, NotFound, Refused
+from remit.errors import Code, LedgerFault, NotFound, Refused, RunnerFault
 from remit.gateway import Gateway
 from remit.identity.keys import CallerKey, new_key
 from remit.model import (
@@ -528,6 +528,22 @@ async def test_operators_do_with_consents_what_they_may(make_path: MakePath) -> 
     able = Operator(subject="con", may=frozenset({CONSENTS}))
     assert (await gateway.ask_consent(able, REF, BOT))["subject"] == "bot"
     assert await gateway.revoke_consent(able, REF, DANA)
+
+
+async def test_a_consent_is_ended_also_where_nobody_can_say_which_there_are(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await a_world(make_path)
+    await world.give(await world.call(), DANAS.token)
+    with pytest.raises(NotFound):
+        await world.desk.revoke(OLGA, REF, BOT)
+
+    async def too_many(tenant: str | None = None) -> Sequence[Consent]:
+        raise RunnerFault(Code.CREDENTIAL_UNAVAILABLE, "the answer is too large")
+
+    monkeypatch.setattr(world.consents, "listed", too_many)
+    await world.desk.revoke(OLGA, REF, DANA)
+    assert world.consents.held == {}
 
 
 async def test_a_consent_that_cannot_be_written_down_is_not_held(make_path: MakePath) -> None:

@@ -21,7 +21,8 @@ from remit.upstreams.reports import Reports
 MAX_TOKEN_BYTES = 16_384
 
 AGAIN = (
-    "make the call again: what the person gave is got anew, or they are asked for what is missing"
+    "make the call again: what the person gave is got anew, or they are asked for what is missing, "
+    "as far as the credential's section lets that be asked for"
 )
 
 NOTHING_MADE = "nothing was made for it here: a server elsewhere was asked"

@@ -63,7 +63,10 @@ class LineReader:
                 max_values=self._values,
             )
         except InputError as fault:
-            message = f"the server sent a line that is not strict JSON ({fault.code})"
+            message = (
+                f"the server sent a line that is not strict JSON ({fault.code}); its output is for "
+                "messages alone, and what it logs belongs on its standard error"
+            )
             raise UpstreamFault(Code.UPSTREAM_INVALID, message) from None
         if value is None:
             raise UpstreamFault(Code.UPSTREAM_INVALID, "the server sent a line that is no message")

@@ -90,7 +90,7 @@ class Desk:
             case "scrub":
                 data = read_file(fds[0], MAX_SCRUBBED)
                 data, found = await asyncio.to_thread(
-                    self._lending.scrub, str(message["run"]), data
+                    self._lending.traces.scrub, str(message["run"]), data
                 )
                 return {"ev": "scrubbed", "found": found}, [sealed_file("scrubbed", data)]
             case "sweep":

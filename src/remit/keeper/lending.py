@@ -9,6 +9,7 @@ more, and when the gateway is gone; whichever comes first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -31,14 +32,17 @@ from remit.keeper.held import Ender, RunLoans, owed_of, record
 from remit.keeper.loans import Journal
 from remit.keeper.proxy import ProxyLine
 from remit.keeper.signing import Mark
+from remit.keeper.traces import Traces
 from remit.ledger.lending import LendingReader, Standing
 from remit.model import Loan
 from remit.runners.credentials.broker import Advance, BrokerFault, Consented, NoConsent
 from remit.runners.credentials.render import header_value, render
-from remit.runners.traces import all_forms, blank
 
 LEND_S = 12.0
 MAX_RETRY_S = 60.0
+CANCELLED_S = 1.0
+"""How long what is given up at the end may take to say so."""
+
 KEPT = 2_000
 """Runs that are over of which the loans, and the traces of their secrets, are still known."""
 
@@ -70,7 +74,7 @@ class Lending:
         self._runs: dict[str, RunLoans] = {}
         self._asking: dict[str, asyncio.Task[Delivery]] = {}
         self._over: OrderedDict[str, RunLoans] = OrderedDict()
-        self._forms: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
+        self.traces = Traces(KEPT)
         self._late: list[tuple[str, Loan]] = []
 
     def open(self, ledger: LendingReader) -> None:
@@ -216,7 +220,7 @@ class Lending:
         owed.expires_ms, owed.lease = advance.expires_ms, advance.lease
         owed.key, owed.note = advance.key, advance.note
         # Known before it is anywhere else, so that no output goes by that was not searched for it.
-        self._learn(run.run_id, advance.secrets)
+        self.traces.learn(run.run_id, advance.secrets)
         self._journal.lent(run.run_id, owed)
         if run.given_up:
             run.late.add(owed.loan_id)
@@ -243,7 +247,7 @@ class Lending:
         self, run: RunLoans, wanted: Entitlement, place: Mapping[str, Any], advance: Advance
     ) -> dict[str, Any]:
         value, made = header_value(place, advance.fields)
-        self._learn(run.run_id, made)
+        self.traces.learn(run.run_id, made)
         return {
             "ref": wanted.credential.ref,
             "host": place["host"],
@@ -284,20 +288,31 @@ class Lending:
         ]
         await asyncio.gather(*(self._end_now(run) for run in dead))
         late, self._late = self._late, []
-        for run_id in [name for name in self._forms if name not in live | self._runs.keys()]:
-            del self._forms[run_id]
+        self.traces.forget_but(live | self._runs.keys())
         return late + [pair for run in dead for pair in self._told(run)]
 
     async def end_all(self, seconds: float) -> None:
-        """End everything that lives, for so long at most; what is left stands in the journal."""
-        for task in self._asking.values():
+        """End everything that lives, for so long at most; what is left stands in the journal.
+
+        What brokers are asking for is waited for, and ended when it comes: given up in the middle,
+        it would be given all the same, and nobody's.
+        """
+        asking = list(self._asking.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._end_each()
+                await asyncio.gather(*(asyncio.wait([task]) for task in asking))
+                await self._end_each()  # also what was about to be asked for
+        for task in asking:
             task.cancel()
-        waiting = [asyncio.ensure_future(self._end_now(run)) for run in self._runs.values()]
-        waiting += list(self._asking.values())  # type: ignore[arg-type]  # only waited for
-        if waiting:
-            await asyncio.wait(waiting, timeout=seconds)
+        if asking:
+            await asyncio.wait(asking, timeout=CANCELLED_S)
         for credential in self._credentials.values():
             await credential.broker.aclose()
+
+    async def _end_each(self) -> None:
+        runs = list(self._runs.values())
+        await asyncio.gather(*(self._end_now(run) for run in runs), return_exceptions=True)
 
     async def _end_now(self, run: RunLoans) -> None:
         """One try to end it all, joined by whoever asks meanwhile."""
@@ -366,26 +381,6 @@ class Lending:
         task = asyncio.ensure_future(end())
         _KEPT_TASKS.add(task)
         task.add_done_callback(_KEPT_TASKS.discard)
-
-    # ------------------------------------------------------------------------------- traces
-
-    def _learn(self, run_id: str, secrets: Sequence[str]) -> None:
-        found = {*self._forms.get(run_id, ()), *all_forms(secrets)}
-        self._forms[run_id] = tuple(sorted(found, key=lambda form: (-len(form), form)))
-        while len(self._forms) > KEPT:
-            self._forms.popitem(last=False)
-
-    def scrub(self, run_id: str, data: bytes) -> tuple[bytes, int]:
-        """The data without a trace of the run's secrets.
-
-        Raises:
-            Unentitled: this keeper does not know what the run's secrets are.
-        """
-        if run_id not in self._forms:
-            raise Unentitled("the keeper does not know this run's secrets")
-        # Output ends where its limit is, which whoever calls the tool may know: a secret that the
-        # limit cuts must not be had but for its last letter.
-        return blank(data, self._forms[run_id], cut=True)
 
 
 _KEPT_TASKS: set[asyncio.Task[None]] = set()

@@ -21,6 +21,7 @@ from remit.catalog.server_spec import Mode, ServerSpec, ServerToolSpec, Unlisted
 from remit.catalog.spec import LimitsSpec
 from remit.model import (
     RISK_OF,
+    SHOWN_AS,
     Command,
     CredentialRule,
     Effect,
@@ -176,6 +177,8 @@ def digest(tool: Tool) -> str:
     }
     if upstream.method is Method.TOOLS_CALL:
         del facts["upstream"]["method"]
+    if upstream.header == SHOWN_AS:
+        del facts["upstream"]["header"]
     return canonical.digest_of(DOMAIN, facts)
 
 

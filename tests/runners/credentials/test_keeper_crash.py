@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -270,8 +271,31 @@ async def test_after_a_kill_at_any_step_nothing_is_alive_once_a_gateway_is_back(
         await until(lambda: not lender.live and not journal(tmp_path))
 
 
-def killed_at(directory: Path, api: str, step: str, victims: str) -> int:
-    """Run the gateway's half up to this step, kill, and give the keeper's process."""
+@pytest.mark.threat("T-34")
+async def test_what_is_on_its_way_when_the_gateway_dies_is_revoked_when_it_comes(
+    tmp_path: Path, lender: FakeGithub, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, give = threading.Event(), lender._token
+    monkeypatch.setattr(lender, "_token", lambda asked: go.wait(10) and give(asked))
+    app_key(tmp_path)
+    keeper_pid = await asyncio.to_thread(
+        killed_at, tmp_path, api, "lending", "gateway", lambda: bool(lender.seen)
+    )
+    go.set()
+    await until(lambda: gone(keeper_pid))
+    assert [each.method for each in lender.seen] == ["POST", "DELETE"]
+    assert lender.live == {}
+    assert journal(tmp_path) == []
+
+
+def killed_at(
+    directory: Path,
+    api: str,
+    step: str,
+    victims: str,
+    ready: Callable[[], bool] = lambda: True,
+) -> int:
+    """Run the gateway's half up to this step, kill when ready, and give the keeper's process."""
     gateway = subprocess.Popen(
         [sys.executable, "-m", "tests.runners.credentials.gateway_script", str(directory), api],
         cwd=ROOT,
@@ -291,6 +315,8 @@ def killed_at(directory: Path, api: str, step: str, victims: str) -> int:
         if what == "lent":
             gateway.stdin.write("go on\n")
             gateway.stdin.flush()
+    while not ready():
+        time.sleep(0.01)
     pids = {"gateway": [gateway.pid], "keeper first": [keeper_pid, gateway.pid]}
     for pid in pids.get(victims, [gateway.pid, keeper_pid]):
         with contextlib.suppress(ProcessLookupError):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from remit.errors import Code, RunnerFault, UpstreamFault
-from remit.model import Destruction, HandedFile, Lease, RunResult, RunSpec, UpstreamCall
+from remit.model import HandedFile, Lease, RunResult, RunSpec, UpstreamCall
 from remit.ports import Consents
 from remit.profile import ELSEWHERE
 from remit.upstreams.asked import Asked
 from remit.upstreams.asking import HttpServers
-from remit.upstreams.outcome import bare_result
-from remit.upstreams.reports import Reports
+from remit.upstreams.unmade import UnmadeRun
 
 MAX_TOKEN_BYTES = 16_384
 
@@ -25,10 +22,10 @@ AGAIN = (
     "as far as the credential's section lets that be asked for"
 )
 
-NOTHING_MADE = "nothing was made for it here: a server elsewhere was asked"
+NOTE = "nothing was made for it here: a server elsewhere was asked"
 
 
-class ElsewhereRun:
+class ElsewhereRun(UnmadeRun):
     """One call of one server over HTTP."""
 
     def __init__(
@@ -39,15 +36,10 @@ class ElsewhereRun:
         call: UpstreamCall,
         consents: Consents | None = None,
     ) -> None:
+        super().__init__(lease, spec, note=NOTE)
         self._servers = servers
         self._consents = consents
-        self._lease = lease
-        self._spec = spec
         self._call = call
-        self._asked: Asked | None = None
-        self._ended = False
-        self._began = 0.0
-        self._unheard = Reports()
 
     async def provision(self) -> None:
         """Look whether the plan lets the call go where it goes.
@@ -55,24 +47,16 @@ class ElsewhereRun:
         Raises:
             RunnerFault: `runner_lacks`: it does not.
         """
-        parts = urlsplit(self._call.url or "")
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
         if self._spec.profile != ELSEWHERE:
             raise RunnerFault(Code.RUNNER_LACKS, "a server over HTTP is asked in no environment")
-        named = any(rule.host == parts.hostname and rule.port == port for rule in self._spec.egress)
-        if not named:
-            message = "the plan does not let the call go to its server"
-            raise RunnerFault(Code.RUNNER_LACKS, message, hint="policy has to give the egress")
+        self._check_way(self._call.url or "")
 
     async def start(self, files: Sequence[HandedFile]) -> None:
         token = token_of(files)
-        if self._asked is not None:
+        if not self._begins():
             return
-        if self._ended:
-            raise RunnerFault(Code.RUNNER_UNAVAILABLE, "the run ended before its start")
         if token is None and self._spec.credentials:
             raise RunnerFault(Code.CREDENTIAL_UNAVAILABLE, "the run was lent no token to show")
-        self._began = time.monotonic()
 
         async def ask(asked: Asked) -> dict[str, Any]:
             # Nobody here sees when its first byte goes, so all of it counts as sent.
@@ -89,7 +73,7 @@ class ElsewhereRun:
                 await self._tell(fault)
                 raise
 
-        self._asked = Asked(ask, self._spec)
+        self._begin(ask)
 
     async def _tell(self, fault: UpstreamFault) -> None:
         """Have it known that the server did not take what a person's consent gave."""
@@ -101,60 +85,9 @@ class ElsewhereRun:
             with suppress(RunnerFault):  # the call has failed anyway, and the next one will too
                 await consents.unaccepted(self._lease, challenged or None)
 
-    def _within_s(self) -> float:
-        left_s = self._lease.deadline_ms / 1000 - time.time()
-        return max(0.0, min(float(self._spec.limits.wall_s), left_s))
-
-    @property
-    def reports(self) -> Reports:
-        """What the server reports."""
-        return self._unheard if self._asked is None else self._asked.reports
-
-    async def stop(self, *, grace_s: float) -> None:
-        self._ended = True
-        self._unheard.end()
-        if self._asked is not None:
-            self._asked.give_up()
-            await self._asked.heard()
-
     async def collect(self) -> RunResult | None:
         """None of a run that was never started."""
-        if self._asked is None:
-            return None
-        heard = await self._asked.heard()
-        found = self._servers.capabilities
-        about = {
-            "name": found.name,
-            "profile": found.profile,
-            "tier": found.tier.value,
-            "digest": found.digest,
-            "version": found.version,
-            "server": self._call.server,
-        }
-        wall_ms = round((time.monotonic() - self._began) * 1000)
-        return bare_result(heard, wall_ms=wall_ms, runner=about)
-
-    async def destroy(self) -> Destruction:
-        self._ended = True
-        self._unheard.end()
-        if self._asked is not None:
-            self._asked.abandon()
-            await self._asked.heard()
-        return nothing_made(self._lease, note=NOTHING_MADE)
-
-
-def nothing_made(lease: Lease, *, note: str) -> Destruction:
-    """The evidence for a run that had no environment of its own."""
-    return Destruction(
-        lease_id=lease.id,
-        processes_left=0,
-        cgroup_removed=True,
-        directory_removed=True,
-        mounts_left=0,
-        destroyed_ms=time.time_ns() // 1_000_000,
-        took_us=0,
-        note=note,
-    )
+        return await self._collected(self._servers.capabilities)
 
 
 def token_of(files: Sequence[HandedFile]) -> bytes | None:

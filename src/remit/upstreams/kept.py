@@ -16,11 +16,11 @@ from remit.ports import Runner
 from remit.telemetry import logger
 from remit.upstreams.answers import extra_of
 from remit.upstreams.asked import Asked
-from remit.upstreams.elsewhere import nothing_made
 from remit.upstreams.outcome import bare_result
 from remit.upstreams.reports import Reports
 from remit.upstreams.session import Session, reaches
 from remit.upstreams.sessions import Sessions, refusal
+from remit.upstreams.unmade import nothing_made
 
 log = logger()
 
